@@ -1,0 +1,1 @@
+"""World-model reinforcement learning as Stable-Baselines3 algorithms."""

@@ -1,0 +1,1 @@
+"""The shell towards Stable-Baselines3: replay, policy, algorithm base and files."""

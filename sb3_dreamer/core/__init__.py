@@ -1,0 +1,1 @@
+"""The maths and the networks of world models: imports torch only."""

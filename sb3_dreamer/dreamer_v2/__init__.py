@@ -1,0 +1,1 @@
+"""DreamerV2: discrete world models with an imagination actor-critic (arXiv 2010.02193)."""

@@ -1,0 +1,1 @@
+"""Gymnasium wrappers and benchmark suites; usable without torch."""

@@ -1,0 +1,1 @@
+"""Hyperparameter files and command-line programs."""
