@@ -1,1 +1,20 @@
 """World-model reinforcement learning as Stable-Baselines3 algorithms."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sb3_dreamer.dreamer_v3 import DreamerV3
+
+__version__ = "0.1.0"
+__all__ = ["DreamerV3", "__version__"]
+
+_HOMES = {"DreamerV3": "sb3_dreamer.dreamer_v3"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import an algorithm on first use, so that ``sb3_dreamer.wrappers`` works without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sb3_dreamer' has no attribute {name!r}: it has {', '.join(__all__)}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

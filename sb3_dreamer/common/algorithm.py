@@ -1,0 +1,397 @@
+"""The base of all three algorithms: an SB3 off-policy algorithm around a world model."""
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
+from stable_baselines3.common.utils import FloatSchedule, should_collect_more_steps
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_dreamer.common import report
+from sb3_dreamer.common.checks import check_observation, check_reward
+from sb3_dreamer.common.files import FileMethods
+from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
+from sb3_dreamer.common.ratio import UpdateRatio
+from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.spaces import as_dict
+from sb3_dreamer.core.behavior import Behavior, RandomBehavior
+from sb3_dreamer.core.optim import OptimizerGroup
+from sb3_dreamer.core.types import SequenceBatch
+
+Self = TypeVar("Self", bound="WorldModelAlgorithm")
+ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
+    """Collection, train ratio, recurrent carry, logging and files; a subclass writes :meth:`_update`.
+
+    :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a subclass of :class:`WorldModelPolicy`
+    :param env: environment, its id, or a VecEnv of any number of environments
+    :param learning_rate: of the world model; a number or an SB3 schedule
+    :param buffer_size: rows of replay over all environments
+    :param learning_starts: agent steps with random actions before the first update
+    :param batch_size: sequences of a batch, B
+    :param batch_length: rows of a sequence, T
+    :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T)
+    :param tau: share by which the slow critic moves towards the critic at each update
+    :param gamma: discount of a step
+    :param train_freq: environment steps between two rounds of updates, as in SB3
+    :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
+    :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
+    :param replay_buffer_kwargs: further arguments of the buffer
+    :param model_size: a named size of the algorithm
+    :param policy_kwargs: fields of the algorithm's spec to replace, and ``net_arch``
+    :param supported: action spaces that the algorithm supports
+
+    The others are SB3's own (see :class:`stable_baselines3.common.off_policy_algorithm.OffPolicyAlgorithm`).
+    """
+
+    policy: WorldModelPolicy
+    replay_buffer: SequenceReplayBuffer
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
+
+    def __init__(
+        self,
+        policy: str | type[WorldModelPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule,
+        buffer_size: int,
+        learning_starts: int,
+        batch_size: int,
+        batch_length: int,
+        train_ratio: float,
+        *,
+        tau: float,
+        gamma: float,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int | None = None,
+        action_noise: ActionNoise | None = None,
+        replay_buffer_class: type[SequenceReplayBuffer] | None = None,
+        replay_buffer_kwargs: dict[str, Any] | None = None,
+        optimize_memory_usage: bool = False,
+        model_size: str = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+    ):
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,  # type: ignore[arg-type]
+            action_noise=action_noise,
+            replay_buffer_class=replay_buffer_class,  # type: ignore[arg-type]
+            replay_buffer_kwargs=replay_buffer_kwargs,
+            optimize_memory_usage=optimize_memory_usage,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=ACTION_SPACES,
+        )
+        self.batch_length = batch_length
+        self.train_ratio = train_ratio
+        self.model_size = model_size
+        self._carry: PolicyState | None = None
+        self._ratio_state = [0, 1]
+        self._metrics = report.MetricMeans()
+
+    # ---- what a subclass gives -------------------------------------------------------------------------------------
+
+    def _make_optimizers(self) -> dict[str, OptimizerGroup]:
+        """Optimizer groups by the name under which they are saved; names end in ``_optim``."""
+        raise NotImplementedError
+
+    def _learning_rates(self) -> dict[str, float | Schedule]:
+        """Learning rate of each optimizer group, by the same names."""
+        raise NotImplementedError
+
+    def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
+        """One update of everything from one batch: the paper's algorithm box.
+
+        :return: metrics as 0-d tensors
+        """
+        raise NotImplementedError
+
+    # ---- construction ----------------------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self._convert_train_freq()
+        self.ratio = UpdateRatio(self.train_ratio, self.batch_size, self.batch_length)
+        self.ratio.restore(self._ratio_state)
+        self.set_random_seed(self.seed)
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space,
+            self.action_space,
+            self.lr_schedule,
+            model_size=self.model_size,
+            **self.policy_kwargs,
+        ).to(self.device)
+        if self.seed is not None:
+            self.policy.seed_random_state(self.seed)
+        self.optimizers = self._make_optimizers()
+        self.lr_schedules = {name: FloatSchedule(rate) for name, rate in self._learning_rates().items()}
+        for name, group in self.optimizers.items():
+            setattr(self, name, group.optimizer)
+        self.warmup_behavior = RandomBehavior(self.policy.codec.layout)
+        if self.replay_buffer is None:
+            self._make_replay_buffer()
+
+    def _make_replay_buffer(self) -> None:
+        self.replay_buffer_class = self.replay_buffer_class or SequenceReplayBuffer  # type: ignore[assignment]
+        if not (
+            isinstance(self.replay_buffer_class, type) and issubclass(self.replay_buffer_class, SequenceReplayBuffer)
+        ):
+            raise ValueError(
+                f"replay_buffer_class={self.replay_buffer_class!r} must be SequenceReplayBuffer or a subclass: "
+                "a world model learns from sequences"
+            )
+        self.replay_buffer = self.replay_buffer_class(
+            self.buffer_size,
+            self.observation_space,
+            self.action_space,
+            device=self.device,
+            n_envs=self.n_envs,
+            ignore_keys=self.policy.ignore_keys,
+            seed=self.seed,
+            optimize_memory_usage=self.optimize_memory_usage,
+            **self.replay_buffer_kwargs,
+        )
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What is about to be trained, as rows of a table: networks, updates per step, memory."""
+        return report.describe(self)
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        resets = reset_num_timesteps or self._last_obs is None
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if resets:
+            self.replay_buffer.cut()
+        if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
+            self._carry = self.policy.initial_state(self.n_envs)
+        report.check_memory(self.replay_buffer, total_timesteps)
+        self._forecast = report.Forecast(self)
+        return result
+
+    def learn(
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` agent steps.
+
+        :param total_timesteps: agent steps over all environments (a lower bound, as in SB3)
+        :param callback: called at every step
+        :param log_interval: episodes between two log lines
+        :param tb_log_name: name of the TensorBoard run; the class's name by default
+        :param reset_num_timesteps: False goes on counting, and goes on with the running episodes
+        :param progress_bar: show a progress bar
+        :return: the model itself
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        assert self.env is not None and isinstance(self.train_freq, TrainFreq)
+        while self.num_timesteps < total_timesteps:
+            rollout = self.collect_rollouts(
+                self.env,
+                callback,
+                self.train_freq,
+                self.replay_buffer,
+                self.action_noise,
+                self.learning_starts,
+                log_interval,
+            )
+            if not rollout.continue_training:
+                break
+            if self.num_timesteps > self.learning_starts:
+                self._train_after(rollout)
+        callback.on_training_end()
+        return self
+
+    def _train_after(self, rollout: RolloutReturn) -> None:
+        """The updates that a stretch of collection asks for."""
+        if self.gradient_steps is None:
+            updates = (
+                self.ratio.updates(rollout.episode_timesteps) if self.replay_buffer.ready(self.batch_length) else 0
+            )
+        else:
+            updates = self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
+        if updates > 0:
+            self.train(updates, self.batch_size)
+        self._ratio_state = self.ratio.state()
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Collect steps and store them; as in SB3, but a step is stored before the callbacks see it.
+
+        A checkpoint that a callback writes therefore holds the step that ``num_timesteps`` counts.
+        """
+        self.policy.set_training_mode(False)
+        num_collected_steps, num_collected_episodes = 0, 0
+        callback.on_rollout_start()
+        while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
+            actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
+            new_obs, rewards, dones, infos = env.step(actions)
+            self.num_timesteps += env.num_envs
+            num_collected_steps += 1
+            self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
+            self._update_info_buffer(infos, dones)
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, False)
+            for _ in range(int(dones.sum())):
+                num_collected_episodes += 1
+                self._episode_num += 1
+                if log_interval is not None and self._episode_num % log_interval == 0:
+                    self.dump_logs()
+        callback.on_rollout_end()
+        return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, True)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions for the environments and for replay; moves the recurrent carry on.
+
+        During the warm-up actions are uniform, but the carry follows, with the action that was executed.
+        """
+        assert self._carry is not None and self._last_obs is not None
+        warmup = self.num_timesteps < learning_starts
+        self._carry = self.policy.step(
+            self._tensors(self._last_obs),
+            self._carry,
+            th.as_tensor(self._last_episode_starts, device=self.device),
+            behavior=self.warmup_behavior if warmup else self._exploration_behavior(),
+        )
+        codec = self.policy.codec
+        compact = codec.from_model(self._carry.prev_action)
+        if action_noise is not None and codec.layout.kind == "continuous":
+            compact = (
+                (compact + th.as_tensor(action_noise(), device=self.device).reshape(compact.shape)).float().clamp(-1, 1)
+            )
+            self._carry = self._carry._replace(prev_action=compact)
+        buffer_action = compact.cpu().numpy()
+        return codec.to_env(buffer_action), buffer_action
+
+    def _exploration_behavior(self) -> Behavior | None:
+        """Who acts after the warm-up; None: the policy's own behaviour."""
+        return None
+
+    def _tensors(self, obs: Any) -> dict[str, th.Tensor]:
+        return {key: th.as_tensor(value, device=self.device) for key, value in as_dict(obs).items()}
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store what the agent saw, with the true final observation where an episode ended."""
+        check_observation(new_obs, self.num_timesteps)
+        check_reward(reward, self.num_timesteps)
+        final = {key: value.copy() for key, value in as_dict(new_obs).items()}  # type: ignore[arg-type]
+        for i in np.flatnonzero(dones):
+            last = as_dict(infos[i]["terminal_observation"])
+            for key in final:
+                final[key][i] = last[key]
+        check_observation(final, self.num_timesteps)
+        replay_buffer.add(self._last_obs, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
+        self._last_obs = new_obs  # type: ignore[assignment]
+        self._last_episode_starts = dones
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Do a number of updates, as soon as replay holds a whole sequence.
+
+        :param gradient_steps: number of updates
+        :param batch_size: B
+        """
+        if not self.replay_buffer.ready(self.batch_length):
+            return
+        self.policy.set_training_mode(True)
+        for name, schedule in self.lr_schedules.items():
+            self.optimizers[name].set_learning_rate(schedule(self._current_progress_remaining))
+        for _ in range(gradient_steps):
+            with self._forecast.timed_update():
+                metrics = self._update(self.replay_buffer.sample_sequences(batch_size, self.batch_length))
+            self._metrics.add(metrics)
+            self._n_updates += 1
+
+    def dump_logs(self) -> None:
+        """Write log data: SB3's keys, and the means of all metrics since the last time."""
+        for name, value in self._metrics.take().items():
+            self.logger.record(f"train/{name}", value)
+        if self._n_updates:
+            self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
+            self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        super().dump_logs()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        planner: Behavior | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for an observation; see :meth:`WorldModelPolicy.predict`.
+
+        :param planner: acts in the latent space instead of the policy's own behaviour
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, behavior=planner)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`."""
+        super().set_random_seed(seed)
+        if seed is None:
+            return
+        if getattr(self, "policy", None) is not None:
+            self.policy.seed_random_state(seed)
+        if self.replay_buffer is not None:
+            self.replay_buffer.rng = np.random.default_rng(seed)

@@ -1,0 +1,255 @@
+"""The policy that SB3 sees: a world model, a behaviour, and the recurrent state between two observations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_device
+from torch import nn
+
+from sb3_dreamer.common import persistence
+from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys
+from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
+from sb3_dreamer.core.world_model import WorldModel
+
+
+class PolicyState(NamedTuple):
+    """What a policy carries from one observation to the next, environments on axis 0.
+
+    :param deter: ``(n, D)``
+    :param stoch: ``(n, S, K)`` or ``(n, S)``
+    :param prev_action: the action that was executed, as the model sees it, ``(n, A)``
+    """
+
+    deter: th.Tensor
+    stoch: th.Tensor
+    prev_action: th.Tensor
+
+
+class Networks(NamedTuple):
+    """What an algorithm's ``build`` function returns."""
+
+    world_model: WorldModel
+    behavior: Behavior
+
+
+class WorldModelPolicy(BasePolicy):
+    """A recurrent policy: filters observations with the world model and lets a behaviour act on the latent state.
+
+    Subclasses give :meth:`build_networks`.
+
+    :param observation_space: Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these; images channel-first
+    :param action_space: Box with finite bounds, Discrete, MultiDiscrete or MultiBinary
+    :param lr_schedule: accepted for SB3's sake; optimizers belong to the algorithm
+    :param model_size: name of a size of the algorithm
+    :param ignore_keys: keys of a Dict observation that are neither seen nor reconstructed
+    :param spec_overrides: fields of the algorithm's spec to replace, and ``net_arch`` for the widths of all MLPs
+    """
+
+    size_name: str  #: resolved name of the size, set by build_networks
+    requires: str = ""  #: kind of observation that the alias demands: "image", "vector" or "dict"
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule | None = None,
+        *,
+        model_size: str = "auto",
+        ignore_keys: tuple[str, ...] = (),
+        use_sde: bool = False,
+        **spec_overrides: Any,
+    ):
+        if use_sde:
+            raise ValueError("use_sde=True is not supported by world-model policies: leave it False")
+        super().__init__(observation_space, action_space)
+        self.model_size = model_size
+        self.ignore_keys = tuple(ignore_keys)
+        self.spec_overrides = spec_overrides
+        self.codec = ActionCodec(action_space)
+        self.keys = observation_keys(observation_space, self.ignore_keys)
+        self._check_alias()
+        self.world_model, self.behavior = self.build_networks(self.keys, self.codec.layout, model_size, spec_overrides)
+        self.random_state: th.Tensor | None = None
+
+    def build_networks(
+        self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]
+    ) -> Networks:
+        """World model and behaviour of the algorithm."""
+        raise NotImplementedError
+
+    def _check_alias(self) -> None:
+        has_image = any(key.kind == "image" for key in self.keys)
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        # SB3's own tests and users know this one as an AssertionError.
+        assert self.requires != "image" or (has_image and not is_dict), (
+            f"You should use CnnPolicy only with image observations (uint8, 3 axes, 0 to 255), "
+            f"not with {self.observation_space}: use MlpPolicy for vectors and MultiInputPolicy for Dict spaces"
+        )
+        if self.requires == "dict" and not is_dict:
+            raise ValueError(
+                f"MultiInputPolicy needs a Dict observation space, not {self.observation_space}: "
+                f"use {'CnnPolicy' if has_image else 'MlpPolicy'}"
+            )
+
+    # ---- acting ------------------------------------------------------------------------------------------------
+
+    def initial_state(self, n: int) -> PolicyState:
+        """State before the first observation of ``n`` environments."""
+        latent = self.world_model.rssm.initial(n)
+        action = latent.deter.new_zeros(n, self.codec.layout.size)
+        return PolicyState(latent.deter.clone(), latent.stoch.clone(), action)
+
+    @th.no_grad()
+    def step(
+        self,
+        obs: dict[str, th.Tensor],
+        state: PolicyState,
+        is_first: th.Tensor,
+        *,
+        deterministic: bool = False,
+        behavior: Behavior | None = None,
+    ) -> PolicyState:
+        """One step of acting, all tensors.
+
+        :param obs: raw observations by key, ``(n, *shape)``
+        :param state: ``(n, ...)``
+        :param is_first: ``(n,)`` bool; resets the state of these environments
+        :param deterministic: modes instead of samples, for the latent and the action
+        :param behavior: acts instead of the policy's own behaviour (a planner, chance)
+        :return: the next state; its ``prev_action`` is the action to take
+        """
+        embed = self.world_model.encode(obs)
+        latent = self.world_model.rssm.obs_step(
+            LatentState(state.deter, state.stoch), state.prev_action, embed, is_first, mode=deterministic
+        )
+        action = (behavior or self.behavior).act(self.world_model, latent, deterministic=deterministic)
+        executed = self.codec.to_model(self.codec.from_model(action))
+        return PolicyState(latent.deter, latent.stoch, executed)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        *,
+        behavior: Behavior | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for an observation, with SB3's recurrent interface.
+
+        :param observation: one observation or a batch of any size n
+        :param state: what the previous call returned; None starts new episodes (the agent has no memory then)
+        :param episode_start: ``(n,)`` bool, environments that begin an episode with this observation
+        :param deterministic: modes instead of samples; repeated calls give equal actions
+        :param behavior: acts instead of the policy's own behaviour, for example a planner
+        :return: action(s) in the action space, and the state for the next call: a tuple of arrays with n on axis 0
+        :raises ValueError: if an ``(observation, info)`` tuple or a state of another batch size is given
+        """
+        self.set_training_mode(False)
+        if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
+            raise ValueError(
+                "predict() was given the tuple that gymnasium's env.reset() returns: you are mixing Gym API with "
+                "SB3 VecEnv API. Pass the observation alone: obs, info = env.reset(); model.predict(obs)"
+            )
+        obs, vectorized = self.obs_to_tensor(observation)
+        obs = obs if isinstance(obs, dict) else as_dict(obs)  # type: ignore[arg-type]
+        n = len(next(iter(obs.values())))
+        before = self._state_to_tensors(state, n)
+        starts = np.zeros(n, bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
+        if len(starts) != n:
+            raise ValueError(f"episode_start has {len(starts)} entries for {n} observations: pass one for each")
+        is_first = th.as_tensor(starts if state is not None else np.ones(n, bool), device=self.device)
+        with self.own_random_state():
+            after = self.step(obs, before, is_first, deterministic=deterministic, behavior=behavior)
+        actions = self.codec.to_env(self.codec.from_model(after.prev_action).cpu().numpy())
+        if not vectorized:
+            actions = actions.squeeze(0)
+        return actions, tuple(part.cpu().numpy() for part in after)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """Action of a fresh episode in replay form (SB3's internal hook)."""
+        obs = observation if isinstance(observation, dict) else as_dict(observation)  # type: ignore[arg-type]
+        n = len(next(iter(obs.values())))
+        first = th.ones(n, dtype=th.bool, device=self.device)
+        return self.codec.from_model(
+            self.step(obs, self.initial_state(n), first, deterministic=deterministic).prev_action
+        )
+
+    def _state_to_tensors(self, state: tuple[np.ndarray, ...] | None, n: int) -> PolicyState:
+        if state is None:
+            return self.initial_state(n)
+        parts = PolicyState(*(th.as_tensor(part, device=self.device) for part in state))
+        if len(parts.deter) != n:
+            raise ValueError(
+                f"the recurrent state is for {len(parts.deter)} environments, but there are {n} observations: "
+                "pass the state of the same environments, or None to start new episodes"
+            )
+        return parts
+
+    @contextmanager
+    def own_random_state(self) -> Iterator[None]:
+        """Draw from the policy's own stream, so that evaluating between updates does not change the training."""
+        device = self.device
+        get, put = (
+            (th.cuda.get_rng_state, th.cuda.set_rng_state)
+            if device.type == "cuda"
+            else (th.get_rng_state, th.set_rng_state)
+        )
+        training = get()
+        if self.random_state is None:
+            self.seed_random_state(int(th.initial_seed()))
+        assert self.random_state is not None
+        put(self.random_state)
+        try:
+            yield
+        finally:
+            self.random_state = get()
+            put(training)
+
+    def seed_random_state(self, seed: int) -> None:
+        """Restart the stream that :meth:`predict` draws from."""
+        generator = th.Generator(self.device).manual_seed((seed + 1) % 2**63)
+        self.random_state = generator.get_state()
+
+    # ---- files -------------------------------------------------------------------------------------------------
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "model_size": self.model_size,
+            "ignore_keys": self.ignore_keys,
+            **self.spec_overrides,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the policy alone: JSON and safetensors in a zip, nothing that runs code when loaded."""
+        tensors = {"policy": self.state_dict()}
+        persistence.write_model(
+            path, kind=type(self).__name__, data=self._get_constructor_parameters(), tensors=tensors
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, device: th.device | str = "auto") -> "WorldModelPolicy":  # type: ignore[override]
+        """Read what :meth:`save` wrote.
+
+        :raises ModelFileError: if the file is damaged, of another policy class, or holds pickled data
+        """
+        device = get_device(device)
+        file = persistence.read_model(path, kind=cls.__name__, device=str(device))
+        policy = cls(**file.data)
+        policy.load_state_dict(file.tensors["policy"])
+        return policy.to(device)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

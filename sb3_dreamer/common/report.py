@@ -1,0 +1,168 @@
+"""What a run will cost, before it starts and after its first updates, and what its updates measured."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch as th
+
+from sb3_dreamer.common.policy import parameter_count
+from sb3_dreamer.common.replay import SequenceReplayBuffer
+
+if TYPE_CHECKING:
+    from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+
+MEMORY_SHARE = 0.8  #: replay may take this share of the memory at most
+FORECAST_AFTER = 20  #: updates before the time forecast, the first of which is not counted
+
+
+def describe(model: "WorldModelAlgorithm") -> list[tuple[str, str]]:
+    """Rows of the table that is shown before training."""
+    policy, replay = model.policy, model.replay_buffer
+    rows = [("algorithm", f"{type(model).__name__}, size {policy.size_name}, on {model.device}")]
+    for key in policy.keys:
+        network = {"image": "CNN", "vector": "MLP", "discrete": "one-hot, MLP"}[key.kind]
+        shape = "x".join(map(str, key.shape)) or "1"
+        detail = f"{shape} {key.kind}" + (f" of {', '.join(map(str, key.classes))}" if key.classes else "")
+        rows.append((f"observation {key.name}", f"{detail} -> {network}, reconstructed"))
+    for name in policy.ignore_keys:
+        rows.append((f"observation {name}", "ignored"))
+    layout = policy.codec.layout
+    rows.append(("action", f"{layout.kind}, {' + '.join(map(str, layout.sizes))}"))
+    world, rest = parameter_count(policy.world_model), parameter_count(policy.behavior)
+    rows.append(("parameters", f"{world + rest:,} (world model {world:,}, behavior {rest:,})"))
+    rows.append(("updates", updates_in_words(model)))
+    rows.append(("batch", f"{model.batch_size} sequences of {model.batch_length} steps"))
+    rows.append(("replay", replay_in_words(replay)))
+    return rows
+
+
+def updates_in_words(model: "WorldModelAlgorithm") -> str:
+    """Train ratio and updates per agent step."""
+    if model.gradient_steps is not None:
+        return (
+            f"{model.gradient_steps} per {model.train_freq.frequency} {model.train_freq.unit.value}(s) (gradient_steps)"  # type: ignore[union-attr]
+        )
+    per_step = float(model.ratio.per_step)
+    words = (
+        f"{per_step:.3g} per agent step"
+        if per_step >= 1
+        else f"1 every {1 / per_step:.4g} agent steps"
+        if per_step
+        else "none"
+    )
+    return f"{words} (train_ratio {model.train_ratio:g}), after {model.learning_starts:,} random steps"
+
+
+def replay_in_words(replay: SequenceReplayBuffer) -> str:
+    """Rows and GiB, beside the memory of the machine."""
+    return (
+        f"{replay.buffer_size * replay.n_envs:,} steps = {replay.nbytes / 2**30:.2f} GiB when full, "
+        f"of {memory_limit() / 2**30:.1f} GiB memory"
+    )
+
+
+def memory_limit() -> int:
+    """Bytes of memory that this process may use: the machine's, or its control group's if that is less."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path) as file:
+                limits.append(int(file.read()))
+        except (OSError, ValueError):
+            continue
+    return min(limits, default=2**63)
+
+
+def check_memory(replay: SequenceReplayBuffer, steps: int) -> None:
+    """Refuse a run whose replay would not fit, before it starts.
+
+    :param steps: agent steps that the run adds; rows that it cannot fill are not counted
+    :raises MemoryError: with the size and three ways out
+    """
+    rows = replay.buffer_size * replay.n_envs
+    # An episode adds one row to its steps: with one-step episodes there are two rows for each step.
+    needed = replay.nbytes * min(rows, replay.size() + 2 * steps) / rows
+    limit = memory_limit()
+    if needed > MEMORY_SHARE * limit:
+        raise MemoryError(
+            f"replay of this run takes up to {needed / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of "
+            f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or grey images, "
+            "or train on a machine with more memory"
+        )
+
+
+class MetricMeans:
+    """Means of metrics since they were last read; tensors are not brought to the host before that."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, th.Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, metrics: dict[str, th.Tensor]) -> None:
+        """Take in the metrics of one update, 0-d tensors."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.detach().clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Means by name; starts afresh."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+class Forecast:
+    """Says once, after the first updates, where the time goes and how long the run will take.
+
+    :param model: the model that learns
+    """
+
+    def __init__(self, model: "WorldModelAlgorithm"):
+        self.model = model
+        self.updates = 0
+        self.update_seconds = 0.0
+        self.first_steps = 0
+        self.first_time = 0.0
+        self.text: str | None = None
+
+    @contextmanager
+    def timed_update(self) -> Iterator[None]:
+        """Measure one update."""
+        start = time.perf_counter()
+        yield
+        self.updates += 1
+        if self.updates == 1:  # The first one warms up and is not counted.
+            self.first_steps, self.first_time = self.model.num_timesteps, time.perf_counter()
+            return
+        self.update_seconds += time.perf_counter() - start
+        if self.updates == FORECAST_AFTER + 1:
+            self.text = self._words()
+            if self.model.verbose >= 1:
+                print(self.text)
+
+    def _words(self) -> str:
+        model = self.model
+        elapsed = time.perf_counter() - self.first_time
+        update = self.update_seconds / (self.updates - 1)
+        left = model._total_timesteps - model.num_timesteps
+        if model.gradient_steps is None:
+            seconds_per_step = float(model.ratio.per_step) * update
+            collected = model.num_timesteps - self.first_steps
+            seconds_per_step += (elapsed - self.update_seconds) / collected if collected else 0.0
+        else:
+            seconds_per_step = elapsed / max(1, model.num_timesteps - self.first_steps)
+        return (
+            f"One update takes {1000 * update:.0f} ms, one agent step with its updates {1000 * seconds_per_step:.1f} ms: "
+            f"the {left:,} steps that are left take about {duration(left * seconds_per_step)}."
+        )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``40 s``, ``12 min``, ``5.7 h``, ``3.2 days``."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,0 +1,146 @@
+"""From gymnasium spaces to what the core knows: observation keys and action layouts, and values to and fro."""
+
+import numpy as np
+import torch as th
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_dreamer.core.types import ActionLayout, ObsKey
+
+SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modelled
+MIN_IMAGE, MAX_IMAGE = 16, 512
+
+
+def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple[ObsKey, ...]:
+    """How each key of an observation space is modelled.
+
+    :param space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these
+    :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
+    :raises ValueError: for a space that is not supported, naming the key, or for an unknown key in ``ignore``
+    """
+    if not isinstance(space, spaces.Dict):
+        return (_observation_key(SINGLE_KEY, space),)
+    unknown = [key for key in ignore if key not in space.spaces]
+    if unknown:
+        raise ValueError(f"ignore_keys has {unknown[0]!r}, which is not a key of the observation: {list(space.spaces)}")
+    keys = tuple(_observation_key(name, sub) for name, sub in space.spaces.items() if name not in ignore)
+    if not keys:
+        raise ValueError(f"ignore_keys={list(ignore)} leaves no observation key: remove one of them")
+    return keys
+
+
+def _observation_key(name: str, space: spaces.Space) -> ObsKey:
+    if isinstance(space, spaces.Discrete):
+        return ObsKey(name, "discrete", (), (int(space.n),), (int(space.start),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return ObsKey(name, "discrete", space.shape, _integers(space.nvec), _integers(space.start))
+    if isinstance(space, spaces.MultiBinary):
+        return ObsKey(name, "vector", space.shape)
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"observation {name!r} is a {type(space).__name__} space, which is not supported: use Box, Discrete, "
+            "MultiDiscrete, MultiBinary or a Dict of these"
+        )
+    if not is_image_space(space):
+        return ObsKey(name, "vector", space.shape)
+    channels, height, width = space.shape
+    if not MIN_IMAGE <= min(height, width) <= max(height, width) <= MAX_IMAGE:
+        raise ValueError(
+            f"observation {name!r} is an image of {height}x{width} pixels (channels {channels}), outside "
+            f"{MIN_IMAGE} to {MAX_IMAGE}: resize it, for example with gymnasium.wrappers.ResizeObservation(env, (64, 64))"
+        )
+    return ObsKey(name, "image", space.shape)
+
+
+def _integers(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(value) for value in np.asarray(values).flatten())
+
+
+def as_dict(obs: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An observation as a dict, whatever it was."""
+    return obs if isinstance(obs, dict) else {SINGLE_KEY: obs}
+
+
+def space_dict(space: spaces.Space) -> dict[str, spaces.Space]:
+    """The sub-spaces by key; one entry for a space that is not a Dict."""
+    return dict(space.spaces) if isinstance(space, spaces.Dict) else {SINGLE_KEY: space}
+
+
+class ActionCodec:
+    """Translates actions between the environment, replay and the model.
+
+    =============  =================================  ==========================  ===================================
+    space          environment                        replay (compact)            model
+    =============  =================================  ==========================  ===================================
+    Box            [low, high], its dtype and shape   [-1, 1] float32, flat       [-1, 1], flat
+    Discrete       start .. start + n - 1             0 .. n - 1                  one-hot of n
+    MultiDiscrete  from their starts on               from 0 on, flat             one-hot blocks
+    MultiBinary    0 or 1                             0 or 1, flat                one-hot blocks of 2
+    =============  =================================  ==========================  ===================================
+
+    :param space: action space
+    :raises ValueError: for other spaces and for infinite bounds
+    """
+
+    def __init__(self, space: spaces.Space):
+        self.space = space
+        if isinstance(space, spaces.Box):
+            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+                raise ValueError(
+                    f"action space {space} has an infinite bound: give it finite ones, for example with "
+                    "gymnasium.wrappers.RescaleAction or a Box with the limits that the environment accepts"
+                )
+            self.layout = ActionLayout("continuous", (int(np.prod(space.shape)),))
+        elif isinstance(space, spaces.Discrete):
+            self.layout = ActionLayout("discrete", (int(space.n),))
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.layout = ActionLayout("discrete", _integers(space.nvec))
+        elif isinstance(space, spaces.MultiBinary):
+            self.layout = ActionLayout("discrete", (2,) * int(np.prod(space.shape)))
+        else:
+            raise ValueError(f"action space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary")
+
+    @property
+    def parts(self) -> int:
+        """Width of an action in replay."""
+        return self.layout.size if self.layout.kind == "continuous" else len(self.layout.sizes)
+
+    @property
+    def replay_dtype(self) -> np.dtype:
+        """Dtype of an action in replay."""
+        return np.dtype(np.float32 if self.layout.kind == "continuous" else np.int64)
+
+    def from_env(self, action: np.ndarray) -> np.ndarray:
+        """Environment actions ``(n, *shape)`` to replay form ``(n, parts)``."""
+        flat = np.asarray(action).reshape(len(action), -1)
+        if isinstance(self.space, spaces.Box):
+            low, high = self.space.low.reshape(1, -1), self.space.high.reshape(1, -1)
+            span = np.where(high > low, high - low, 1.0)
+            return (2.0 * (flat - low) / span - 1.0).astype(np.float32)
+        return flat.astype(np.int64) - self._start()
+
+    def to_env(self, action: np.ndarray) -> np.ndarray:
+        """Replay form ``(n, parts)`` to environment actions ``(n, *shape)``, clipped to the bounds."""
+        shape = (len(action), *(self.space.shape or ()))
+        if isinstance(self.space, spaces.Box):
+            low, high = self.space.low.reshape(1, -1), self.space.high.reshape(1, -1)
+            scaled = low + 0.5 * (np.clip(action, -1.0, 1.0) + 1.0) * (high - low)
+            return np.clip(scaled, low, high).reshape(shape).astype(self.space.dtype)
+        return (action + self._start()).reshape(shape).astype(self.space.dtype)
+
+    def _start(self) -> np.ndarray:
+        """Smallest value of each part."""
+        return np.asarray(getattr(self.space, "start", 0)).reshape(1, -1)
+
+    def to_model(self, action: th.Tensor) -> th.Tensor:
+        """Replay form ``(..., parts)`` to the model's ``(..., A)``."""
+        if self.layout.kind == "continuous":
+            return action
+        return th.cat([F.one_hot(action[..., i], n) for i, n in enumerate(self.layout.sizes)], -1).float()
+
+    def from_model(self, action: th.Tensor) -> th.Tensor:
+        """The model's ``(..., A)`` to replay form ``(..., parts)``: clipped to [-1, 1], or indices."""
+        if self.layout.kind == "continuous":
+            return action.clamp(-1.0, 1.0)
+        return th.stack([part.argmax(-1) for part in action.split(self.layout.sizes, -1)], -1)

@@ -1,0 +1,127 @@
+"""Actors: heads whose raw outputs are distributions over actions ``(..., A)``."""
+
+from typing import NamedTuple
+
+import torch as th
+import torch.nn.functional as F
+
+from sb3_dreamer.core.estimators import sample_one_hot
+from sb3_dreamer.core.functional import categorical_entropy, gaussian_log_prob, unimix_logits
+from sb3_dreamer.core.heads import Head
+from sb3_dreamer.core.layers import NormStyle
+
+
+class ActionStats(NamedTuple):
+    """What the losses need of a policy in the states of a rollout, each ``(...)``."""
+
+    log_prob: th.Tensor
+    entropy: th.Tensor
+
+
+class ActionHead(Head):
+    """An actor. Raw outputs ``(..., outputs)``, actions ``(..., A)``."""
+
+    def sample(self, out: th.Tensor) -> th.Tensor:
+        """An action, with a gradient where the distribution allows one."""
+        raise NotImplementedError
+
+    def mode(self, out: th.Tensor) -> th.Tensor:
+        """The most likely action."""
+        raise NotImplementedError
+
+    def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
+        """Log-probability of ``action`` and entropy."""
+        raise NotImplementedError
+
+
+class BoundedNormalHead(ActionHead):
+    """``Normal(tanh(mean), std)`` with ``std = (max - min) sigmoid(x + 2) + min``; samples may leave [-1, 1].
+
+    DreamerV3 released code (``normal`` actor); the environment's bounds clip the action, and the clipped action is
+    what replay stores.
+
+    :param size: A
+    :param min_std: 0.1
+    :param max_std: 1.0
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: tuple[int, ...],
+        size: int,
+        *,
+        style: NormStyle,
+        min_std: float = 0.1,
+        max_std: float = 1.0,
+        outscale: float = 1.0,
+    ):
+        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
+        self.min_std = min_std
+        self.max_std = max_std
+
+    def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and standard deviation, ``(..., A)`` each, float32."""
+        mean, std = out.float().chunk(2, -1)
+        return th.tanh(mean), (self.max_std - self.min_std) * th.sigmoid(std + 2.0) + self.min_std
+
+    def sample(self, out: th.Tensor) -> th.Tensor:
+        """Reparameterised."""
+        mean, std = self.mean_std(out)
+        return mean + std * th.randn_like(std)
+
+    def mode(self, out: th.Tensor) -> th.Tensor:
+        """The mean."""
+        return self.mean_std(out)[0]
+
+    def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
+        """Log-density and differential entropy, summed over A."""
+        mean, std = self.mean_std(out)
+        log_prob = gaussian_log_prob(action, mean, std).sum(-1)
+        return ActionStats(log_prob, (std.log() + 1.4189385332046727).sum(-1))
+
+
+class OneHotHead(ActionHead):
+    """One categorical for each part of a discrete action; actions are the one-hot blocks side by side.
+
+    :param sizes: number of choices of each part: one entry for Discrete, several for MultiDiscrete and MultiBinary
+    :param unimix: share of the uniform distribution (DreamerV3: 0.01)
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: tuple[int, ...],
+        sizes: tuple[int, ...],
+        *,
+        style: NormStyle,
+        unimix: float = 0.01,
+        outscale: float = 1.0,
+    ):
+        super().__init__(inputs, units, sum(sizes), style=style, outscale=outscale)
+        self.sizes = sizes
+        self.unimix = unimix
+
+    def parts(self, out: th.Tensor) -> list[th.Tensor]:
+        """Normalised log-probabilities of each part."""
+        return [unimix_logits(part, self.unimix) for part in out.split(self.sizes, -1)]
+
+    def sample(self, out: th.Tensor) -> th.Tensor:
+        """One-hot blocks, without gradient."""
+        return th.cat([sample_one_hot(part.exp()) for part in self.parts(out)], -1)
+
+    def mode(self, out: th.Tensor) -> th.Tensor:
+        """One-hot blocks of the most likely choices."""
+        return th.cat([_one_hot_argmax(part) for part in out.split(self.sizes, -1)], -1)
+
+    def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
+        """Summed over the parts, which are independent given the state."""
+        parts = self.parts(out)
+        chosen = action.split(self.sizes, -1)
+        log_prob = sum((part * one).sum(-1) for part, one in zip(parts, chosen, strict=True))
+        entropy = sum(categorical_entropy(part) for part in parts)
+        return ActionStats(th.as_tensor(log_prob), th.as_tensor(entropy))
+
+
+def _one_hot_argmax(logits: th.Tensor) -> th.Tensor:
+    return F.one_hot(logits.detach().argmax(-1), logits.shape[-1]).float()

@@ -1,0 +1,123 @@
+"""Recurrent cells behind one signature: what turns (deter, stoch, action) into the next deter."""
+
+import torch as th
+from torch import nn
+
+from sb3_dreamer.core.layers import MLP, BlockLinear, NormStyle, init_weight, linear, ungroup
+
+
+def gate(deter: th.Tensor, reset: th.Tensor, cand: th.Tensor, update: th.Tensor) -> th.Tensor:
+    """The GRU update of all Dreamers: candidate damped by reset inside the tanh, update gate biased to keep (-1)."""
+    cand = th.tanh(th.sigmoid(reset) * cand)
+    return th.lerp(deter, cand, th.sigmoid(update - 1.0))
+
+
+class LayerNormGRUCell(nn.Module):
+    """GRU with one linear map of ``[input, state]`` and one norm over all gates (DreamerV2 and DreamerV3 2023).
+
+    :param inputs: width of the input
+    :param deter: width of the state D
+    :param style: its norm is applied to the 3·D gates
+    """
+
+    def __init__(self, inputs: int, deter: int, *, style: NormStyle):
+        super().__init__()
+        self.linear = linear(inputs + deter, 3 * deter, bias=style.bias, fan=style.fan)
+        self.norm = style.make_norm(3 * deter)
+        self.deter_size = deter
+
+    def forward(self, x: th.Tensor, deter: th.Tensor) -> th.Tensor:
+        """Input ``(N, inputs)`` and state ``(N, D)`` to the next state ``(N, D)``."""
+        reset, cand, update = self.norm(self.linear(th.cat([x, deter], -1))).chunk(3, -1)
+        return gate(deter, reset, cand, update)
+
+
+class RecurrentCell(nn.Module):
+    """The signature that all recurrent paths of the RSSM share.
+
+    ``project_action`` sees all time steps at once, outside the loop; ``forward`` is one step inside it.
+    """
+
+    deter_size: int
+
+    def project_action(self, action: th.Tensor) -> th.Tensor:
+        """The part of the step that depends on the action alone: ``(..., A)`` to ``(..., P)``."""
+        raise NotImplementedError
+
+    def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """State ``(N, D)``, flat latent ``(N, S·K)`` and projected action ``(N, P)`` to the next state ``(N, D)``."""
+        raise NotImplementedError
+
+
+class InputGRU(RecurrentCell):
+    """One hidden layer over ``[stoch, action]``, then a GRU cell: PlaNet, DreamerV2 and DreamerV3 2023.
+
+    :param cell: maps ``(x (N, hidden), deter (N, D))`` to the next deter; has ``deter_size``
+    :param stoch: width S·K of the flat latent
+    :param action: width A
+    :param hidden: width of the hidden layer
+    :param style: norm, activation and initialisation of the hidden layer
+    """
+
+    def __init__(self, cell: LayerNormGRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
+        super().__init__()
+        # One linear map of [stoch, action], kept as two so that the action part leaves the loop over time.
+        self.stoch_in = style.linear(stoch, hidden)
+        self.action_in = linear(action, hidden, bias=False)
+        for layer in (self.stoch_in, self.action_in):
+            init_weight(layer.weight, stoch + action, hidden, fan=style.fan)
+        self.norm = style.make_norm(hidden)
+        self.act = style.activation
+        self.cell = cell
+        self.deter_size = cell.deter_size
+
+    def project_action(self, action: th.Tensor) -> th.Tensor:
+        """``(..., A)`` to ``(..., hidden)``."""
+        return self.action_in(action)  # type: ignore[no-any-return]
+
+    def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """See :class:`RecurrentCell`."""
+        x = self.act(self.norm(self.stoch_in(stoch) + action))
+        return self.cell(x, deter)  # type: ignore[no-any-return]
+
+
+class BlockGRU(RecurrentCell):
+    """The block-diagonal GRU of DreamerV3 2024 (``core`` of the RSSM in the released code).
+
+    Each block sees its own slice of deter and the three projected inputs; the latter are the same for all blocks,
+    so their share of the first layer is one dense product.
+
+    :param deter: width D, a multiple of ``blocks``
+    :param stoch: width S·K of the flat latent
+    :param action: width A
+    :param hidden: width of each input projection
+    :param blocks: number of blocks G
+    :param style: norm, activation and initialisation
+    """
+
+    def __init__(self, *, deter: int, stoch: int, action: int, hidden: int, blocks: int, style: NormStyle):
+        super().__init__()
+        if deter % blocks:
+            raise ValueError(f"deter={deter} is not a multiple of blocks={blocks}: change one of them")
+        fan_in = deter // blocks + 3 * hidden
+        self.deter_in = MLP(deter, (hidden,), style=style)
+        self.stoch_in = MLP(stoch, (hidden,), style=style)
+        self.action_in = MLP(action, (hidden,), style=style)
+        self.shared_hidden = linear(3 * hidden, deter, bias=style.bias)
+        init_weight(self.shared_hidden.weight, fan_in, deter // blocks, fan="in")
+        self.block_hidden = BlockLinear(blocks, deter // blocks, deter // blocks, bias=False, fan_in=fan_in)
+        self.norm = style.make_norm(deter)
+        self.act = style.activation
+        self.gates = BlockLinear(blocks, deter // blocks, 3 * deter // blocks)
+        self.deter_size = deter
+
+    def project_action(self, action: th.Tensor) -> th.Tensor:
+        """``(..., A)`` to ``(..., hidden)``."""
+        return self.action_in(action)  # type: ignore[no-any-return]
+
+    def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
+        """See :class:`RecurrentCell`."""
+        shared = self.shared_hidden(th.cat([self.deter_in(deter), self.stoch_in(stoch), action], -1))
+        hidden = self.act(self.norm(shared + ungroup(self.block_hidden(deter))))
+        reset, cand, update = (ungroup(part) for part in self.gates(hidden).chunk(3, -1))
+        return gate(deter, reset, cand, update)

@@ -1,0 +1,186 @@
+"""The equations of the papers as pure functions of plain tensors."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch as th
+import torch.nn.functional as F
+
+Carry = TypeVar("Carry")
+
+
+def symlog(x: th.Tensor) -> th.Tensor:
+    """``sign(x) ln(|x| + 1)``: compresses large magnitudes of either sign (DreamerV3, Eq. 9)."""
+    return th.sign(x) * th.log1p(x.abs())
+
+
+def symexp(x: th.Tensor) -> th.Tensor:
+    """``sign(x) (exp(|x|) - 1)``, the inverse of :func:`symlog` (DreamerV3, Eq. 9)."""
+    return th.sign(x) * th.expm1(x.abs())
+
+
+def symlog_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
+    """Evenly spaced bins in symlog space, ``(n,)`` (DreamerV3 2023, Eq. 10: -20 .. +20)."""
+    return th.linspace(-limit, limit, n)
+
+
+def symexp_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
+    """Bins evenly spaced in symlog space but used in real space, exactly antisymmetric, ``(n,)`` (DreamerV3 2024)."""
+    if n % 2:
+        half = symexp(th.linspace(-limit, 0, (n - 1) // 2 + 1))
+        return th.cat([half, -half[:-1].flip(0)])
+    half = symexp(th.linspace(-limit, 0, n // 2))
+    return th.cat([half, -half.flip(0)])
+
+
+def two_hot_loss(log_probs: th.Tensor, target: th.Tensor, bins: th.Tensor) -> th.Tensor:
+    """Cross-entropy with the two-hot encoding of a target (DreamerV3, Eq. 10 and 11), without building the encoding.
+
+    :param log_probs: normalised log-probabilities of the bins, ``(..., K)``
+    :param target: ``(...)``, in the space of the bins; beyond the outer bins it counts as the outer bin
+    :param bins: ascending positions, ``(K,)``
+    :return: ``(...)``
+    """
+    target = target.clamp(bins[0], bins[-1])
+    upper = th.searchsorted(bins, target.contiguous()).clamp(1, len(bins) - 1)
+    lower = upper - 1
+    weight = (target - bins[lower]) / (bins[upper] - bins[lower])
+    at_bins = log_probs.gather(-1, th.stack([lower, upper], -1))
+    return -(at_bins[..., 0] * (1 - weight) + at_bins[..., 1] * weight)
+
+
+def symmetric_mean(probs: th.Tensor, bins: th.Tensor) -> th.Tensor:
+    """Mean of a distribution over antisymmetric bins, added from the middle outwards.
+
+    The order makes uniform probabilities give exactly 0, although the outer bins reach e^20 (DreamerV3 2024 code).
+
+    :param probs: ``(..., K)`` with K odd
+    :param bins: ``(K,)``
+    :return: ``(...)``
+    """
+    middle = (len(bins) - 1) // 2
+    weighted = probs * bins
+    below, above = weighted[..., :middle].flip(-1), weighted[..., middle + 1 :]
+    return weighted[..., middle] + (below + above).sum(-1)
+
+
+def unimix_logits(logits: th.Tensor, mix: float) -> th.Tensor:
+    """Normalised log-probabilities of ``(1 - mix) softmax(logits) + mix / K`` (DreamerV3, Section "World Model").
+
+    :param logits: ``(..., K)``
+    :param mix: share of the uniform distribution; 0 leaves the distribution as it is
+    """
+    if mix == 0.0:
+        return F.log_softmax(logits.float(), -1)
+    probs = F.softmax(logits.float(), -1)
+    return th.log(probs * (1.0 - mix) + mix / logits.shape[-1])
+
+
+def categorical_kl(log_p: th.Tensor, log_q: th.Tensor) -> th.Tensor:
+    """``KL(p || q)`` of independent categoricals, summed over them: ``(..., S, K)`` log-probabilities to ``(...)``."""
+    return (log_p.exp() * (log_p - log_q)).sum((-2, -1))
+
+
+def categorical_entropy(log_p: th.Tensor) -> th.Tensor:
+    """Entropy of each categorical: ``(..., K)`` log-probabilities to ``(...)``."""
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def gaussian_kl(mean_p: th.Tensor, std_p: th.Tensor, mean_q: th.Tensor, std_q: th.Tensor) -> th.Tensor:
+    """``KL(p || q)`` of diagonal Gaussians, summed over the last axis: ``(..., S)`` to ``(...)``."""
+    variance_ratio = (std_p / std_q).square()
+    distance = ((mean_p - mean_q) / std_q).square()
+    return 0.5 * (variance_ratio + distance - 1.0 - variance_ratio.log()).sum(-1)
+
+
+def lambda_return(
+    reward: th.Tensor, next_value: th.Tensor, discount: th.Tensor, lambda_: float | th.Tensor
+) -> th.Tensor:
+    """λ-returns ``R_t = r_t + d_t ((1 - λ) v_{t+1} + λ R_{t+1})`` with ``R_T = v_T``.
+
+    DreamerV2 Eq. 4, DreamerV3 Eq. 7::
+
+        reward      r_1  r_2 ... r_T     received on arrival in s_1 .. s_T
+        next_value  v_1  v_2 ... v_T     values of those states
+        discount    d_1  d_2 ... d_T     continue flag of those states times gamma
+        result      R_0  R_1 ... R_{T-1} returns of the states before
+
+    :param reward: ``(N, T)``
+    :param next_value: ``(N, T)``
+    :param discount: ``(N, T)``
+    :param lambda_: number, or ``(N, T)`` where a step must not look past its successor (0 at the end of an episode)
+    :return: ``(N, T)``
+    """
+    weight = th.as_tensor(lambda_, dtype=reward.dtype, device=reward.device).expand_as(reward)
+    without_tail = reward + discount * (1 - weight) * next_value
+    tail_weight = discount * weight
+
+    def step(later: th.Tensor, now: th.Tensor, keep: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        value = now + keep * later
+        return value, value
+
+    return unroll(step, next_value[:, -1], (without_tail, tail_weight), reverse=True)
+
+
+def replay_lambda_return(
+    reward: th.Tensor, value: th.Tensor, is_last: th.Tensor, is_terminal: th.Tensor, gamma: float, lambda_: float
+) -> th.Tensor:
+    """λ-returns along replayed rows: step t uses reward, end flags and value of t + 1 (DreamerV3 2024).
+
+    A truncated row (``is_last`` without ``is_terminal``) still bootstraps from its value, but the return does not
+    run on into the next episode.
+
+    :param reward: ``(B, T)``; so are ``value``, ``is_last`` and ``is_terminal``
+    :return: ``(B, T-1)``
+    """
+    live = (1.0 - is_terminal[:, 1:].float()) * gamma
+    run_on = (1.0 - is_last[:, 1:].float()) * lambda_
+    return lambda_return(reward[:, 1:], value[:, 1:], live, run_on)
+
+
+def discount_weights(cont: th.Tensor, gamma: float) -> th.Tensor:
+    """How likely a dreamed step is still part of the episode, ``prod_{i<=t} γ c_i / γ``: 1 at a live start.
+
+    :param cont: continue flags c_0 .. c_H, ``(N, H+1)``
+    :return: ``(N, H+1)``, cut from the graph
+    """
+    return (th.cumprod(cont * gamma, 1) / gamma).detach()
+
+
+def gaussian_log_prob(x: th.Tensor, mean: th.Tensor, std: th.Tensor | float) -> th.Tensor:
+    """Log-density of independent normals, entry by entry."""
+    std = th.as_tensor(std, dtype=mean.dtype, device=mean.device)
+    return -0.5 * ((x - mean) / std).square() - std.log() - 0.9189385332046727  # ln sqrt(2 pi)
+
+
+def unroll(
+    step: Callable[..., tuple[Carry, object]],
+    carry: Carry,
+    inputs: Sequence[th.Tensor],
+    *,
+    length: int | None = None,
+    reverse: bool = False,
+) -> object:
+    """The only loop over time: ``carry, out = step(carry, *inputs_t)``, with the outputs stacked on axis 1.
+
+    :param step: function of one time step
+    :param carry: state before the first step
+    :param inputs: tensors ``(B, T, ...)``, one slice each is handed to ``step``
+    :param length: number of steps when there are no inputs
+    :param reverse: run from the last step to the first; the result is in the order of time all the same
+    :return: like ``out``, a tensor or a (named) tuple of tensors, nested at will, with ``(B, T, ...)``
+    """
+    steps = list(zip(*(x.unbind(1) for x in inputs), strict=True)) if inputs else [()] * (length or 0)
+    outs = []
+    for arguments in reversed(steps) if reverse else steps:
+        carry, out = step(carry, *arguments)
+        outs.append(out)
+    return _stack(outs[::-1] if reverse else outs)
+
+
+def _stack(outs: list) -> object:
+    """Stack a list of equal (nested) tuples of tensors on axis 1."""
+    if isinstance(outs[0], th.Tensor):
+        return th.stack(outs, 1)
+    parts = [_stack(list(column)) for column in zip(*outs, strict=True)]
+    return type(outs[0])(*parts) if hasattr(outs[0], "_fields") else tuple(parts)

@@ -1,0 +1,134 @@
+"""Actor-critic learning in imagination: the rollout, its values, the slow critic and the return statistics.
+
+What differs between DreamerV2 and DreamerV3 is how the actor's and the critic's losses use them: see the two
+``behavior.py``.
+"""
+
+import copy
+from typing import Literal
+
+import torch as th
+from torch import nn
+
+from sb3_dreamer.core.action_heads import ActionHead
+from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.core.functional import unroll
+from sb3_dreamer.core.heads import ScalarHead
+from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
+from sb3_dreamer.core.world_model import WorldModel
+
+ActorGradient = Literal["reinforce", "dynamics"]
+
+
+class ImaginationActorCritic(Behavior):
+    """An actor and a critic that learn from dreamed rollouts.
+
+    :param actor: features to action distributions
+    :param critic: features to values
+    :param actor_gradient: ``reinforce`` (score function; the dream needs no graph) or ``dynamics`` (through the model)
+    """
+
+    def __init__(self, actor: ActionHead, critic: ScalarHead, *, actor_gradient: ActorGradient):
+        super().__init__()
+        if actor_gradient not in ("reinforce", "dynamics"):
+            raise ValueError(f"actor_gradient={actor_gradient!r} is unknown: use 'reinforce' or 'dynamics'")
+        self.actor = actor
+        self.critic = critic
+        self.slow_critic = copy.deepcopy(critic)
+        self.actor_gradient = actor_gradient
+
+    def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
+        """See :class:`Behavior`."""
+        out = self.actor(state.feat)
+        return self.actor.mode(out) if deterministic else self.actor.sample(out)
+
+    def rollout(
+        self, world_model: WorldModel, start: LatentState, start_cont: th.Tensor, horizon: int
+    ) -> ImaginedTrajectory:
+        """Dream ``horizon`` steps from replayed posteriors, acting with the actor (DreamerV3, Section "Actor Critic").
+
+        The actor reads features cut from the graph, so that its gradient reaches earlier actions only through the
+        model's predictions (``dynamics``) or through the log-probabilities (``reinforce``).
+
+        :param start: ``(N, ...)``, cut from the graph here
+        :param start_cont: real continue flags of the start rows, ``(N,)``
+        :param horizon: H
+        """
+        start = start.detach()
+        with th.set_grad_enabled(self.actor_gradient == "dynamics"):
+            states, feats, actions = self._dream(world_model, start, horizon)
+            feat = th.cat([start.feat.unsqueeze(1), states.feat], 1)
+            reward = world_model.reward(feat[:, 1:])
+            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat[:, 1:])], 1)
+        # One batched pass for the statistics, with a graph, over the states in which actions were taken.
+        stats = self.actor.stats(self.actor(feats.detach()), actions.detach())
+        return ImaginedTrajectory(feat, actions, stats.log_prob, stats.entropy, reward, cont)
+
+    def _dream(
+        self, world_model: WorldModel, start: LatentState, horizon: int
+    ) -> tuple[LatentState, th.Tensor, th.Tensor]:
+        """States s_1 .. s_H, features of s_0 .. s_{H-1} as the actor saw them, and its actions a_0 .. a_{H-1}."""
+
+        def step(carry: LatentState) -> tuple[LatentState, tuple[LatentState, th.Tensor, th.Tensor]]:
+            feat = carry.feat.detach()
+            action = self.actor.sample(self.actor(feat))
+            after = world_model.rssm.img_step(carry, action)
+            return after, (after, feat, action)
+
+        return unroll(step, start, (), length=horizon)
+
+    def value(self, feat: th.Tensor) -> th.Tensor:
+        """Mean of the critic, ``(..., F)`` to ``(...)``."""
+        return self.critic.mean(self.critic(feat))
+
+    def slow_value(self, feat: th.Tensor) -> th.Tensor:
+        """Mean of the slow critic, ``(..., F)`` to ``(...)``, without graph."""
+        with th.no_grad():
+            return self.slow_critic.mean(self.slow_critic(feat))
+
+    @th.no_grad()
+    def update_slow_critic(self, tau: float) -> None:
+        """Move the slow critic towards the critic: ``slow += tau (critic - slow)``; 1 copies."""
+        slow = list(self.slow_critic.parameters())
+        th._foreach_lerp_(slow, list(self.critic.parameters()), tau)
+
+
+class ReturnNormalizer(nn.Module):
+    """Scale of the returns: an average of their 5 to 95 percentile range, never below 1 (DreamerV3, Eq. 12 and 13).
+
+    :param decay: of the moving average (0.99), which starts at 0 and is not corrected for it
+    :param low: lower percentile as a share (0.05)
+    :param high: upper percentile as a share (0.95)
+    :param minimum: smallest scale (1.0)
+    """
+
+    low: th.Tensor
+    high: th.Tensor
+
+    def __init__(self, *, decay: float = 0.99, low: float = 0.05, high: float = 0.95, minimum: float = 1.0):
+        super().__init__()
+        self.decay = decay
+        self.shares = (low, high)
+        self.minimum = minimum
+        self.register_buffer("low", th.zeros(()))
+        self.register_buffer("high", th.zeros(()))
+
+    @th.no_grad()
+    def update(self, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Take in new returns of any shape and give the offset and scale, both 0-d."""
+        ordered = returns.detach().float().flatten().sort().values
+        for buffer, share in ((self.low, self.shares[0]), (self.high, self.shares[1])):
+            buffer.lerp_(_quantile_of_sorted(ordered, share), 1.0 - self.decay)
+        return self.stats()
+
+    def stats(self) -> tuple[th.Tensor, th.Tensor]:
+        """Offset and scale, 0-d."""
+        return self.low.clone(), (self.high - self.low).clamp(min=self.minimum)
+
+
+def _quantile_of_sorted(ordered: th.Tensor, share: float) -> th.Tensor:
+    """Linear interpolation between order statistics; ``th.quantile`` refuses more than 16M values."""
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return th.lerp(ordered[below], ordered[above], position - below)

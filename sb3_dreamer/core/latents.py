@@ -1,0 +1,173 @@
+"""Latent distributions as parameter-free strategies: an RSSM is given one and never asks which it is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch as th
+import torch.nn.functional as F
+
+from sb3_dreamer.core.estimators import StraightThrough
+from sb3_dreamer.core.functional import categorical_entropy, categorical_kl, gaussian_kl, unimix_logits
+
+Params = th.Tensor | tuple[th.Tensor, ...]
+
+
+class Latent(Protocol):
+    """What an RSSM asks of a latent distribution.
+
+    ``params`` are a tensor or a tuple of tensors whose leading axes are batch axes.
+    """
+
+    @property
+    def param_size(self) -> int:
+        """Width of the network output that :meth:`params` reads."""
+        ...
+
+    @property
+    def flat_size(self) -> int:
+        """Width of a flattened sample."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        ...
+
+    def params(self, out: th.Tensor) -> Params:
+        """Distribution parameters from a network output ``(..., param_size)``."""
+        ...
+
+    def sample(self, params: Params) -> th.Tensor:
+        """A sample with the gradient of the latent's estimator, ``(..., *shape)``."""
+        ...
+
+    def mode(self, params: Params) -> th.Tensor:
+        """The most likely value, ``(..., *shape)``."""
+        ...
+
+    def kl(self, left: Params, right: Params) -> th.Tensor:
+        """``KL(left || right)``, summed over the latent variables, ``(...)``."""
+        ...
+
+    def entropy(self, params: Params) -> th.Tensor:
+        """Summed over the latent variables, ``(...)``."""
+        ...
+
+    def detach(self, params: Params) -> Params:
+        """The same parameters, cut from the graph."""
+        ...
+
+
+@dataclass(frozen=True)
+class CategoricalLatent:
+    """S independent categoricals of K classes (DreamerV2, DreamerV3). Parameters: log-probabilities ``(..., S, K)``.
+
+    :param stoch: number of variables S
+    :param classes: number of classes K
+    :param unimix: share of the uniform distribution (DreamerV3: 0.01, DreamerV2: 0)
+    :param estimator: draws one-hot samples with a gradient (see :mod:`sb3_dreamer.core.estimators`)
+    """
+
+    stoch: int
+    classes: int
+    unimix: float = 0.01
+    estimator: Callable[[th.Tensor], th.Tensor] = field(default_factory=StraightThrough)
+
+    @property
+    def param_size(self) -> int:
+        """S·K."""
+        return self.stoch * self.classes
+
+    @property
+    def flat_size(self) -> int:
+        """S·K."""
+        return self.stoch * self.classes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(S, K)``."""
+        return (self.stoch, self.classes)
+
+    def params(self, out: th.Tensor) -> th.Tensor:
+        """``(..., S·K)`` to normalised log-probabilities ``(..., S, K)``, in float32."""
+        return unimix_logits(out.unflatten(-1, self.shape), self.unimix)
+
+    def sample(self, params: th.Tensor) -> th.Tensor:
+        """One-hot ``(..., S, K)``."""
+        return self.estimator(params)
+
+    def mode(self, params: th.Tensor) -> th.Tensor:
+        """One-hot ``(..., S, K)``, without gradient."""
+        return F.one_hot(params.argmax(-1), self.classes).to(params.dtype)
+
+    def kl(self, left: th.Tensor, right: th.Tensor) -> th.Tensor:
+        """See :class:`Latent`."""
+        return categorical_kl(left, right)
+
+    def entropy(self, params: th.Tensor) -> th.Tensor:
+        """See :class:`Latent`."""
+        return categorical_entropy(params).sum(-1)
+
+    def detach(self, params: th.Tensor) -> th.Tensor:
+        """See :class:`Latent`."""
+        return params.detach()
+
+
+class GaussianParams(NamedTuple):
+    """Mean and standard deviation, ``(..., S)`` each."""
+
+    mean: th.Tensor
+    std: th.Tensor
+
+
+@dataclass(frozen=True)
+class GaussianLatent:
+    """Diagonal Gaussian of S variables (PlaNet; an ablation of DreamerV2). Parameters: :class:`GaussianParams`.
+
+    :param stoch: number of variables S
+    :param min_std: added to ``softplus`` of the network output (PlaNet: 0.1)
+    """
+
+    stoch: int
+    min_std: float = 0.1
+
+    @property
+    def param_size(self) -> int:
+        """2·S."""
+        return 2 * self.stoch
+
+    @property
+    def flat_size(self) -> int:
+        """S."""
+        return self.stoch
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(S,)``."""
+        return (self.stoch,)
+
+    def params(self, out: th.Tensor) -> GaussianParams:
+        """``(..., 2·S)`` to mean and standard deviation, in float32."""
+        mean, std = out.float().chunk(2, -1)
+        return GaussianParams(mean, F.softplus(std) + self.min_std)
+
+    def sample(self, params: GaussianParams) -> th.Tensor:
+        """Reparameterised, ``(..., S)``."""
+        return params.mean + params.std * th.randn_like(params.std)
+
+    def mode(self, params: GaussianParams) -> th.Tensor:
+        """The mean."""
+        return params.mean
+
+    def kl(self, left: GaussianParams, right: GaussianParams) -> th.Tensor:
+        """See :class:`Latent`."""
+        return gaussian_kl(*left, *right)
+
+    def entropy(self, params: GaussianParams) -> th.Tensor:
+        """See :class:`Latent`."""
+        return (params.std.log() + 1.4189385332046727).sum(-1)  # (1 + ln 2 pi) / 2
+
+    def detach(self, params: GaussianParams) -> GaussianParams:
+        """See :class:`Latent`."""
+        return GaussianParams(params.mean.detach(), params.std.detach())

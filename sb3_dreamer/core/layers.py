@@ -1,0 +1,139 @@
+"""Building blocks of the networks: initialisers, norms and dense stacks."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch as th
+import torch.nn.functional as F
+from torch import nn
+
+NormKind = Literal["layer", "rms", "none"]
+Activation = Callable[[th.Tensor], th.Tensor]
+
+ACTIVATIONS: dict[str, Activation] = {"silu": F.silu, "elu": F.elu, "relu": F.relu, "tanh": th.tanh}
+
+
+@th.no_grad()
+def init_weight(weight: th.Tensor, fan_in: int, fan_out: int, *, scale: float = 1.0, fan: str = "avg") -> None:
+    """Truncated normal with variance ``scale² / fan``; scale 0 gives zeros (DreamerV3, ``winit`` and ``outscale``).
+
+    :param weight: filled in place
+    :param fan_in: number of inputs of one output
+    :param fan_out: number of outputs of one input
+    :param scale: factor of the standard deviation
+    :param fan: ``avg`` (2023 version) or ``in`` (2024 version)
+    """
+    if scale == 0.0:
+        weight.zero_()
+        return
+    size = {"avg": (fan_in + fan_out) / 2, "in": fan_in}[fan]
+    # 1.1368 restores the unit variance that cutting at two standard deviations takes away.
+    nn.init.trunc_normal_(weight, 0.0, 1.0, -2.0, 2.0).mul_(1.1368 * scale / math.sqrt(size))
+
+
+def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
+    """A dense layer with the initialisation of :func:`init_weight` and a zero bias."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    init_weight(layer.weight, inputs, outputs, scale=scale, fan=fan)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def make_norm(kind: NormKind, size: int, *, eps: float = 1e-3) -> nn.Module:
+    """LayerNorm (2023, eps 1e-3), RMSNorm (2024, eps 1e-4) or nothing, over the last axis."""
+    if kind == "layer":
+        return nn.LayerNorm(size, eps=eps)
+    if kind == "rms":
+        return nn.RMSNorm(size, eps=eps)
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm={kind!r} is unknown: use 'layer', 'rms' or 'none'")
+
+
+class NormStyle(nn.Module):
+    """What every hidden layer of a network family has in common; makes layers in that style.
+
+    :param norm: ``layer``, ``rms`` or ``none``
+    :param act: name of the activation, one of ``ACTIVATIONS``
+    :param eps: of the norm
+    :param bias: whether the linear map before a norm keeps its bias (2024: yes, 2023: no). Always kept without norm.
+    :param fan: see :func:`init_weight`
+    """
+
+    def __init__(self, *, norm: NormKind, act: str, eps: float = 1e-3, bias: bool = False, fan: str = "avg"):
+        super().__init__()
+        if act not in ACTIVATIONS:
+            raise ValueError(f"act={act!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
+        self.norm: NormKind = norm
+        self.act = act
+        self.eps = eps
+        self.bias = bias or norm == "none"
+        self.fan = fan
+
+    @property
+    def activation(self) -> Activation:
+        """The activation as a function."""
+        return ACTIVATIONS[self.act]
+
+    def make_norm(self, size: int) -> nn.Module:
+        """A norm over the last axis of ``size`` entries."""
+        return make_norm(self.norm, size, eps=self.eps)
+
+    def linear(self, inputs: int, outputs: int) -> nn.Linear:
+        """The linear map of a hidden layer."""
+        return linear(inputs, outputs, bias=self.bias, fan=self.fan)
+
+
+class MLP(nn.Module):
+    """Hidden layers, each linear map, norm and activation: ``(..., inputs)`` to ``(..., units)``.
+
+    :param inputs: width of the input
+    :param units: width of each layer, from first to last
+    :param style: norm, activation and initialisation
+    """
+
+    def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle):
+        super().__init__()
+        sizes = (inputs, *units)
+        self.linears = nn.ModuleList(style.linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.norms = nn.ModuleList(style.make_norm(size) for size in units)
+        self.act = style.activation
+        self.out_size = sizes[-1]
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """``(..., inputs)`` to ``(..., units[-1])``."""
+        for layer, norm in zip(self.linears, self.norms, strict=True):
+            x = self.act(norm(layer(x)))
+        return x
+
+
+class BlockLinear(nn.Module):
+    """A linear map of independent blocks, as one batched product: ``(..., G·in)`` to ``(..., G·out)``.
+
+    :param blocks: number of blocks G
+    :param inputs: inputs of one block
+    :param outputs: outputs of one block
+    :param fan_in: fan to initialise with, if more inputs are added to the sum elsewhere
+    """
+
+    def __init__(self, blocks: int, inputs: int, outputs: int, *, bias: bool = True, fan_in: int | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(th.empty(blocks, inputs, outputs))
+        self.bias = nn.Parameter(th.zeros(blocks, 1, outputs)) if bias else None
+        init_weight(self.weight, fan_in or inputs, outputs, fan="in")
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """``(N, G·in)`` to ``(G, N, out)``; the block axis leads, as the batched product wants it."""
+        blocks, inputs, _ = self.weight.shape
+        grouped = x.view(-1, blocks, inputs).transpose(0, 1)
+        if self.bias is None:
+            return th.bmm(grouped, self.weight)
+        return th.baddbmm(self.bias, grouped, self.weight)
+
+
+def ungroup(x: th.Tensor) -> th.Tensor:
+    """``(G, N, k)`` to ``(N, G·k)``: the inverse of the grouping in :class:`BlockLinear`."""
+    return x.transpose(0, 1).flatten(1)

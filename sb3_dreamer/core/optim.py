@@ -1,0 +1,133 @@
+"""Optimizers: one group of parameters, one optimizer, one clipping rule, and no update that is not finite."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch as th
+
+
+class OptimizerGroup:
+    """Takes gradients of a loss for its own parameters only, clips them and steps.
+
+    Gradients come from ``autograd.grad`` on these parameters, so that a loss that passes through other networks
+    (an actor's through the world model) leaves nothing behind in them. An update with a non-finite gradient norm is
+    skipped as a whole, without a host synchronisation, and shows in the metrics as ``skipped``.
+
+    :param name: prefix of the metrics
+    :param params: parameters to update
+    :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honours ``grad_scale`` and ``found_inf``
+    :param clip: largest global norm of the gradients; None does not clip
+    """
+
+    def __init__(self, name: str, params: Iterable[th.nn.Parameter], optimizer: th.optim.Optimizer, clip: float | None):
+        self.name = name
+        self.params = list(params)
+        self.optimizer = optimizer
+        self.clip = clip
+
+    def step(self, loss: th.Tensor, *, retain_graph: bool = False) -> dict[str, th.Tensor]:
+        """One update.
+
+        :param loss: scalar with a graph
+        :param retain_graph: keep the graph for another group's step
+        :return: ``<name>_loss``, ``<name>_grad_norm`` (before clipping) and ``<name>_skipped`` (0 or 1), 0-d
+        """
+        grads = th.autograd.grad(loss, self.params, retain_graph=retain_graph, materialize_grads=True)
+        norm = th.linalg.vector_norm(th.stack(th._foreach_norm(grads)))  # type: ignore[no-untyped-call]
+        skipped = (~th.isfinite(norm)).float()
+        for param, grad in zip(self.params, grads, strict=True):
+            param.grad = grad
+        self.optimizer.grad_scale = (norm / self.clip).clamp(min=1.0) if self.clip else th.ones_like(norm)  # type: ignore[attr-defined]
+        self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        self.optimizer.step()
+        for param in self.params:
+            param.grad = None
+        return {
+            f"{self.name}_loss": loss.detach(),
+            f"{self.name}_grad_norm": norm,
+            f"{self.name}_skipped": skipped,
+        }
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of every parameter group."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+
+def make_adam(
+    params: Iterable[th.nn.Parameter], learning_rate: float, *, eps: float = 1e-8, weight_decay: float = 0.0
+) -> th.optim.Optimizer:
+    """The fused Adam that :class:`OptimizerGroup` expects; its fused kernel skips a non-finite update by itself."""
+    return th.optim.Adam(list(params), lr=learning_rate, eps=eps, weight_decay=weight_decay, fused=True)
+
+
+class LaProp(th.optim.Optimizer):
+    """RMS scaling, then momentum (LaProp, arXiv 2002.04839), after adaptive gradient clipping (arXiv 2102.06171).
+
+    As DreamerV3 2024 combines them. Each tensor's gradient is scaled down to ``agc`` times the tensor's norm.
+
+    :param params: parameters
+    :param lr: learning rate (4e-5)
+    :param betas: decay of the momentum and of the second moment, in that order (0.9, 0.999)
+    :param eps: added to the root of the second moment (1e-20)
+    :param agc: largest ratio of gradient norm to parameter norm (0.3); 0 switches clipping off
+    :param pmin: parameter norms count as at least this (1e-3)
+    """
+
+    grad_scale: th.Tensor | None = None
+    found_inf: th.Tensor | None = None
+
+    def __init__(
+        self,
+        params: Iterable[th.nn.Parameter],
+        lr: float = 4e-5,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-20,
+        agc: float = 0.3,
+        pmin: float = 1e-3,
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "pmin": pmin})
+
+    @th.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; none at all where ``found_inf`` is 1."""
+        loss = closure() if closure else None
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step_group(group, params)
+        return loss
+
+    def _step_group(self, group: dict[str, Any], params: list[th.nn.Parameter]) -> None:
+        first = params[0]
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {"step": first.new_zeros(()), "mu": th.zeros_like(p), "nu": th.zeros_like(p)}
+        steps, mus, nus = ([self.state[p][key] for p in params] for key in ("step", "mu", "nu"))
+        skip = first.new_zeros(()) if self.found_inf is None else self.found_inf.to(first.dtype)
+        grads = self._clipped(group, params, skip > 0)
+        # A skipped update decays nothing and moves nothing.
+        beta1, beta2 = (th.where(skip > 0, 1.0, first.new_tensor(beta)) for beta in group["betas"])
+        th._foreach_add_(steps, [1.0 - skip] * len(steps))
+        step = steps[0].clamp(min=1.0)
+        th._foreach_mul_(nus, beta2)
+        th._foreach_addcmul_(nus, grads, th._foreach_mul(grads, 1.0 - beta2))
+        denominators = th._foreach_sqrt(th._foreach_div(nus, 1.0 - group["betas"][1] ** step))
+        th._foreach_add_(denominators, group["eps"])
+        scaled = th._foreach_div(grads, denominators)
+        th._foreach_mul_(mus, beta1)
+        th._foreach_add_(mus, th._foreach_mul(scaled, 1.0 - beta1))
+        rate = group["lr"] * (1.0 - skip) / (1.0 - group["betas"][0] ** step)
+        th._foreach_sub_(params, th._foreach_mul(mus, rate))
+
+    def _clipped(self, group: dict[str, Any], params: list[th.nn.Parameter], skip: th.Tensor) -> list[th.Tensor]:
+        """Gradients after the adaptive clipping, zero where the update is skipped."""
+        grads: list[th.Tensor] = [th.where(skip, 0.0, p.grad) for p in params if p.grad is not None]
+        if self.grad_scale is not None:
+            grads = list(th._foreach_div(grads, self.grad_scale))
+        if not group["agc"]:
+            return grads
+        limits = [norm.clamp(min=group["pmin"]) * group["agc"] for norm in th._foreach_norm(params)]
+        ratios = [(norm / limit).clamp(min=1.0) for norm, limit in zip(th._foreach_norm(grads), limits, strict=True)]
+        return list(th._foreach_div(grads, ratios))

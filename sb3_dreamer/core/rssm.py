@@ -1,0 +1,178 @@
+"""Recurrent state-space model: a deterministic and a stochastic path, with injected cell and latent."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch as th
+from torch import nn
+
+from sb3_dreamer.core.cells import RecurrentCell
+from sb3_dreamer.core.functional import unroll
+from sb3_dreamer.core.latents import Latent, Params
+from sb3_dreamer.core.layers import MLP, NormStyle, init_weight, linear
+from sb3_dreamer.core.types import LatentState
+
+
+class Observed(NamedTuple):
+    """What :meth:`RSSM.observe` returns, everything ``(B, T, ...)``."""
+
+    state: LatentState
+    post: Params
+    prior: Params
+
+
+class RSSM(nn.Module):
+    """``deter_t = cell(deter_{t-1}, stoch_{t-1}, action)``, ``prior = p(deter)``, ``post = q(deter, embed)``.
+
+    :param cell: recurrent path
+    :param latent: distribution of the stochastic path
+    :param embed: width E of the observation embedding
+    :param hidden: width of the hidden layers of prior and posterior
+    :param prior_layers: hidden layers of the prior (2023: 1, 2024: 2)
+    :param post_layers: hidden layers of the posterior (1), at least one
+    :param style: norm, activation and initialisation
+    :param learned_start: learn the first deter, and start the latent at the mode of its prior (2023); else zeros
+    """
+
+    def __init__(
+        self,
+        cell: RecurrentCell,
+        latent: Latent,
+        *,
+        embed: int,
+        hidden: int,
+        style: NormStyle,
+        prior_layers: int = 1,
+        post_layers: int = 1,
+        learned_start: bool = True,
+    ):
+        super().__init__()
+        deter = cell.deter_size
+        self.cell = cell
+        self.latent = latent
+        self.prior_mlp = MLP(deter, (hidden,) * prior_layers, style=style)
+        self.prior_out = linear(self.prior_mlp.out_size, latent.param_size, fan=style.fan)
+        # The first layer over [deter, embed], kept as two so that the embedding part leaves the loop over time.
+        self.post_deter = style.linear(deter, hidden)
+        self.post_embed = linear(embed, hidden, bias=False)
+        for layer in (self.post_deter, self.post_embed):
+            init_weight(layer.weight, deter + embed, hidden, fan=style.fan)
+        self.post_norm = style.make_norm(hidden)
+        self.post_act = style.activation
+        self.post_mlp = MLP(hidden, (hidden,) * (post_layers - 1), style=style)
+        self.post_out = linear(hidden, latent.param_size, fan=style.fan)
+        self.start = nn.Parameter(th.zeros(deter)) if learned_start else None
+        self.feat_size = deter + latent.flat_size
+
+    def initial(self, batch: int) -> LatentState:
+        """State before the first step of an episode, for ``batch`` sequences."""
+        weight = self.post_out.weight
+        if self.start is None:
+            deter = weight.new_zeros(batch, self.cell.deter_size)
+            return LatentState(deter, weight.new_zeros(batch, *self.latent.shape))
+        deter = th.tanh(self.start).unsqueeze(0)
+        stoch = self.latent.mode(self.prior(deter))
+        return LatentState(deter.expand(batch, -1), stoch.expand(batch, *self.latent.shape))
+
+    def prior(self, deter: th.Tensor) -> Params:
+        """Parameters of the prior, ``(..., D)`` to latent parameters."""
+        return self.latent.params(self.prior_out(self.prior_mlp(deter)))
+
+    def _posterior(self, deter: th.Tensor, embed_part: th.Tensor) -> Params:
+        hidden = self.post_act(self.post_norm(self.post_deter(deter) + embed_part))
+        return self.latent.params(self.post_out(self.post_mlp(hidden)))
+
+    def img_step(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> LatentState:
+        """One step of the dream: ``(N, ...)`` state and action ``(N, A)`` to the next state.
+
+        :param mode: take the prior's mode instead of a sample
+        """
+        deter = self.cell(state.deter, state.stoch.flatten(1), self.cell.project_action(limit_action(action)))
+        prior = self.prior(deter)
+        return LatentState(deter, self.latent.mode(prior) if mode else self.latent.sample(prior))
+
+    def obs_step(
+        self,
+        state: LatentState,
+        prev_action: th.Tensor,
+        embed: th.Tensor,
+        is_first: th.Tensor,
+        *,
+        mode: bool = False,
+    ) -> LatentState:
+        """One filtering step: previous state, the action since, and what is seen now, to the posterior state.
+
+        :param state: ``(N, ...)``; ignored where ``is_first``
+        :param prev_action: ``(N, A)``; ignored where ``is_first``
+        :param embed: ``(N, E)``
+        :param is_first: ``(N,)`` bool
+        :param mode: take the posterior's mode instead of a sample
+        """
+        first = is_first.unsqueeze(1)
+        start = self.initial(len(embed))
+        action = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
+        deter, stoch = self._reset(state, start, first)
+        deter = self.cell(deter, stoch, action)
+        post = self._posterior(deter, self.post_embed(embed))
+        return LatentState(deter, self.latent.mode(post) if mode else self.latent.sample(post))
+
+    @staticmethod
+    def _reset(state: LatentState, start: LatentState, first: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Deter and flat latent, replaced by the start where an episode begins; ``first`` is ``(N, 1)``."""
+        deter = th.where(first, start.deter, state.deter)
+        return deter, th.where(first, start.stoch.flatten(1), state.stoch.flatten(1))
+
+    def observe(
+        self,
+        embed: th.Tensor,
+        prev_action: th.Tensor,
+        is_first: th.Tensor,
+        state: LatentState | None = None,
+    ) -> Observed:
+        """Filter whole sequences.
+
+        :param embed: ``(B, T, E)``
+        :param prev_action: ``(B, T, A)``
+        :param is_first: ``(B, T)`` bool
+        :param state: state before the first row; None treats the first row as the start of an episode
+        """
+        start = self.initial(len(embed))
+        if state is None:
+            state, is_first = start, th.cat([th.ones_like(is_first[:, :1]), is_first[:, 1:]], 1)
+        first = is_first.unsqueeze(-1)
+        actions = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
+        embed_parts = self.post_embed(embed)
+
+        def step(
+            carry: LatentState, action: th.Tensor, embed_part: th.Tensor, first: th.Tensor
+        ) -> tuple[LatentState, tuple[LatentState, Params]]:
+            deter, stoch = self._reset(carry, start, first)
+            deter = self.cell(deter, stoch, action)
+            post = self._posterior(deter, embed_part)
+            now = LatentState(deter, self.latent.sample(post))
+            return now, (now, post)
+
+        states, post = unroll(step, state, (actions, embed_parts, first))
+        return Observed(states, post, self.prior(states.deter))
+
+    def imagine(
+        self, policy: Callable[[LatentState], th.Tensor], state: LatentState, horizon: int
+    ) -> tuple[LatentState, th.Tensor]:
+        """Dream ``horizon`` steps ahead.
+
+        :param policy: maps a state ``(N, ...)`` to an action ``(N, A)``
+        :param state: start, ``(N, ...)``
+        :return: states s_1 .. s_H ``(N, H, ...)`` and the actions a_0 .. a_{H-1} that led to them ``(N, H, A)``
+        """
+
+        def step(carry: LatentState) -> tuple[LatentState, tuple[LatentState, th.Tensor]]:
+            action = policy(carry)
+            after = self.img_step(carry, action)
+            return after, (after, action)
+
+        return unroll(step, state, (), length=horizon)
+
+
+def limit_action(action: th.Tensor) -> th.Tensor:
+    """Scale entries beyond [-1, 1] back to the border, with the direction of the gradient kept (released code)."""
+    return action / action.detach().abs().clamp(min=1.0)
