@@ -1,1 +1,78 @@
-"""Gymnasium wrappers and benchmark suites; usable without torch."""
+"""Gymnasium wrappers and benchmark suites; usable without torch.
+
+``make_env`` makes any environment of the papers; every wrapper also stands alone. Nothing here imports torch: the
+vector-environment helpers load Stable-Baselines3 when they are first called.
+"""
+
+from typing import Any
+
+from sb3_dreamer.wrappers.action_repeat import ActionRepeat
+from sb3_dreamer.wrappers.check import EnvReport, Finding, check_dreamer_env
+from sb3_dreamer.wrappers.discount import DiscountInfo
+from sb3_dreamer.wrappers.errors import SuiteNotInstalledError
+from sb3_dreamer.wrappers.filter_keys import FilterKeys
+from sb3_dreamer.wrappers.frame_counter import FrameCounter
+from sb3_dreamer.wrappers.frame_stack import StackChannels
+from sb3_dreamer.wrappers.life_loss import LifeLoss
+from sb3_dreamer.wrappers.noop_reset import NoopReset
+from sb3_dreamer.wrappers.normalize_action import NormalizeAction
+from sb3_dreamer.wrappers.one_hot_action import OneHotAction
+from sb3_dreamer.wrappers.pixels import PixelObservation
+from sb3_dreamer.wrappers.presets import PRESETS, Settings, SuitePreset, compare_presets, warn_if_different
+from sb3_dreamer.wrappers.record import EpisodeRecorder
+from sb3_dreamer.wrappers.resize import ResizeFrame
+from sb3_dreamer.wrappers.reward import SquashReward
+from sb3_dreamer.wrappers.suite_info import SuiteInfo
+from sb3_dreamer.wrappers.suites import SUITES, make_env
+from sb3_dreamer.wrappers.table import suite_table
+from sb3_dreamer.wrappers.tidy import TidyObservation
+from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.vec import make_vec_env
+from sb3_dreamer.wrappers.video import open_video, write_video
+
+_NEEDS_SB3 = ("RestartingVecEnv", "WorkerError")
+
+__all__ = [
+    "PRESETS",
+    "SUITES",
+    "ActionRepeat",
+    "DiscountInfo",
+    "EnvReport",
+    "EpisodeRecorder",
+    "FilterKeys",
+    "Finding",
+    "FrameCounter",
+    "FrameLimit",
+    "LifeLoss",
+    "NoopReset",
+    "NormalizeAction",
+    "OneHotAction",
+    "PixelObservation",
+    "ResizeFrame",
+    "RestartingVecEnv",
+    "Settings",
+    "SquashReward",
+    "StackChannels",
+    "SuiteInfo",
+    "SuiteNotInstalledError",
+    "SuitePreset",
+    "TidyObservation",
+    "WorkerError",
+    "check_dreamer_env",
+    "compare_presets",
+    "make_env",
+    "make_vec_env",
+    "open_video",
+    "suite_table",
+    "warn_if_different",
+    "write_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the classes that need Stable-Baselines3 when they are asked for."""
+    if name in _NEEDS_SB3:
+        from sb3_dreamer.wrappers import restarting_vec_env
+
+        return getattr(restarting_vec_env, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

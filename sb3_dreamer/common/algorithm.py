@@ -20,7 +20,7 @@ from sb3_dreamer.common.files import FileMethods
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.ratio import UpdateRatio
 from sb3_dreamer.common.replay import SequenceReplayBuffer
-from sb3_dreamer.common.spaces import as_dict
+from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import SequenceBatch
@@ -115,6 +115,13 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         self._carry: PolicyState | None = None
         self._ratio_state = [0, 1]
         self._metrics = report.MetricMeans()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """SB3's wrapping, after a check whose error says what to do."""
+        check_observation_space(env.observation_space)
+        check_action_space(env.action_space)
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     # ---- what a subclass gives -------------------------------------------------------------------------------------
 
@@ -339,8 +346,8 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         final = {key: value.copy() for key, value in as_dict(new_obs).items()}  # type: ignore[arg-type]
         for i in np.flatnonzero(dones):
             last = as_dict(infos[i]["terminal_observation"])
-            for key in final:
-                final[key][i] = last[key]
+            for key, value in final.items():
+                value[i] = last[key]
         check_observation(final, self.num_timesteps)
         replay_buffer.add(self._last_obs, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
         self._last_obs = new_obs  # type: ignore[assignment]

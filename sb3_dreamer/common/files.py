@@ -24,6 +24,7 @@ Self = TypeVar("Self", bound="FileMethods")
 Path = str | pathlib.Path | io.BufferedIOBase
 OPTIMIZER_JSON = "_optimizer_settings"
 POLICY_CLASS = "policy_class"
+NEEDED = ("observation_space", "action_space", "policy_kwargs", POLICY_CLASS, OPTIMIZER_JSON)
 
 
 class FileMethods(BaseAlgorithm):
@@ -113,8 +114,8 @@ class FileMethods(BaseAlgorithm):
             print("== CURRENT SYSTEM INFO ==")
             get_system_info()
             print(f"== SAVED MODEL SYSTEM INFO ==\n{file.system_info}")
-        data = file.data | {name: value for name, value in custom.items() if name in file.data}
-        for name in ("observation_space", "action_space", "policy_kwargs", POLICY_CLASS, OPTIMIZER_JSON):
+        data = file.data | {name: custom[name] for name in NEEDED if name in custom}
+        for name in NEEDED:
             if name not in data:
                 raise ModelFileError(f"{path} has no {name!r}: it was saved with exclude, or is not a model of ours")
         if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:
@@ -132,6 +133,8 @@ class FileMethods(BaseAlgorithm):
         policy_class = cls._stored_policy_class(data.pop(POLICY_CLASS))
         model = cls(policy=policy_class, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
         model.__dict__.update(data)
+        # As in SB3, custom objects replace what is there and add nothing.
+        model.__dict__.update({name: value for name, value in custom.items() if hasattr(model, name)})
         model.__dict__.update(kwargs)
         model._setup_model()
         model._restore_tensors(file.tensors, settings, str(path))

@@ -233,8 +233,9 @@ class SequenceReplayBuffer(ReplayBuffer):
         """
         if (metadata.get("rows"), metadata.get("n_envs")) != (self.buffer_size, self.n_envs):
             raise ModelFileError(
-                f"{name} is a replay of {metadata.get('n_envs')} environments with {metadata.get('rows')} rows each, this "
-                f"model has {self.n_envs} with {self.buffer_size}: load the model with the same buffer_size and n_envs"
+                f"{name} is a replay of {metadata.get('n_envs')} environments with {metadata.get('rows')} rows each, "
+                f"this model has {self.n_envs} with {self.buffer_size}: "
+                "load the model with the same buffer_size and n_envs"
             )
         filled = np.asarray(arrays.get("filled", []))
         rows = int(filled.max()) if filled.shape == (self.n_envs,) else -1

@@ -155,8 +155,9 @@ class Forecast:
         else:
             seconds_per_step = elapsed / max(1, model.num_timesteps - self.first_steps)
         return (
-            f"One update takes {1000 * update:.0f} ms, one agent step with its updates {1000 * seconds_per_step:.1f} ms: "
-            f"the {left:,} steps that are left take about {duration(left * seconds_per_step)}."
+            f"One update takes {1000 * update:.0f} ms, one agent step with its updates "
+            f"{1000 * seconds_per_step:.1f} ms: the {left:,} steps that are left take about "
+            f"{duration(left * seconds_per_step)}."
         )
 
 

@@ -19,6 +19,7 @@ def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
     :raises ValueError: for a space that is not supported, naming the key, or for an unknown key in ``ignore``
     """
+    check_observation_space(space)
     if not isinstance(space, spaces.Dict):
         return (_observation_key(SINGLE_KEY, space),)
     unknown = [key for key in ignore if key not in space.spaces]
@@ -30,6 +31,24 @@ def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple
     return keys
 
 
+def check_observation_space(space: spaces.Space) -> None:
+    """Refuse a kind of space that is not supported, before SB3 wraps the environment and fails on it.
+
+    :raises ValueError: naming the key and the kind
+    """
+    for name, sub in space_dict(space).items():
+        if isinstance(sub, spaces.Dict):
+            raise NotImplementedError(
+                f"observation {name!r} is a Dict inside a Dict: Nested observation spaces are not supported, "
+                "flatten it with a gymnasium.ObservationWrapper"
+            )
+        if not isinstance(sub, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise ValueError(
+                f"observation {name!r} is a {type(sub).__name__} space, which is not supported: use Box, Discrete, "
+                "MultiDiscrete, MultiBinary or a Dict of these"
+            )
+
+
 def _observation_key(name: str, space: spaces.Space) -> ObsKey:
     if isinstance(space, spaces.Discrete):
         return ObsKey(name, "discrete", (), (int(space.n),), (int(space.start),))
@@ -37,18 +56,14 @@ def _observation_key(name: str, space: spaces.Space) -> ObsKey:
         return ObsKey(name, "discrete", space.shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, spaces.MultiBinary):
         return ObsKey(name, "vector", space.shape)
-    if not isinstance(space, spaces.Box):
-        raise ValueError(
-            f"observation {name!r} is a {type(space).__name__} space, which is not supported: use Box, Discrete, "
-            "MultiDiscrete, MultiBinary or a Dict of these"
-        )
     if not is_image_space(space):
         return ObsKey(name, "vector", space.shape)
     channels, height, width = space.shape
     if not MIN_IMAGE <= min(height, width) <= max(height, width) <= MAX_IMAGE:
         raise ValueError(
             f"observation {name!r} is an image of {height}x{width} pixels (channels {channels}), outside "
-            f"{MIN_IMAGE} to {MAX_IMAGE}: resize it, for example with gymnasium.wrappers.ResizeObservation(env, (64, 64))"
+            f"{MIN_IMAGE} to {MAX_IMAGE}: resize it, for example with "
+            "gymnasium.wrappers.ResizeObservation(env, (64, 64))"
         )
     return ObsKey(name, "image", space.shape)
 
@@ -67,6 +82,20 @@ def space_dict(space: spaces.Space) -> dict[str, spaces.Space]:
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {SINGLE_KEY: space}
 
 
+def check_action_space(space: spaces.Space) -> None:
+    """Refuse an action space that is not supported.
+
+    :raises AssertionError: as SB3 does, naming the space and what to do
+    """
+    assert isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary), (
+        f"action space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary"
+    )
+    assert not isinstance(space, spaces.Box) or (np.isfinite(space.low).all() and np.isfinite(space.high).all()), (
+        f"action space {space} has an infinite bound: give the environment's Box finite ones, the Continuous action "
+        "space must have a finite lower and upper bound"
+    )
+
+
 class ActionCodec:
     """Translates actions between the environment, replay and the model.
 
@@ -80,26 +109,20 @@ class ActionCodec:
     =============  =================================  ==========================  ===================================
 
     :param space: action space
-    :raises ValueError: for other spaces and for infinite bounds
+    :raises AssertionError: for other spaces and for infinite bounds
     """
 
     def __init__(self, space: spaces.Space):
         self.space = space
+        check_action_space(space)
         if isinstance(space, spaces.Box):
-            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-                raise ValueError(
-                    f"action space {space} has an infinite bound: give it finite ones, for example with "
-                    "gymnasium.wrappers.RescaleAction or a Box with the limits that the environment accepts"
-                )
             self.layout = ActionLayout("continuous", (int(np.prod(space.shape)),))
         elif isinstance(space, spaces.Discrete):
             self.layout = ActionLayout("discrete", (int(space.n),))
         elif isinstance(space, spaces.MultiDiscrete):
             self.layout = ActionLayout("discrete", _integers(space.nvec))
-        elif isinstance(space, spaces.MultiBinary):
-            self.layout = ActionLayout("discrete", (2,) * int(np.prod(space.shape)))
         else:
-            raise ValueError(f"action space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary")
+            self.layout = ActionLayout("discrete", (2,) * int(np.prod(space.shape)))
 
     @property
     def parts(self) -> int:

@@ -32,6 +32,30 @@ class LayerNormGRUCell(nn.Module):
         return gate(deter, reset, cand, update)
 
 
+class GRUCell(nn.Module):
+    """A plain GRU whose reset gate acts before the candidate's linear map (PlaNet; arXiv 1406.1078).
+
+    As the released code's ``GRUBlockCell``: both gates start with bias 1, so the state is kept at first.
+
+    :param inputs: width of the input
+    :param deter: width of the state D
+    :param style: its initialisation is used; there is no norm
+    """
+
+    def __init__(self, inputs: int, deter: int, *, style: NormStyle):
+        super().__init__()
+        self.gates = linear(inputs + deter, 2 * deter, fan=style.fan)
+        self.cand = linear(inputs + deter, deter, fan=style.fan)
+        nn.init.ones_(self.gates.bias)
+        self.deter_size = deter
+
+    def forward(self, x: th.Tensor, deter: th.Tensor) -> th.Tensor:
+        """Input ``(N, inputs)`` and state ``(N, D)`` to the next state ``(N, D)``."""
+        reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).chunk(2, -1)
+        cand = th.tanh(self.cand(th.cat([x, reset * deter], -1)))
+        return th.lerp(cand, deter, keep)
+
+
 class RecurrentCell(nn.Module):
     """The signature that all recurrent paths of the RSSM share.
 
@@ -59,7 +83,7 @@ class InputGRU(RecurrentCell):
     :param style: norm, activation and initialisation of the hidden layer
     """
 
-    def __init__(self, cell: LayerNormGRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
+    def __init__(self, cell: LayerNormGRUCell | GRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
         super().__init__()
         # One linear map of [stoch, action], kept as two so that the action part leaves the loop over time.
         self.stoch_in = style.linear(stoch, hidden)

@@ -1,6 +1,7 @@
 """Dict observations to an embedding and back. Raw dtypes become floats here and nowhere else."""
 
 import math
+from collections.abc import Callable
 
 import torch as th
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ class Encoder(nn.Module):
     :param units: widths of the MLP
     :param style: norm, activation and initialisation
     :param symlog_inputs: squash vectors with symlog (DreamerV3: yes)
+    :param image_encoder: builds the CNN of one image size, called as :class:`ImageEncoder` is
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Encoder(nn.Module):
         style: NormStyle,
         symlog_inputs: bool = True,
         minimum: int = 4,
+        image_encoder: Callable[..., nn.Module] = ImageEncoder,
     ):
         super().__init__()
         self.keys = keys
@@ -66,10 +69,18 @@ class Encoder(nn.Module):
         self.cnns = nn.ModuleDict()
         for name, group in self.image_groups.items():
             channels = sum(key.shape[0] for key in group)
-            self.cnns[name] = ImageEncoder(channels, group[0].shape[1:], depth, style=style, minimum=minimum)  # type: ignore[arg-type]
+            self.cnns[name] = image_encoder(channels, group[0].shape[1:], depth, style=style, minimum=minimum)
         self.mlp = MLP(sum(map(flat_size, self.flat_keys)), units, style=style) if self.flat_keys else None
         self.out_size = sum(cnn.out_size for cnn in self.cnns.values())  # type: ignore[misc]
         self.out_size += self.mlp.out_size if self.mlp else 0
+
+    def prepare(self, obs: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+        """What encoder and decoder are to share of a training batch, done once; nothing unless a subclass has it."""
+        return obs
+
+    def pixels(self, images: th.Tensor) -> th.Tensor:
+        """Raw (or prepared) images to floats of about [-0.5, 0.5], same shape."""
+        return images.float() / 255.0 - 0.5
 
     def forward(self, obs: dict[str, th.Tensor]) -> th.Tensor:
         """Raw observations with any number of batch axes to ``(..., E)``."""
@@ -78,7 +89,7 @@ class Encoder(nn.Module):
         parts = []
         for name, group in self.image_groups.items():
             images = [obs[key.name].flatten(0, len(batch) - 1) for key in group]
-            parts.append(self.cnns[name](th.cat(images, 1).float() / 255.0 - 0.5))
+            parts.append(self.cnns[name](self.pixels(th.cat(images, 1))))
         if self.mlp:
             parts.append(self.mlp(th.cat([self._flat(key, obs[key.name], len(batch)) for key in self.flat_keys], -1)))
         return th.cat(parts, -1).unflatten(0, batch)
@@ -99,6 +110,7 @@ class Decoder(nn.Module):
     :param inputs: width F
     :param keys: observation keys to reconstruct
     :param symlog_targets: compare symlog values of vectors (DreamerV3: yes)
+    :param image_decoder: builds the CNN of one image size, called as :class:`ImageDecoder` is
     """
 
     def __init__(
@@ -111,6 +123,7 @@ class Decoder(nn.Module):
         style: NormStyle,
         symlog_targets: bool = True,
         minimum: int = 4,
+        image_decoder: Callable[..., nn.Module] = ImageDecoder,
     ):
         super().__init__()
         self.keys = keys
@@ -120,7 +133,7 @@ class Decoder(nn.Module):
         self.cnns = nn.ModuleDict()
         for name, group in self.image_groups.items():
             channels, size = sum(key.shape[0] for key in group), group[0].shape[1:]
-            self.cnns[name] = ImageDecoder(inputs, channels, size, depth, style=style, minimum=minimum)  # type: ignore[arg-type]
+            self.cnns[name] = image_decoder(inputs, channels, size, depth, style=style, minimum=minimum)
         self.mlp = MLP(inputs, units, style=style) if self.flat_keys else None
         # A list, since a module's name must not hold the dots that an observation key may hold.
         self.outs = nn.ModuleList(
@@ -150,9 +163,13 @@ class Decoder(nn.Module):
         """Reconstruction losses by key, each with the batch axes of ``outs``."""
         return {recon_name(key): self._loss(key, outs[key.name], obs[key.name]) for key in self.keys}
 
+    def image_target(self, image: th.Tensor) -> th.Tensor:
+        """Raw (or prepared) images to what the decoder's output is compared with, in [0, 1]."""
+        return image.float() / 255.0
+
     def _loss(self, key: ObsKey, out: th.Tensor, target: th.Tensor) -> th.Tensor:
         if key.kind == "image":
-            return (out.float() - target.float() / 255.0).square().sum((-3, -2, -1))
+            return (out.float() - self.image_target(target)).square().sum((-3, -2, -1))
         batch = out.shape[:-1]
         if key.kind == "discrete":
             hot = one_hot_blocks(target.reshape(-1, len(key.classes)), key).unflatten(0, batch)

@@ -20,17 +20,14 @@ def symexp(x: th.Tensor) -> th.Tensor:
 
 
 def symlog_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
-    """Evenly spaced bins in symlog space, ``(n,)`` (DreamerV3 2023, Eq. 10: -20 .. +20)."""
-    return th.linspace(-limit, limit, n)
+    """Evenly spaced bins in symlog space, ``(n,)`` (DreamerV3 2023, Eq. 10: -20 .. +20); n is odd."""
+    half = th.linspace(-limit, 0, (n + 1) // 2)  # mirrored, so that uniform probabilities give exactly 0
+    return th.cat([half, -half[:-1].flip(0)])
 
 
 def symexp_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
     """Bins evenly spaced in symlog space but used in real space, exactly antisymmetric, ``(n,)`` (DreamerV3 2024)."""
-    if n % 2:
-        half = symexp(th.linspace(-limit, 0, (n - 1) // 2 + 1))
-        return th.cat([half, -half[:-1].flip(0)])
-    half = symexp(th.linspace(-limit, 0, n // 2))
-    return th.cat([half, -half.flip(0)])
+    return symexp(symlog_bins(n, limit))
 
 
 def two_hot_loss(log_probs: th.Tensor, target: th.Tensor, bins: th.Tensor) -> th.Tensor:

@@ -74,6 +74,8 @@ class TwoHotHead(ScalarHead):
         super().__init__(inputs, units, n_bins, style=style, outscale=outscale)
         if bins not in ("symlog", "symexp"):
             raise ValueError(f"bins={bins!r} is unknown: use 'symlog' or 'symexp'")
+        if n_bins % 2 == 0 or n_bins < 3:
+            raise ValueError(f"n_bins={n_bins} must be odd and at least 3: the middle bin stands for 0")
         self.in_symlog_space = bins == "symlog"
         positions = symlog_bins(n_bins) if self.in_symlog_space else symexp_bins(n_bins)
         self.register_buffer("bins", positions, persistent=False)

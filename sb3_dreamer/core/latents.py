@@ -127,10 +127,12 @@ class GaussianLatent:
 
     :param stoch: number of variables S
     :param min_std: added to ``softplus`` of the network output (PlaNet: 0.1)
+    :param sampled: False takes the mean in place of a sample: PlaNet's deterministic model (``mean_only``)
     """
 
     stoch: int
     min_std: float = 0.1
+    sampled: bool = True
 
     @property
     def param_size(self) -> int:
@@ -154,6 +156,8 @@ class GaussianLatent:
 
     def sample(self, params: GaussianParams) -> th.Tensor:
         """Reparameterised, ``(..., S)``."""
+        if not self.sampled:
+            return params.mean
         return params.mean + params.std * th.randn_like(params.std)
 
     def mode(self, params: GaussianParams) -> th.Tensor:

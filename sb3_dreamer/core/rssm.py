@@ -87,9 +87,13 @@ class RSSM(nn.Module):
 
         :param mode: take the prior's mode instead of a sample
         """
+        return self.img_dist(state, action, mode=mode)[0]
+
+    def img_dist(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> tuple[LatentState, Params]:
+        """Like :meth:`img_step`, with the parameters of the prior that the state was drawn from."""
         deter = self.cell(state.deter, state.stoch.flatten(1), self.cell.project_action(limit_action(action)))
         prior = self.prior(deter)
-        return LatentState(deter, self.latent.mode(prior) if mode else self.latent.sample(prior))
+        return LatentState(deter, self.latent.mode(prior) if mode else self.latent.sample(prior)), prior
 
     def obs_step(
         self,

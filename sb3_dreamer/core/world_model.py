@@ -9,6 +9,7 @@ from torch import nn
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.heads import BernoulliHead, ScalarHead
 from sb3_dreamer.core.latents import Latent, Params
+from sb3_dreamer.core.overshooting import LatentOvershooting
 from sb3_dreamer.core.rssm import RSSM, Observed
 from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch
 
@@ -38,6 +39,7 @@ class WorldModel(nn.Module):
     :param scales: factors of ``reward`` and ``cont`` (1 each); those of the KL come from the objective
     :param detached: heads whose gradients stop at the features: ``recon``, ``reward``, ``cont`` (ablations)
     :param cont_target: what the continue head is to predict, from ``is_terminal (B, T)``; ``1 - is_terminal``
+    :param overshooting: a further loss on priors rolled several steps (PlaNet's latent overshooting)
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class WorldModel(nn.Module):
         scales: dict[str, float] | None = None,
         detached: frozenset[str] = frozenset(),
         cont_target: Callable[[th.Tensor], th.Tensor] | None = None,
+        overshooting: LatentOvershooting | None = None,
     ):
         super().__init__()
         self.encoder = encoder
@@ -63,7 +66,9 @@ class WorldModel(nn.Module):
         self.detached = detached
         self.cont_target = cont_target or (lambda is_terminal: 1.0 - is_terminal.float())
         own = {"reward": 1.0} | ({"cont": 1.0} if cont is not None else {}) | decoder.scales
-        self.scales = own | objective.scales | (scales or {})
+        self.overshooting = overshooting
+        extra = overshooting.scales if overshooting is not None else {}
+        self.scales = own | objective.scales | extra | (scales or {})
 
     def encode(self, obs: dict[str, th.Tensor]) -> th.Tensor:
         """Raw observations ``{key: (..., *shape)}`` to the embedding ``(..., E)``."""
@@ -95,6 +100,7 @@ class WorldModel(nn.Module):
 
     def loss(self, batch: SequenceBatch, state: LatentState | None = None) -> ModelOutput:
         """All losses of one batch of sequences (DreamerV2 Eq. 2, DreamerV3 Eq. 4 and 5), unscaled, ``(B, T)`` each."""
+        batch = batch._replace(obs=self.encoder.prepare(batch.obs))
         states, post, prior = self.observe(batch, state)
         feat = states.feat
         head_feat = {name: feat.detach() if name in self.detached else feat for name in ("recon", "reward", "cont")}
@@ -104,6 +110,8 @@ class WorldModel(nn.Module):
             target = self.cont_target(batch.is_terminal)
             losses["cont"] = self.cont_head.loss(self.cont_head(head_feat["cont"]), target)
         losses |= self.objective(self.rssm.latent, post, prior)
+        if self.overshooting is not None:
+            losses |= self.overshooting(self.rssm, states, post, batch.prev_action, batch.is_first)
         with th.no_grad():
             metrics = {
                 "prior_ent": self.rssm.latent.entropy(prior).mean(),

@@ -54,10 +54,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
         """
         _, scale = self.return_norm.update(targets.returns)
         advantage = (targets.returns - targets.value) / scale
-        if self.actor_gradient == "dynamics":
-            objective = advantage
-        else:
-            objective = dream.log_prob * advantage.detach()
+        objective = advantage if self.actor_gradient == "dynamics" else dream.log_prob * advantage.detach()
         return -(targets.weight * (objective + ent_coef * dream.entropy)).mean()
 
     def critic_loss(self, dream: ImaginedTrajectory, targets: Targets) -> th.Tensor:

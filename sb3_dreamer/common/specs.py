@@ -1,0 +1,79 @@
+"""What the ``spec.py`` of every algorithm shares: names that must be known, sizes by name, fields to replace."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from sb3_dreamer.core.types import ObsKey
+
+Spec = TypeVar("Spec")
+
+
+def near(name: object, known: Iterable[object]) -> str:
+    """`` (did you mean 'x'?)`` or nothing."""
+    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def one_of(what: str, value: Any, known: Iterable[Any]) -> None:
+    """Refuse a value that is not known.
+
+    :param what: name of the argument
+    :raises ValueError: with the nearest known value and all of them
+    """
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"{what}={value!r} is unknown{near(value, known)}: use {', '.join(map(repr, known))}")
+
+
+def pick_size(model_size: str, sizes: Iterable[str], keys: tuple[ObsKey, ...], *, image: str, vector: str) -> str:
+    """The name of a size; ``auto`` is ``image`` as soon as there is an image, else ``vector``.
+
+    :raises ValueError: for an unknown size, with the nearest known one
+    """
+    if model_size == "auto":
+        return image if any(key.kind == "image" for key in keys) else vector
+    one_of("model_size", model_size, ["auto", *sizes])
+    return model_size
+
+
+def replace_fields(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
+    """A frozen spec with some fields replaced.
+
+    :param spec: a dataclass with a field ``mlp_units``
+    :param overrides: fields of the spec, or ``net_arch`` (list of widths), which becomes ``mlp_units``
+    :raises ValueError: for an unknown field, with the nearest known one
+    """
+    values = dict(overrides)
+    if "net_arch" in values:
+        values["mlp_units"] = net_arch_widths(values.pop("net_arch"))
+    names = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise ValueError(
+                f"policy_kwargs has {name!r}, which is unknown{near(name, names)}: use net_arch or {', '.join(names)}"
+            )
+    return dataclasses.replace(spec, **values)  # type: ignore[type-var]
+
+
+def net_arch_widths(net_arch: Any) -> tuple[int, ...]:
+    """SB3's ``net_arch`` as the widths of our dense stacks.
+
+    :raises ValueError: for anything but a list of positive integers, or a dict of such lists (its first is taken)
+    """
+    widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
+    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
+        raise ValueError(f"net_arch={net_arch!r} must be a list of layer widths, for example [256, 256]")
+    return tuple(widths)
+
+
+def positive_integers(spec: object, names: Iterable[str]) -> None:
+    """Refuse sizes that are not positive integers.
+
+    :raises ValueError: naming the field
+    """
+    for name in names:
+        value = getattr(spec, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}={value!r} must be a positive integer")

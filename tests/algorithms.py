@@ -1,0 +1,36 @@
+"""The smallest working settings of each algorithm, for tests that all algorithms pass."""
+
+from typing import Any
+
+import numpy as np
+
+from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+
+TINY: dict[type[WorldModelAlgorithm], dict[str, Any]] = {
+    DreamerV3: {
+        "model_size": "debug",
+        "batch_size": 2,
+        "batch_length": 8,
+        "horizon": 3,
+        "learning_starts": 20,
+        "train_ratio": 4,
+        "buffer_size": 1000,
+    },
+}
+ALGORITHMS = list(TINY)
+
+
+def tiny(algorithm: type[WorldModelAlgorithm], policy: str, env: Any, **kwargs: Any) -> WorldModelAlgorithm:
+    """A model of the smallest size; 44 steps give 6 updates."""
+    return algorithm(policy, env, **{**TINY[algorithm], "seed": 0, **kwargs})
+
+
+def weights(model: WorldModelAlgorithm) -> dict[str, np.ndarray]:
+    """Copies of all tensors of the policy."""
+    return {name: value.numpy().copy() for name, value in model.policy.state_dict().items()}
+
+
+def equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:
+    """Whether two sets of tensors are the same bit for bit."""
+    return left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)

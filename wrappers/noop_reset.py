@@ -1,0 +1,43 @@
+"""Random number of no-op actions at the start of an episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+
+class NoopReset(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Start every episode after a random number of no-op actions, so that a deterministic game starts differently.
+
+    Gymnasium has it only inside ``AtariPreprocessing``, with at least one no-op; the papers differ in the range
+    (DreamerV2 1 to 30, DreamerV3 of 2023 0 to 29 on Atari 100k and none at 200M frames, of 2024 0 to 30). The number
+    is drawn by a generator of this wrapper that ``reset(seed=...)`` seeds. An episode that ends meanwhile restarts.
+
+    :param env: environment with a discrete action space whose action 0 (or ``noop_action``) does nothing
+    :param low: smallest number of no-ops
+    :param high: largest number of no-ops, included
+    :param noop_action: index of the no-op
+    :raises ValueError: if the range is empty
+    """
+
+    def __init__(self, env: gym.Env, low: int = 0, high: int = 30, noop_action: int = 0):
+        if not 0 <= low <= high:
+            raise ValueError(f"low={low}, high={high}: give 0 <= low <= high.")
+        gym.utils.RecordConstructorArgs.__init__(self, low=low, high=high, noop_action=noop_action)
+        gym.Wrapper.__init__(self, env)
+        self.low, self.high, self.noop_action = low, high, noop_action
+        self._rng = np.random.default_rng()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset, then play the no-ops; ``info["noops"]`` tells how many."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        obs, info = self.env.reset(seed=seed, options=options)
+        noops = int(self._rng.integers(self.low, self.high + 1))
+        for _ in range(noops):
+            obs, _, terminated, truncated, info = self.env.step(self.noop_action)
+            if terminated or truncated:
+                obs, info = self.env.reset(options=options)
+        return obs, {**info, "noops": noops}

@@ -1,0 +1,213 @@
+"""Named, frozen settings of every benchmark suite, per paper.
+
+The same task name means different tasks in different papers (frame size, sticky actions, random starts, action set),
+so a score only means something together with these settings. Each preset is a value that serialises to JSON: it can be
+read from an environment (``env.get_wrapper_attr("suite_preset")``), stored with a model and compared at evaluation.
+
+Sources: the released codes. ``planet``: google-research/planet, camera-ready release; ``dreamerv2``: danijar/dreamerv2;
+``dreamerv3-2023``: danijar/dreamerv3 at 8fa35f8 (the code of arXiv 2301.04104v1); ``dreamerv3-2024``: the same
+repository after its rewrite of December 2024.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+DEFAULT_PRESET = "dreamerv3-2023"
+ALIASES = {"dreamerv3": "dreamerv3-2023", "v3": "dreamerv3-2023", "v2": "dreamerv2"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set on an environment; None or the default where a suite does not use it.
+
+    :param action_repeat: environment frames per agent step
+    :param time_limit: episode length in environment frames, after which it is truncated; None: no limit of ours
+    :param size: height and width of the image in pixels; None: as the environment gives it
+    :param resize: ``"area"`` or ``"antialias"`` (see ``resize_image``)
+    :param grey: False, ``"luma"`` (one channel computed from the resized colours) or ``"screen"`` (the emulator's own
+        grey palette, before pooling and resizing)
+    :param pixels: None (as the environment gives it), ``"only"`` (image instead of state) or ``"both"``
+    :param camera: dm_control camera, None: the papers' choice per domain
+    :param sticky: probability that the emulator repeats the previous action at a frame
+    :param noops: smallest and largest number of no-op frames at the start of an episode (uniform)
+    :param lives: ``"unused"``, ``"discount"`` (a lost life is told as discount 0) or ``"reset"`` (it ends the episode)
+    :param all_actions: all 18 Atari actions instead of those the game uses
+    :param max_pool: number of last frames of an agent step merged by their maximum
+    :param frame_stack: number of stacked observations
+    :param reward: None, ``"clip"`` (to [-1, 1]), ``"sign"``, ``"tanh"`` or ``"symlog"``
+    :param reward_scale: factor on the reward, applied before that
+    :param timeout_terminates: tell a time limit as a terminal state
+    :param one_hot: take discrete actions as one-hot vectors
+    :param normalize_action: bounded continuous actions from [-1, 1]
+    :param flatten: one vector instead of a dict of vectors
+    :param action_set: name of the action set (DMLab)
+    :param break_speed: block breaking speed (Minecraft)
+    """
+
+    action_repeat: int = 1
+    time_limit: int | None = None
+    size: tuple[int, int] | None = None
+    resize: str = "area"
+    grey: bool | str = False
+    pixels: str | None = None
+    camera: int | None = None
+    sticky: float = 0.0
+    noops: tuple[int, int] = (0, 0)
+    lives: str = "unused"
+    all_actions: bool = False
+    max_pool: int = 1
+    frame_stack: int = 1
+    reward: str | None = None
+    reward_scale: float = 1.0
+    timeout_terminates: bool = False
+    one_hot: bool = False
+    normalize_action: bool = False
+    flatten: bool = False
+    action_set: str | None = None
+    break_speed: float | None = None
+
+
+@dataclass(frozen=True)
+class SuitePreset:
+    """One environment's identity: suite, task, the preset's name and the settings in force.
+
+    :param suite: suite name, ``"gymnasium"`` for a plain id
+    :param task: task name in the suite, or the id
+    :param preset: name of the preset the settings started from
+    :param settings: the settings in force, overrides included
+    :param overrides: names of the settings that differ from the preset
+    """
+
+    suite: str
+    task: str
+    preset: str
+    settings: Settings
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def hash(self) -> str:
+        """Return 12 hexadecimal digits that identify suite, task and settings (not the preset's name)."""
+        content = json.dumps([self.suite, self.task, asdict(self.settings)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values (tuples as lists), with the hash."""
+        data = {"suite": self.suite, "task": self.task, "preset": self.preset, "hash": self.hash}
+        plain: dict[str, Any] = json.loads(json.dumps({"settings": asdict(self.settings), "overrides": self.overrides}))
+        return {**data, **plain}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SuitePreset:
+        """Build the preset from what ``to_dict`` returned.
+
+        :raises ValueError: if a setting is unknown
+        """
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in data["settings"].items()}
+        settings = apply_overrides(Settings(), values)
+        return cls(data["suite"], data["task"], data["preset"], settings, tuple(data.get("overrides", ())))
+
+
+def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Settings:
+    """Return the settings with some of them replaced.
+
+    :param overrides: setting name to value; ``size`` may be one number
+    :raises ValueError: for an unknown name, with the nearest known one
+    """
+    known = [field.name for field in fields(Settings)]
+    values = dict(overrides)
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
+            raise ValueError(f"unknown setting {name!r}.{hint}")
+    for name in ("size", "noops"):
+        if isinstance(values.get(name), int):
+            values[name] = (values[name],) * 2
+        elif values.get(name) is not None:
+            values[name] = tuple(values[name])
+    return replace(settings, **values)
+
+
+_ATARI = Settings(action_repeat=4, time_limit=108_000, size=(64, 64), max_pool=2, sticky=0.25)
+_DMC = Settings(action_repeat=2, time_limit=1000, size=(64, 64), normalize_action=True)
+_VISION = replace(_DMC, pixels="only")
+_CRAFTER = Settings(size=(64, 64), time_limit=10_000)
+_DMLAB = Settings(action_repeat=4, size=(64, 64), action_set="impala", timeout_terminates=True)
+_MINECRAFT = Settings(size=(64, 64), time_limit=36_000, break_speed=100.0)
+
+PRESETS: dict[str, dict[str, Settings]] = {
+    "atari": {
+        "dreamerv2": replace(_ATARI, grey="screen", noops=(1, 30)),
+        "dreamerv3-2023": replace(_ATARI, all_actions=True),
+        "dreamerv3-2024": replace(
+            _ATARI, size=(96, 96), grey="luma", resize="antialias", noops=(0, 30), all_actions=True
+        ),
+    },
+    "atari100k": {
+        "dreamerv3-2023": replace(_ATARI, sticky=0.0, noops=(0, 29)),
+        "dreamerv3-2024": replace(_ATARI, sticky=0.0, noops=(0, 30), resize="antialias"),
+    },
+    "dmc_vision": {
+        "dreamerv2": _VISION,
+        "dreamerv3-2023": _VISION,
+        "dreamerv3-2024": replace(_VISION, action_repeat=1),
+    },
+    "dmc_proprio": {
+        "dreamerv2": _DMC,
+        "dreamerv3-2023": _DMC,
+        "dreamerv3-2024": replace(_DMC, action_repeat=1),
+    },
+    "planet": {"planet": _VISION},  # action repeat per task: tasks.PLANET_REPEATS
+    "crafter": {"dreamerv2": _CRAFTER, "dreamerv3-2023": _CRAFTER, "dreamerv3-2024": _CRAFTER},
+    "bsuite": {"dreamerv3-2023": Settings(), "dreamerv3-2024": Settings()},
+    "dmlab": {"dreamerv3-2023": _DMLAB, "dreamerv3-2024": replace(_DMLAB, action_set="popart")},
+    "minecraft": {"dreamerv3-2023": _MINECRAFT, "dreamerv3-2024": _MINECRAFT},
+}
+
+
+def find_preset(suite: str, preset: str | None) -> tuple[str, Settings]:
+    """Return the preset's full name and settings.
+
+    :param suite: suite name
+    :param preset: preset name or alias; None takes ``"dreamerv3-2023"``, or the suite's only preset
+    :raises ValueError: if the suite has no such preset
+    """
+    known = PRESETS[suite]
+    if preset is None:
+        preset = DEFAULT_PRESET if DEFAULT_PRESET in known else next(iter(known))
+    preset = ALIASES.get(preset, preset)
+    if preset not in known:
+        raise ValueError(f"suite {suite!r} has no preset {preset!r}; write one of {', '.join(known)}.")
+    return preset, known[preset]
+
+
+def compare_presets(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Return one line per difference between two ``SuitePreset.to_dict()`` values, empty if the task is the same.
+
+    :param stored: what the model was trained with
+    :param current: what it is to be evaluated on
+    """
+    lines = [f"{key}: {stored[key]} -> {current[key]}" for key in ("suite", "task") if stored[key] != current[key]]
+    old, new = stored["settings"], current["settings"]
+    names = [*old, *(name for name in new if name not in old)]
+    return lines + [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if old.get(n) != new.get(n)]
+
+
+def warn_if_different(stored: Mapping[str, Any] | None, current: Mapping[str, Any] | None) -> bool:
+    """Warn (``UserWarning``) if a model is used on a task that is set up differently from its training task.
+
+    :return: True if they differ; False if they agree or one of them is unknown
+    """
+    differences = compare_presets(stored, current) if stored and current else []
+    if differences:
+        warnings.warn(
+            "the environment differs from the one the model was trained on: " + "; ".join(differences), stacklevel=2
+        )
+    return bool(differences)

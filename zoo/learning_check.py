@@ -1,0 +1,275 @@
+"""Show that an algorithm learns an environment: several seeds, evaluated on the way, as JSON and as a plot.
+
+One command makes one result file. Seeds that are already in the file are not run again, so an interrupted check
+continues where it stopped::
+
+    python -m sb3_dreamer.zoo.learning_check --algo DreamerV2 --env CartPole-v1 --seeds 0 1 2 --steps 20000 \\
+        --goal 475 -params train_ratio:512
+
+The plot alone, of one or of several result files: ``--compare docs/results/a.json docs/results/b.json --plot c.png``.
+"""
+
+import argparse
+import ast
+import difflib
+import importlib.metadata
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+VERSIONS = ("sb3-dreamer", "stable-baselines3", "gymnasium", "torch", "numpy")
+WINDOW = 10  # training episodes averaged in the plot
+
+
+def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["a:1", "b:{'c': 2}", "d:name"]`` to a dict; a value that is no Python literal is a string."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, colon, text = pair.partition(":")
+        if not colon:
+            raise ValueError(f"{pair!r} must be written name:value")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
+
+
+def find_algorithm(name: str) -> type:
+    """The class for ``DreamerV3``, ``dreamerv3`` or ``dreamer_v3``."""
+    import sb3_dreamer
+
+    known = {label.lower(): label for label in sb3_dreamer.__all__ if not label.startswith("_")}
+    plain = name.replace("_", "").lower()
+    if plain not in known:
+        close = difflib.get_close_matches(plain, known, n=1)
+        hint = f" (did you mean {known[close[0]]}?)" if close else ""
+        raise ValueError(f"algorithm {name!r} is unknown{hint}: use {', '.join(known.values())}")
+    return getattr(sb3_dreamer, known[plain])  # type: ignore[no-any-return]
+
+
+def policy_for(space: Any) -> str:
+    """The policy alias that fits an observation space."""
+    from gymnasium import spaces
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    if isinstance(space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
+
+
+def run_seed(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Train one seed in one thread, evaluating on the way.
+
+    :param settings: what :func:`settings_of` gave
+    :param seed: of the training; evaluations use environments seeded with ``10_000 + seed`` and up
+    :return: evaluations ``[step, mean, std]``, training episodes ``[step, return]``, the final evaluation, the time
+    """
+    import torch as th
+    from sb3_dreamer.wrappers import make_env
+    from sb3_dreamer.zoo.learning_check_callback import CheckCallback
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    th.set_num_threads(1)
+
+    def make(n: int, first_seed: int) -> Any:
+        return make_vec_env(lambda: make_env(settings["env"], **settings["env_kwargs"]), n_envs=n, seed=first_seed)
+
+    train_env, eval_env = make(settings["n_envs"], seed), make(1, 10_000 + seed)
+    algorithm = find_algorithm(settings["algo"])
+    preset = getattr(algorithm, "presets", {})[settings["preset"]] if settings["preset"] else {}
+    policy = settings["policy"] or policy_for(train_env.observation_space)
+    model = algorithm(policy, train_env, seed=seed, device=settings["device"], **(preset | settings["params"]))
+    callback = CheckCallback(
+        eval_env,
+        every=settings["eval_every"],
+        episodes=settings["eval_episodes"],
+        goal=settings["goal"],
+        seconds=60 * settings["minutes"],
+    )
+    start = time.perf_counter()
+    model.learn(settings["steps"], callback=callback)
+    seconds = time.perf_counter() - start
+    returns, lengths = evaluate_policy(
+        model, eval_env, settings["final_episodes"], deterministic=True, return_episode_rewards=True
+    )
+    return {
+        "seed": seed,
+        "steps": model.num_timesteps,
+        "updates": model._n_updates,
+        "train_seconds": round(seconds, 1),
+        "stopped": callback.stopped,
+        "final_returns": [round(float(value), 4) for value in returns],
+        "final_lengths": [int(value) for value in lengths],
+        "evaluations": callback.evaluations,
+        "episodes": callback.training_episodes,
+        "description": dict(model.describe()),
+    }
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that decides a result, as plain values."""
+    return {
+        "algo": find_algorithm(args.algo).__name__,
+        "env": args.env,
+        "env_kwargs": parse_pairs(args.env_kwargs),
+        "policy": args.policy,
+        "preset": args.preset,
+        "params": parse_pairs(args.params),
+        "n_envs": args.n_envs,
+        "steps": args.steps,
+        "minutes": args.minutes,
+        "goal": args.goal,
+        "eval_every": args.eval_every,
+        "eval_episodes": args.eval_episodes,
+        "final_episodes": args.final_episodes,
+        "device": args.device,
+    }
+
+
+def read_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The stored results, or an empty set.
+
+    :raises ValueError: if the file holds results of other settings
+    """
+    if not path.exists():
+        return {"settings": settings, "runs": {}}
+    stored: dict[str, Any] = json.loads(path.read_text())
+    plain = json.loads(json.dumps(settings))
+    changed = [key for key in plain if stored["settings"].get(key) != plain[key]]
+    if changed:
+        raise ValueError(f"{path} holds results with other {', '.join(changed)}: use another --name, or remove it")
+    return stored
+
+
+def store_run(path: Path, settings: dict[str, Any], run: dict[str, Any], command: str) -> dict[str, Any]:
+    """Add one run to the file, whole or not at all, and give all results."""
+    results = read_results(path, settings)
+    results["runs"][str(run["seed"])] = run
+    results["runs"] = dict(sorted(results["runs"].items(), key=lambda item: int(item[0])))
+    results["command"] = command
+    results["versions"] = {name: importlib.metadata.version(name) for name in VERSIONS}
+    results["python"] = sys.version.split()[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(results, indent=1) + "\n")
+    draft.replace(path)
+    return results
+
+
+def run_check(args: argparse.Namespace) -> bool:
+    """Run the missing seeds, write file and plot, print a table; whether every seed reached the goal."""
+    settings = settings_of(args)
+    name = args.name or f"{settings['algo']}_{args.env}".lower().replace("/", "_").replace(":", "_")
+    path = Path(args.out) / f"{name}.json"
+    results = read_results(path, settings)
+    missing = [seed for seed in args.seeds if str(seed) not in results["runs"]]
+    command = "python -m sb3_dreamer.zoo.learning_check " + shlex.join(args.command)
+    with ProcessPoolExecutor(max(1, args.jobs), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_seed, settings, seed) for seed in missing]
+        for future in as_completed(futures):
+            results = store_run(path, settings, future.result(), command)
+            print_run(future.result())
+    for seed in sorted(set(args.seeds) - set(missing)):
+        print_run(results["runs"][str(seed)])
+    if results["runs"]:
+        plot([path], Path(args.plot or f"docs/media/{name}.png"))
+    finals = [_mean(results["runs"][str(seed)]["final_returns"]) for seed in args.seeds]
+    return args.goal is None or min(finals) >= args.goal
+
+
+def print_run(run: dict[str, Any]) -> None:
+    """One line for one seed."""
+    returns = run["final_returns"]
+    print(
+        f"seed {run['seed']}: {_mean(returns):.1f} (lowest {min(returns):.1f}, {len(returns)} episodes) after "
+        f"{run['steps']:,} steps, {run['updates']:,} updates, {run['train_seconds'] / 60:.1f} min, {run['stopped']}",
+        flush=True,
+    )
+
+
+def plot(paths: Sequence[Path], target: Path) -> None:
+    """Draw the evaluations (thick) and the training episodes (thin) of every seed of one or several files."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    titles = set()
+    for index, path in enumerate(paths):
+        results = json.loads(path.read_text())
+        titles.add(f"{results['settings']['algo']} on {results['settings']['env']}")
+        for number, run in enumerate(results["runs"].values()):
+            color = f"C{index if len(paths) > 1 else number}"
+            steps, returns = zip(*run["episodes"], strict=True) if run["episodes"] else ((), ())
+            window = min(WINDOW, len(returns))
+            smooth = [_mean(returns[max(0, i + 1 - window) : i + 1]) for i in range(len(returns))]
+            axes.plot(steps, smooth, color=color, alpha=0.35, linewidth=1)
+            points = [*([e[0], e[1]] for e in run["evaluations"]), [run["steps"], _mean(run["final_returns"])]]
+            label = f"seed {run['seed']}" if len(paths) == 1 else path.stem if number == 0 else None
+            axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=label)
+        goal = results["settings"]["goal"]
+        if goal is not None and index == 0:
+            axes.axhline(goal, color="grey", linestyle=":", label=f"goal {goal:g}")
+    axes.set(title=", ".join(sorted(titles)), xlabel="agent steps", ylabel="return of an episode")
+    axes.legend(title=f"points: evaluation\nthin: training, mean of {WINDOW}", fontsize=8, title_fontsize=8)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120)
+    plt.close(figure)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algo", default="DreamerV3", help="DreamerV2, DreamerV3, ...")
+    parser.add_argument("--env", default="CartPole-v1", help="any name that sb3_dreamer.wrappers.make_env knows")
+    parser.add_argument("--env-kwargs", nargs="*", default=[], metavar="NAME:VALUE", help="arguments of make_env")
+    parser.add_argument("--policy", help="MlpPolicy, CnnPolicy or MultiInputPolicy; chosen from the space by default")
+    parser.add_argument("--preset", help="named constructor arguments of the algorithm")
+    parser.add_argument(
+        "-params", "--params", nargs="*", default=[], metavar="NAME:VALUE", help="constructor arguments"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--steps", type=int, default=10_000, help="agent steps over all environments")
+    parser.add_argument("--n-envs", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=20.0, help="longest training time of a seed")
+    parser.add_argument("--goal", type=float, help="stop as soon as an evaluation, and then a second one, reaches this")
+    parser.add_argument("--eval-every", type=int, default=1000, help="agent steps between evaluations; 0: none")
+    parser.add_argument("--eval-episodes", type=int, default=5)
+    parser.add_argument("--final-episodes", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds that run at the same time, one thread each")
+    parser.add_argument("--name", help="of the result file, without .json")
+    parser.add_argument("--out", default="docs/results", help="folder of the result file")
+    parser.add_argument("--plot", help="picture file; docs/media/<name>.png by default")
+    parser.add_argument("--compare", nargs="+", type=Path, help="only plot these result files, in one picture")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; 0 if every seed reached the goal."""
+    args = make_parser().parse_args(argv)
+    args.command = list(sys.argv[1:] if argv is None else argv)
+    if args.compare:
+        plot(args.compare, Path(args.plot or "docs/media/comparison.png"))
+        return 0
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the processes that train
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    return 0 if run_check(args) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
