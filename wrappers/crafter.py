@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -21,6 +23,9 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
     ``inventory``, ``achievements`` (counts), ``discount`` and, at the end of an episode, ``unlocked``: the names of the
     achievements unlocked in it. ``render()`` draws a larger picture and leaves the world's random numbers as they were
     (Crafter draws its night noise from the world's own generator, so that a plain extra draw would change the game).
+
+    Equal seeds give equal episodes, which the package alone does not: it picks creatures that disappear from sets in
+    the order of their memory addresses. Here those sets keep the order of insertion; the rule itself is unchanged.
 
     :param reward: False for the task without reward
     :param size: (height, width) of the observation
@@ -63,7 +68,11 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
         if seed is not None:
             self._env._seed, self._env._episode = seed, 0
         self._steps = 0
-        return self._env.reset(), {}
+        obs = self._env.reset()
+        world = self._env._world
+        chunks = {key: _OrderedSet(sorted(members, key=world._objects.index)) for key, members in world._chunks.items()}
+        world._chunks = collections.defaultdict(_OrderedSet, chunks)
+        return obs, {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step the world."""
@@ -86,6 +95,21 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
             return self._env.render(tuple(self.render_size[::-1]))
         finally:
             random.set_state(state)
+
+
+class _OrderedSet(dict):
+    """A set that iterates in the order of insertion, with the methods Crafter uses."""
+
+    def __init__(self, members: Iterable[Any] = ()):
+        super().__init__(dict.fromkeys(members))
+
+    def add(self, member: Any) -> None:
+        """Add a member at the end."""
+        self[member] = None
+
+    def remove(self, member: Any) -> None:
+        """Remove a member."""
+        del self[member]
 
 
 def make_crafter(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:

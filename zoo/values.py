@@ -71,7 +71,7 @@ def check_values(values: dict[str, Any], cls: type, where: str) -> dict[str, Any
 
 
 def check_value(name: str, value: Any, hint: Any, where: str) -> Any:
-    """The value in the first type of the hint that fits.
+    """The value in the first type of the hint that fits, still as a plain value.
 
     A whole number may be written ``1e6``; a schedule ``lin_0.001`` falls from that number to 0 (rl_zoo3's spelling).
 
@@ -102,21 +102,31 @@ def _convert(value: Any, kind: Any) -> tuple[bool, Any]:
     if origin is collections.abc.Callable:
         return _schedule(value)
     if origin is tuple:
-        return isinstance(value, list | tuple), tuple(value) if isinstance(value, list | tuple) else value
+        return isinstance(value, list | tuple), value
     if origin is type(None):
         return value is None, value
     return isinstance(origin, type) and isinstance(value, origin), value
 
 
 def _schedule(value: Any) -> tuple[bool, Any]:
+    try:
+        return isinstance(value, str) and value.startswith("lin_") and float(value[4:]) > 0, value
+    except ValueError:
+        return False, value
+
+
+def to_constructor(values: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Checked values as the constructor takes them: schedules made, lists of ``train_freq`` as tuples."""
     from stable_baselines3.common.utils import LinearSchedule
 
-    if isinstance(value, str) and value.startswith("lin_"):
-        try:
-            return True, LinearSchedule(float(value[4:]), 0.0, 1.0)
-        except ValueError:
-            return False, value
-    return False, value
+    made = {}
+    for name, value in values.items():
+        kinds = [typing.get_origin(kind) for kind in _alternatives(constructor_arguments(cls)[name])]
+        if collections.abc.Callable in kinds and isinstance(value, str):
+            made[name] = LinearSchedule(float(value[4:]), 0.0, 1.0)
+        else:
+            made[name] = tuple(value) if tuple in kinds and isinstance(value, list) else value
+    return made
 
 
 def _words(hint: Any) -> list[str]:

@@ -410,6 +410,12 @@ def read_model(
     target = get_device(device)
     with _open_to_read(path, ".zip") as (handle, what):
         try:
+            handle.seek(0)
+            if _is_pickle(handle.read(9)):
+                raise ModelFileError(
+                    f"{what} contains pickled data, which can run code on load; it was not loaded. "
+                    "Get the model as sb3-dreamer saves it; whatever wrote this file is not sb3-dreamer"
+                )
             with zipfile.ZipFile(handle) as archive:
                 size = handle.seek(0, os.SEEK_END)
                 limit = 4 * size + _SLACK if max_bytes is None else max_bytes

@@ -1,5 +1,7 @@
 """Actors: heads whose raw outputs are distributions over actions ``(..., A)``."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
@@ -81,11 +83,63 @@ class BoundedNormalHead(ActionHead):
         return ActionStats(log_prob, (std.log() + 1.4189385332046727).sum(-1))
 
 
+class TruncatedNormalHead(ActionHead):
+    """``Normal(tanh(mean), std)`` cut to [-1, 1], with ``std = 2 sigmoid(x / 2) + min`` (DreamerV2, ``trunc_normal``).
+
+    :param size: A
+    :param min_std: 0.1
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: tuple[int, ...],
+        size: int,
+        *,
+        style: NormStyle,
+        min_std: float = 0.1,
+        outscale: float = 1.0,
+    ):
+        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
+        self.min_std = min_std
+
+    def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and standard deviation before the cut, ``(..., A)`` each, float32."""
+        mean, std = out.float().chunk(2, -1)
+        return th.tanh(mean), 2.0 * th.sigmoid(std / 2.0) + self.min_std
+
+    def sample(self, out: th.Tensor) -> th.Tensor:
+        """By inverting the distribution function, which gives the exact pathwise gradient."""
+        mean, std = self.mean_std(out)
+        below, above = _normal_cdf((-1.0 - mean) / std), _normal_cdf((1.0 - mean) / std)
+        share = below + (above - below) * th.rand_like(mean)
+        # The ends keep erfinv finite; the last clamp takes away what float rounding adds beyond the bounds.
+        noise = math.sqrt(2.0) * th.erfinv((2.0 * share - 1.0).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+        sample = mean + std * noise
+        return sample + (sample.clamp(-1.0, 1.0) - sample).detach()
+
+    def mode(self, out: th.Tensor) -> th.Tensor:
+        """The mean before the cut, which lies inside the bounds."""
+        return self.mean_std(out)[0]
+
+    def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
+        """Log-density and differential entropy, summed over A."""
+        mean, std = self.mean_std(out)
+        low, high = (-1.0 - mean) / std, (1.0 - mean) / std
+        mass = _normal_cdf(high) - _normal_cdf(low)
+        log_prob = gaussian_log_prob(action, mean, std) - mass.log()
+        edges = (low * _normal_pdf(low) - high * _normal_pdf(high)) / (2.0 * mass)
+        entropy = (std * mass).log() + 1.4189385332046727 + edges
+        return ActionStats(log_prob.sum(-1), entropy.sum(-1))
+
+
 class OneHotHead(ActionHead):
     """One categorical for each part of a discrete action; actions are the one-hot blocks side by side.
 
     :param sizes: number of choices of each part: one entry for Discrete, several for MultiDiscrete and MultiBinary
     :param unimix: share of the uniform distribution (DreamerV3: 0.01)
+    :param estimator: draws one-hot samples from log-probabilities, with a gradient for dynamics gradients through
+        discrete actions (DreamerV2: straight-through); None draws them without
     """
 
     def __init__(
@@ -97,18 +151,21 @@ class OneHotHead(ActionHead):
         style: NormStyle,
         unimix: float = 0.01,
         outscale: float = 1.0,
+        estimator: Callable[[th.Tensor], th.Tensor] | None = None,
     ):
         super().__init__(inputs, units, sum(sizes), style=style, outscale=outscale)
         self.sizes = sizes
         self.unimix = unimix
+        self.estimator = estimator
 
     def parts(self, out: th.Tensor) -> list[th.Tensor]:
         """Normalised log-probabilities of each part."""
         return [unimix_logits(part, self.unimix) for part in out.split(self.sizes, -1)]
 
     def sample(self, out: th.Tensor) -> th.Tensor:
-        """One-hot blocks, without gradient."""
-        return th.cat([sample_one_hot(part.exp()) for part in self.parts(out)], -1)
+        """One-hot blocks, with the gradient of the estimator."""
+        draw = self.estimator or (lambda part: sample_one_hot(part.exp()))
+        return th.cat([draw(part) for part in self.parts(out)], -1)
 
     def mode(self, out: th.Tensor) -> th.Tensor:
         """One-hot blocks of the most likely choices."""
@@ -121,6 +178,14 @@ class OneHotHead(ActionHead):
         log_prob = sum((part * one).sum(-1) for part, one in zip(parts, chosen, strict=True))
         entropy = sum(categorical_entropy(part) for part in parts)
         return ActionStats(th.as_tensor(log_prob), th.as_tensor(entropy))
+
+
+def _normal_cdf(x: th.Tensor) -> th.Tensor:
+    return 0.5 * (1.0 + th.erf(x / math.sqrt(2.0)))
+
+
+def _normal_pdf(x: th.Tensor) -> th.Tensor:
+    return th.exp(-0.5 * x.square()) / math.sqrt(2.0 * math.pi)
 
 
 def _one_hot_argmax(logits: th.Tensor) -> th.Tensor:

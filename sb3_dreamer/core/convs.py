@@ -53,7 +53,7 @@ class ImageEncoder(nn.Module):
         self.sizes = image_stages(size, minimum)
         depths = [channels] + [depth * 2**i for i in range(len(self.sizes) - 1)]
         self.convs = nn.ModuleList(
-            _init_conv(nn.Conv2d(a, b, 4, 2, 1, bias=style.bias), a, b, style=style)
+            init_conv(nn.Conv2d(a, b, 4, 2, 1, bias=style.bias), a, b, style=style)
             for a, b in itertools.pairwise(depths)
         )
         self.norms = nn.ModuleList(ChannelNorm(style.make_norm(b)) for b in depths[1:])
@@ -87,7 +87,7 @@ class ImageDecoder(nn.Module):
             # A map of odd size is restored by one more row or column of output.
             padding = (height - 2 * self.sizes[i][0], width - 2 * self.sizes[i][1])
             deconv = nn.ConvTranspose2d(a, b, 4, 2, 1, output_padding=padding, bias=last or style.bias)
-            self.deconvs.append(_init_conv(deconv, a, b, style=style))
+            self.deconvs.append(init_conv(deconv, a, b, style=style))
             self.norms.append(nn.Identity() if last else ChannelNorm(style.make_norm(b)))
         self.act = style.activation
 
@@ -99,7 +99,7 @@ class ImageDecoder(nn.Module):
         return self.deconvs[-1](x) + 0.5  # type: ignore[no-any-return]
 
 
-def _init_conv(conv: nn.Module, inputs: int, outputs: int, *, style: NormStyle) -> nn.Module:
+def init_conv(conv: nn.Module, inputs: int, outputs: int, *, style: NormStyle) -> nn.Module:
     """The initialisation of dense layers, with the kernel's area in both fans."""
     assert isinstance(conv.weight, th.Tensor)
     area = conv.weight[0, 0].numel()

@@ -17,7 +17,7 @@ from sb3_dreamer.core.heads import ScalarHead
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
 from sb3_dreamer.core.world_model import WorldModel
 
-ActorGradient = Literal["reinforce", "dynamics"]
+ActorGradient = Literal["reinforce", "dynamics", "both"]
 
 
 class ImaginationActorCritic(Behavior):
@@ -25,13 +25,14 @@ class ImaginationActorCritic(Behavior):
 
     :param actor: features to action distributions
     :param critic: features to values
-    :param actor_gradient: ``reinforce`` (score function; the dream needs no graph) or ``dynamics`` (through the model)
+    :param actor_gradient: ``reinforce`` (score function; the dream needs no graph), ``dynamics`` (through the model)
+        or ``both`` (DreamerV2 mixes them)
     """
 
     def __init__(self, actor: ActionHead, critic: ScalarHead, *, actor_gradient: ActorGradient):
         super().__init__()
-        if actor_gradient not in ("reinforce", "dynamics"):
-            raise ValueError(f"actor_gradient={actor_gradient!r} is unknown: use 'reinforce' or 'dynamics'")
+        if actor_gradient not in ("reinforce", "dynamics", "both"):
+            raise ValueError(f"actor_gradient={actor_gradient!r} is unknown: use 'reinforce', 'dynamics' or 'both'")
         self.actor = actor
         self.critic = critic
         self.slow_critic = copy.deepcopy(critic)
@@ -55,7 +56,7 @@ class ImaginationActorCritic(Behavior):
         :param horizon: H
         """
         start = start.detach()
-        with th.set_grad_enabled(self.actor_gradient == "dynamics"):
+        with th.set_grad_enabled(self.actor_gradient != "reinforce"):
             states, feats, actions = self._dream(world_model, start, horizon)
             feat = th.cat([start.feat.unsqueeze(1), states.feat], 1)
             reward = world_model.reward(feat[:, 1:])

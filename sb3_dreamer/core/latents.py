@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch as th
 import torch.nn.functional as F
@@ -126,13 +126,15 @@ class GaussianLatent:
     """Diagonal Gaussian of S variables (PlaNet; an ablation of DreamerV2). Parameters: :class:`GaussianParams`.
 
     :param stoch: number of variables S
-    :param min_std: added to ``softplus`` of the network output (PlaNet: 0.1)
+    :param min_std: added to the standard deviation (0.1)
     :param sampled: False takes the mean in place of a sample: PlaNet's deterministic model (``mean_only``)
+    :param std_act: of the network output: ``softplus`` (PlaNet) or ``sigmoid2``, ``2 sigmoid(x / 2)`` (DreamerV2)
     """
 
     stoch: int
     min_std: float = 0.1
     sampled: bool = True
+    std_act: Literal["softplus", "sigmoid2"] = "softplus"
 
     @property
     def param_size(self) -> int:
@@ -152,7 +154,8 @@ class GaussianLatent:
     def params(self, out: th.Tensor) -> GaussianParams:
         """``(..., 2·S)`` to mean and standard deviation, in float32."""
         mean, std = out.float().chunk(2, -1)
-        return GaussianParams(mean, F.softplus(std) + self.min_std)
+        positive = F.softplus(std) if self.std_act == "softplus" else 2.0 * th.sigmoid(std / 2.0)
+        return GaussianParams(mean, positive + self.min_std)
 
     def sample(self, params: GaussianParams) -> th.Tensor:
         """Reparameterised, ``(..., S)``."""

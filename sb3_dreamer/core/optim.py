@@ -17,13 +17,24 @@ class OptimizerGroup:
     :param params: parameters to update
     :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honours ``grad_scale`` and ``found_inf``
     :param clip: largest global norm of the gradients; None does not clip
+    :param shrink: share that every parameter loses at each update, whatever the learning rate (DreamerV2's released
+        code: 1e-6); a skipped update shrinks nothing
     """
 
-    def __init__(self, name: str, params: Iterable[th.nn.Parameter], optimizer: th.optim.Optimizer, clip: float | None):
+    def __init__(
+        self,
+        name: str,
+        params: Iterable[th.nn.Parameter],
+        optimizer: th.optim.Optimizer,
+        clip: float | None,
+        *,
+        shrink: float = 0.0,
+    ):
         self.name = name
         self.params = list(params)
         self.optimizer = optimizer
         self.clip = clip
+        self.shrink = shrink
 
     def step(self, loss: th.Tensor, *, retain_graph: bool = False) -> dict[str, th.Tensor]:
         """One update.
@@ -37,8 +48,12 @@ class OptimizerGroup:
         skipped = (~th.isfinite(norm)).float()
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = grad
-        self.optimizer.grad_scale = (norm / self.clip).clamp(min=1.0) if self.clip else th.ones_like(norm)  # type: ignore[attr-defined]
+        scale = (norm / self.clip).clamp(min=1.0) if self.clip else th.ones_like(norm)
+        self.optimizer.grad_scale = th.where(skipped > 0, 1.0, scale)  # type: ignore[attr-defined]
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        if self.shrink:
+            with th.no_grad():
+                th._foreach_mul_(self.params, 1.0 - self.shrink * (1.0 - skipped))
         self.optimizer.step()
         for param in self.params:
             param.grad = None

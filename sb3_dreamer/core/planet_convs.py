@@ -143,8 +143,8 @@ class QuantizedEncoder(Encoder):
 
 
 class QuantizedDecoder(Decoder):
-    """The decoder of a :class:`QuantizedEncoder`: compares with the prepared image."""
+    """The decoder of a :class:`QuantizedEncoder`: compares with the prepared image (or with a raw one)."""
 
     def image_target(self, image: th.Tensor) -> th.Tensor:
         """See :class:`Decoder`."""
-        return image + 0.5
+        return image + 0.5 if image.is_floating_point() else super().image_target(image)

@@ -15,15 +15,15 @@ from sb3_dreamer.core.layers import NormStyle, linear
 KERNEL = 4
 
 
-def stage_count(size: Size2) -> int:
+def stage_count(size: Size2, minimum: int = 4) -> int:
     """Stages of the encoder: 4 for 64x64, one more for each doubling; at most what kernels of 4 leave room for."""
-    wanted, count, side = max(1, round(math.log2(min(size) / 4))), 0, min(size)
+    wanted, count, side = max(1, round(math.log2(min(size) / minimum))), 0, min(size)
     while count < wanted and side >= KERNEL:
         side, count = (side - KERNEL) // 2 + 1, count + 1
     return count
 
 
-def decoder_plan(size: Size2) -> tuple[Size2, list[Size2]]:
+def decoder_plan(size: Size2, minimum: int = 4) -> tuple[Size2, list[Size2]]:
     """Smallest map and kernels, from first to last, of transposed convolutions that end exactly at ``size``.
 
     Backwards from the image, an even side takes a kernel of 6 and an odd one a kernel of 5: ``(side - kernel) / 2 + 1``
@@ -31,7 +31,7 @@ def decoder_plan(size: Size2) -> tuple[Size2, list[Size2]]:
     """
     kernels: list[Size2] = []
     height, width = size
-    while len(kernels) < stage_count(size) and min(height, width) >= 5 + (min(height, width) % 2 == 0):
+    while len(kernels) < stage_count(size, minimum) and min(height, width) >= 5 + (min(height, width) % 2 == 0):
         kernel = (6 - height % 2, 6 - width % 2)
         height, width = (height - kernel[0]) // 2 + 1, (width - kernel[1]) // 2 + 1
         kernels.append(kernel)
@@ -47,9 +47,9 @@ class ValidImageEncoder(nn.Module):
     :param style: norm, activation and initialisation of each stage
     """
 
-    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle):
+    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
         super().__init__()
-        count = stage_count(size)
+        count = stage_count(size, minimum)
         depths = [channels] + [depth * 2**i for i in range(count)]
         self.convs = nn.ModuleList(
             init_conv(nn.Conv2d(a, b, KERNEL, 2, bias=style.bias), a, b, style=style)
@@ -76,9 +76,9 @@ class ValidImageDecoder(nn.Module):
     The image is in about [0, 1], as that of :class:`~sb3_dreamer.core.convs.ImageDecoder`.
     """
 
-    def __init__(self, inputs: int, channels: int, size: Size2, depth: int, *, style: NormStyle):
+    def __init__(self, inputs: int, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
         super().__init__()
-        (height, width), kernels = decoder_plan(size)
+        (height, width), kernels = decoder_plan(size, minimum)
         stages = len(kernels)
         # 32 depth on the 1x1 map of four stages, then 4, 2 and 1 times depth.
         depths = [depth * 2 ** (stages + 1)] + [depth * 2**i for i in reversed(range(stages - 1))] + [channels]

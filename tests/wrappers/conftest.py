@@ -13,7 +13,7 @@ from gymnasium import spaces
 class CountingEnv(gym.Env):
     """Observation (episode, step, noise), reward = step, ends after ``length`` steps; pictures are filled with step."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(self, length=10, end="terminated", kind="vector", action="discrete", lives=0, render_mode="rgb_array"):
         self.length, self.end, self.kind, self.lives, self.render_mode = length, end, kind, lives, render_mode

@@ -1,5 +1,7 @@
 """Frames, rewards and ends of our suites equal an independent computation from the raw simulators, byte for byte."""
 
+import collections
+
 import numpy as np
 import pytest
 from sb3_dreamer.wrappers import make_env
@@ -125,8 +127,10 @@ def test_dmc_equals_dm_control_by_hand(mujoco_pixels, task, domain, name, repeat
         action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
         obs, reward, terminated, truncated, info = env.step(action)
         total = 0.0
+        spec = raw.action_spec()  # most bounds are ±1, the quadruped's are not
+        torque = spec.minimum + (action.astype(np.float64) + 1) / 2 * (spec.maximum - spec.minimum)
         for _ in range(repeat):
-            timestep = raw.step(action.astype(np.float64))
+            timestep = raw.step(torque)
             total += timestep.reward
         assert reward == total and not terminated and not truncated and info["frames"] == repeat
 
@@ -141,6 +145,19 @@ def test_planet_repeat_and_length():
     assert steps[-1][4]["episode_frames"] == 1000 and steps[-1][4]["discount"] == 1.0
 
 
+def in_order_of_creation(raw):
+    """Make the raw package repeatable: it picks creatures to remove from sets ordered by memory address."""
+
+    class Ordered(list):
+        add = list.append
+
+    world = raw._world
+    chunks = collections.defaultdict(Ordered)
+    for thing in world.objects:
+        chunks[world.chunk_key(thing.pos)].append(thing)
+    world._chunks = chunks
+
+
 @pytest.mark.parametrize("reward", [True, False])
 def test_crafter_equals_the_raw_package(reward):
     crafter = pytest.importorskip("crafter")
@@ -148,6 +165,7 @@ def test_crafter_equals_the_raw_package(reward):
     raw = crafter.Env(reward=reward, seed=5)
     obs, _ = env.reset(seed=5)
     assert np.array_equal(obs, raw.reset())
+    in_order_of_creation(raw)
     rng, ends = np.random.default_rng(0), 0
     for step in range(600):
         action = int(rng.integers(env.action_space.n))
@@ -162,7 +180,33 @@ def test_crafter_equals_the_raw_package(reward):
             ends += 1
             assert info["unlocked"] == sorted(k for k, v in raw_info["achievements"].items() if v)
             assert np.array_equal(env.reset()[0], raw.reset())
+            in_order_of_creation(raw)
     assert ends >= 2
+
+
+def test_crafter_starts_like_the_untouched_package():
+    crafter = pytest.importorskip("crafter")
+    env = make_env("crafter:reward")
+    for seed in range(5):
+        raw = crafter.Env(seed=seed)
+        assert np.array_equal(env.reset(seed=seed)[0], raw.reset())
+        for action in range(9):  # the first removal of a creature can come at step 10
+            assert np.array_equal(env.step(action)[0], raw.step(action)[0])
+
+
+def test_crafter_repeats_with_the_seed():
+    pytest.importorskip("crafter")
+    env = make_env("crafter:reward")
+
+    def frames(seed):
+        rng = np.random.default_rng(0)
+        yield env.reset(seed=seed)[0]
+        for _ in range(500):
+            obs, _, terminated, _, _ = env.step(int(rng.integers(17)))
+            yield env.reset()[0] if terminated else obs
+
+    first = [hash(frame.tobytes()) for frame in frames(3)]
+    assert first == [hash(frame.tobytes()) for frame in frames(3)] and first != [hash(f.tobytes()) for f in frames(4)]
 
 
 def test_crafter_limit_truncates_and_sizes_are_height_first():

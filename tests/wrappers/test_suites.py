@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -105,9 +106,9 @@ def test_environments_pass_gymnasiums_check_and_repeat_with_the_seed(name, kwarg
         if name.startswith(prefix) and not installed(module):
             pytest.skip(f"needs {module}")
     env = make_env(name, **kwargs)
-    with pytest.warns() as caught:  # the checker's advice; only its errors matter here
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checker's advice; its errors are what matters here
         check_env(env, skip_render_check=True)
-        caught.list.append(None)
     traces = []
     for _ in range(2):
         env.action_space.seed(1)

@@ -1,0 +1,271 @@
+"""Planning in the latent space: the cross-entropy method and random shooting (PlaNet, Algorithm 2).
+
+Candidates are scored by a function of tensors, so that the same search plans with a world model or with a simulator.
+Symbols: N environments, J candidates, K elites, H horizon, A action. All environments are planned for in one call.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch as th
+import torch.nn.functional as F
+
+from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.core.types import ActionLayout, LatentState
+from sb3_dreamer.core.world_model import WorldModel
+
+Score = Callable[[th.Tensor], th.Tensor]  #: action sequences (N, J, H, A) to returns (N, J)
+Value = Callable[[th.Tensor], th.Tensor]  #: features (..., F) to values (...)
+Deviation = Literal["std", "mad"]
+Belief = tuple[th.Tensor, th.Tensor]  #: mean and standard deviation, (N, H, A) each
+
+
+@th.no_grad()
+def dream_returns(
+    world_model: WorldModel,
+    state: LatentState,
+    actions: th.Tensor,
+    *,
+    gamma: float = 1.0,
+    value: Value | None = None,
+    mode: bool = False,
+) -> th.Tensor:
+    """Predicted returns ``sum_t w_t r_{t+1} (+ w_H v_H)`` of action sequences; one dream for each.
+
+    ::
+
+        s_0 --a_0--> s_1 --a_1--> ... s_H      w_0 = 1,  w_t = gamma^t c_1 ... c_t  (c: predicted continue, if any)
+
+    :param state: s_0, ``(N, ...)``
+    :param actions: ``(N, J, H, A)``
+    :param gamma: discount (PlaNet: 1)
+    :param value: adds the value of s_H where a critic exists
+    :param mode: follow the modes of the prior instead of samples
+    :return: ``(N, J)``
+    """
+    count = actions.shape[1]
+    latent = LatentState(*(part.repeat_interleave(count, 0) for part in state))
+    total = latent.deter.new_zeros(len(latent.deter))
+    weight = th.ones_like(total)
+    # Not `unroll`: it would keep all H states of all dreams, of which only the last is needed.
+    for action in actions.flatten(0, 1).unbind(1):
+        latent = world_model.rssm.img_step(latent, action, mode=mode)
+        feat = latent.feat
+        total = total + weight * world_model.reward(feat)
+        weight = weight * gamma
+        if world_model.cont_head is not None:
+            weight = weight * world_model.cont(feat)
+    if value is not None:
+        total = total + weight * value(latent.feat)
+    return total.view(-1, count)
+
+
+def select_elites(actions: th.Tensor, returns: th.Tensor, elites: int) -> th.Tensor:
+    """The ``elites`` candidates of highest return, ``(N, J, H, A)`` and ``(N, J)`` to ``(N, K, H, A)``; NaN is lowest."""
+    best = returns.nan_to_num(nan=-th.inf).topk(elites, 1, sorted=False).indices
+    return actions.gather(1, best[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
+
+
+def cem_normal(
+    score: Score,
+    belief: Belief,
+    *,
+    iterations: int,
+    candidates: int,
+    elites: int,
+    deviation: Deviation = "std",
+    generator: th.Generator | None = None,
+) -> Belief:
+    """CEM over sequences of actions in [-1, 1]: candidates are clipped, then the belief is refitted to the elites.
+
+    PlaNet, Algorithm 2, and ``control/planning.py`` of its code.
+
+    :param score: returns of candidates
+    :param belief: normal to start from, mean and standard deviation ``(N, H, A)``
+    :param deviation: ``std``: ``sqrt(variance + 1e-6)``, as released; ``mad``: mean absolute deviation, as printed
+    :param generator: source of the candidates' noise, which all environments then share: the plan of one does not
+        depend on the others. None draws from the global stream, for each its own
+    :return: belief after the last refit
+    """
+    mean, std = belief
+    rows = mean.shape[0] if generator is None else 1
+    for _ in range(iterations):
+        noise = th.randn((rows, candidates, *mean.shape[1:]), generator=generator, device=mean.device)
+        actions = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
+        best = select_elites(actions, score(actions), elites)
+        mean = best.mean(1)
+        if deviation == "std":
+            std = th.sqrt((best - mean.unsqueeze(1)).square().mean(1) + 1e-6)
+        else:
+            std = (best - mean.unsqueeze(1)).abs().sum(1) / max(1, elites - 1)
+    return mean, std
+
+
+def cem_categorical(
+    score: Score,
+    probs: th.Tensor,
+    sizes: tuple[int, ...],
+    *,
+    iterations: int,
+    candidates: int,
+    elites: int,
+    generator: th.Generator | None = None,
+) -> th.Tensor:
+    """CEM over sequences of discrete actions: the belief is one categorical for each step and part of the action.
+
+    :param score: returns of candidates, one-hot blocks ``(N, J, H, A)``
+    :param probs: belief to start from, ``(N, H, A)``, the blocks side by side
+    :param sizes: number of choices of each part
+    :param generator: see :func:`cem_normal`
+    :return: shares of the choices among the last elites, ``(N, H, A)``
+    """
+    rows = probs.shape[0] if generator is None else 1
+    for _ in range(iterations):
+        uniform = th.rand((rows, candidates, *probs.shape[1:]), generator=generator, device=probs.device)
+        gumbel = -th.log(-th.log(uniform.clamp(1e-20, 1.0 - 1e-7)))
+        noisy = (probs.log().unsqueeze(1) + gumbel).split(sizes, -1)
+        hot = [F.one_hot(part.argmax(-1), size) for part, size in zip(noisy, sizes, strict=True)]
+        actions = th.cat(hot, -1).to(probs.dtype)
+        probs = select_elites(actions, score(actions), elites).mean(1)
+    return probs
+
+
+class CEMPlanner(Behavior):
+    """Plans every action anew in the world model's dreams: PlaNet's agent, and any trained Dreamer's, if wanted.
+
+    ``model.predict(obs, planner=CEMPlanner(model.policy.codec.layout, gamma=model.gamma, value=model.behavior.value))``
+
+    Deterministic calls draw their candidates from a stream of their own, restarted by ``seed`` at each call, and dream
+    with the modes of the prior: they can be repeated. Others use the global stream and sampled dreams.
+
+    :param layout: kind and sizes of the action
+    :param horizon: steps that are planned, H
+    :param iterations: refits of the belief; 1 with ``elites=1`` is random shooting
+    :param candidates: action sequences of each iteration, J
+    :param elites: sequences that the belief is refitted to, K
+    :param gamma: discount of predicted rewards (PlaNet: 1)
+    :param value: values of features, for what comes after the horizon
+    :param deviation: see :func:`cem_normal`
+    :param warm_start: start from the last plan, shifted by a step, with the initial spread (PlaNet: no). Calls then
+        depend on the ones before; :meth:`begin` forgets
+    :param seed: of deterministic calls
+    :raises ValueError: for numbers that do not work
+    """
+
+    def __init__(
+        self,
+        layout: ActionLayout,
+        *,
+        horizon: int = 12,
+        iterations: int = 10,
+        candidates: int = 1000,
+        elites: int = 100,
+        gamma: float = 1.0,
+        value: Value | None = None,
+        deviation: Deviation = "std",
+        warm_start: bool = False,
+        seed: int = 0,
+    ):
+        super().__init__()
+        numbers = {"horizon": horizon, "iterations": iterations, "candidates": candidates, "elites": elites}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ValueError(f"{name}={number!r} must be at least 1")
+        if elites > candidates:
+            raise ValueError(f"elites={elites} must not be more than candidates={candidates}")
+        if deviation not in ("std", "mad"):
+            raise ValueError(f"deviation={deviation!r} is unknown: use 'std' or 'mad'")
+        self.layout = layout
+        self.horizon, self.iterations, self.candidates, self.elites = horizon, iterations, candidates, elites
+        self.gamma = gamma
+        # In a tuple, so that a critic that is a module stays a part of its own behaviour alone.
+        self.value = (value,)
+        self.deviation: Deviation = deviation
+        self.warm_start = warm_start
+        self.seed = seed
+        self.plan: th.Tensor | None = None  #: last belief's mean or shares, (N, H, A), if ``warm_start``
+
+    def begin(self, is_first: th.Tensor) -> None:
+        """Forget the plans of environments that begin an episode, ``(N,)`` bool."""
+        if self.plan is not None:
+            if len(self.plan) != len(is_first):
+                self.plan = None
+            else:
+                self.plan = th.where(is_first[:, None, None], self._initial(self.plan), self.plan)
+
+    def _initial(self, like: th.Tensor) -> th.Tensor:
+        """Zeros, or uniform choices, ``(N, H, A)``."""
+        shape = (len(like), self.horizon)
+        if self.layout.kind == "continuous":
+            return like.new_zeros(*shape, self.layout.size)
+        blocks = [like.new_full((*shape, size), 1.0 / size) for size in self.layout.sizes]
+        return th.cat(blocks, -1)
+
+    def _start(self, like: th.Tensor) -> th.Tensor:
+        """The belief's first mean or shares; a warm one is the last plan, a step on."""
+        initial = self._initial(like)
+        if self.plan is None or len(self.plan) != len(like):
+            return initial
+        shifted = th.cat([self.plan[:, 1:], initial[:, -1:]], 1)
+        return shifted if self.layout.kind == "continuous" else 0.5 * (shifted + initial)
+
+    @th.no_grad()
+    def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
+        """First action of the plan: the belief's mean, or its most frequent choice."""
+        device = state.deter.device
+        generator = th.Generator(device).manual_seed(self.seed) if deterministic else None
+
+        def score(actions: th.Tensor) -> th.Tensor:
+            return dream_returns(
+                world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic
+            )
+
+        start = self._start(state.deter)
+        numbers = {"iterations": self.iterations, "candidates": self.candidates, "elites": self.elites}
+        if self.layout.kind == "continuous":
+            belief = (start, th.ones_like(start))
+            plan = cem_normal(score, belief, deviation=self.deviation, generator=generator, **numbers)[0]
+            action = plan[:, 0]
+        else:
+            plan = cem_categorical(score, start, self.layout.sizes, generator=generator, **numbers)
+            parts = plan[:, 0].split(self.layout.sizes, -1)
+            action = th.cat([F.one_hot(part.argmax(-1), part.shape[-1]) for part in parts], -1).to(plan.dtype)
+        self.plan = plan if self.warm_start else None
+        return action
+
+
+def random_shooting(layout: ActionLayout, *, candidates: int = 1000, horizon: int = 12, **options: Any) -> CEMPlanner:
+    """A planner that takes the best of ``candidates`` random sequences (the baseline of PlaNet, Figure 4).
+
+    :param options: further arguments of :class:`CEMPlanner`
+    """
+    return CEMPlanner(layout, horizon=horizon, iterations=1, candidates=candidates, elites=1, **options)
+
+
+class NoisyBehavior(Behavior):
+    """Another behaviour with exploration noise: normal noise, clipped to [-1, 1], or some uniform choices.
+
+    :param behavior: acts
+    :param layout: kind and sizes of the action
+    :param noise: standard deviation for continuous actions (PlaNet: 0.3); for discrete ones, which the paper does not
+        have, the probability of a uniform choice of each part
+    """
+
+    def __init__(self, behavior: Behavior, layout: ActionLayout, noise: float):
+        super().__init__()
+        self.behavior = behavior
+        self.layout = layout
+        self.noise = noise
+
+    def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
+        """See :class:`Behavior`; deterministic calls have no noise."""
+        action = self.behavior.act(world_model, state, deterministic=deterministic)
+        if deterministic or self.noise == 0.0:
+            return action
+        if self.layout.kind == "continuous":
+            return (action + self.noise * th.randn_like(action)).clamp(-1.0, 1.0)
+        parts = []
+        for part in action.split(self.layout.sizes, -1):
+            uniform = F.one_hot(th.randint_like(part[..., 0], part.shape[-1]).long(), part.shape[-1]).to(part.dtype)
+            parts.append(th.where(th.rand_like(part[..., :1]) < self.noise, uniform, part))
+        return th.cat(parts, -1)

@@ -1,0 +1,151 @@
+"""Architecture of DreamerV2 as a frozen spec with named sizes, and the settings of the released code by name."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sb3_dreamer.common.specs import one_of, pick_size, positive_integers, replace_fields
+from sb3_dreamer.core.estimators import ESTIMATORS
+from sb3_dreamer.core.types import ObsKey
+
+
+@dataclass(frozen=True)
+class DreamerV2Spec:
+    """Sizes and forms of all networks; defaults are those of the paper (arXiv 2010.02193, Table D.1).
+
+    :param deter: GRU units D
+    :param hidden: width of the dense layers inside the RSSM
+    :param stoch: latent variables S
+    :param classes: classes K of each categorical latent; unused by Gaussian ones
+    :param latent: ``categorical`` or ``gaussian`` (Table 2, "No Discrete Latents")
+    :param latent_estimator: gradient through categorical latents: ``straight_through``, ``gumbel_softmax`` or
+        ``st_gumbel_softmax``
+    :param actor_estimator: gradient through discrete actions, where dynamics gradients are used; as above, or
+        ``score_function`` for none
+    :param cnn_depth: channels of the first convolution
+    :param units: width of the dense layers of encoder, decoder, heads, actor and critic
+    :param layers: their number
+    :param act: activation
+    :param norm: ``none``, or ``layer`` for a LayerNorm in every hidden layer (the released code's Crafter settings)
+    :param layer_norm: LayerNorm in the GRU; False takes away every norm (Table 2, "No Layer Norm")
+    :param discount_head: predict the discount; without it episodes never end in dreams (released code for control)
+    :param mlp_units: widths of the dense stacks, one by one, instead of ``layers`` times ``units`` (SB3's ``net_arch``)
+    """
+
+    deter: int = 600
+    hidden: int = 600
+    stoch: int = 32
+    classes: int = 32
+    latent: str = "categorical"
+    latent_estimator: str = "straight_through"
+    actor_estimator: str = "straight_through"
+    cnn_depth: int = 48
+    units: int = 400
+    layers: int = 4
+    act: str = "elu"
+    norm: str = "none"
+    layer_norm: bool = True
+    discount_head: bool = True
+    mlp_units: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        positive_integers(self, ("deter", "hidden", "stoch", "classes", "cnn_depth", "units", "layers"))
+        one_of("latent", self.latent, ("categorical", "gaussian"))
+        one_of("norm", self.norm, ("none", "layer"))
+        one_of("actor_estimator", self.actor_estimator, ESTIMATORS)
+        if self.latent_estimator == "score_function":
+            raise ValueError(
+                "latent_estimator='score_function' lets no gradient reach the encoder: use 'straight_through', "
+                "'gumbel_softmax' or 'st_gumbel_softmax' (the score function is for actor_estimator)"
+            )
+        one_of("latent_estimator", self.latent_estimator, [name for name in ESTIMATORS if name != "score_function"])
+
+    @property
+    def mlp(self) -> tuple[int, ...]:
+        """Widths of the dense stacks."""
+        return self.mlp_units if self.mlp_units is not None else (self.units,) * self.layers
+
+
+SIZES: dict[str, DreamerV2Spec] = {
+    "debug": DreamerV2Spec(deter=16, hidden=16, cnn_depth=2, units=16, layers=1, stoch=4, classes=4),
+    "XXS": DreamerV2Spec(deter=128, hidden=128, cnn_depth=8, units=128, layers=1, stoch=16, classes=16),
+    "XS": DreamerV2Spec(deter=256, hidden=256, cnn_depth=16, units=256, layers=2),
+    "S": DreamerV2Spec(deter=400, hidden=400, cnn_depth=32, units=400, layers=3),
+    "paper": DreamerV2Spec(),
+    # The released code's configs.yaml; its Atari networks are the paper's.
+    "atari": DreamerV2Spec(),
+    "dmc": DreamerV2Spec(deter=200, hidden=200, discount_head=False),
+    "crafter": DreamerV2Spec(deter=1024, hidden=1024, norm="layer"),
+}
+
+_RELEASED: dict[str, Any] = {"batch_size": 16, "batch_length": 50, "buffer_size": 2_000_000}
+
+#: Constructor arguments of the released code, ``DreamerV2(policy, env, **DreamerV2.presets["atari"])``.
+#: Updates: one per 16 (Atari) or 5 agent steps, as train ratios of a batch of 16 x 50. Environments: see
+#: ``make_env(..., preset="dreamerv2")``. Not taken over: oversampled episode ends; rows of replay may span episodes.
+PRESETS: dict[str, dict[str, Any]] = {
+    "atari": _RELEASED
+    | {
+        "model_size": "atari",
+        "train_ratio": 50,
+        "learning_starts": 50_000,
+        "gamma": 0.999,
+        "learning_rate": 2e-4,
+        "actor_learning_rate": 4e-5,
+        "critic_learning_rate": 1e-4,
+        "rho": 1.0,
+        "ent_coef": 1e-3,
+        "kl_scale": 0.1,
+        "free_nats": 0.0,
+        "discount_scale": 5.0,
+        "tanh_rewards": True,
+    },
+    "dmc": _RELEASED
+    | {
+        "model_size": "dmc",
+        "train_ratio": 160,
+        "learning_starts": 1000,
+        "pretrain": 100,
+        "gamma": 0.99,
+        "learning_rate": 3e-4,
+        "actor_learning_rate": 8e-5,
+        "critic_learning_rate": 8e-5,
+        "rho": 0.0,
+        "ent_coef": 1e-4,
+        "kl_scale": 1.0,
+        "free_nats": 1.0,
+    },
+    "crafter": _RELEASED
+    | {
+        "model_size": "crafter",
+        "train_ratio": 160,
+        "learning_starts": 10_000,
+        "gamma": 0.999,
+        "learning_rate": 1e-4,
+        "actor_learning_rate": 1e-4,
+        "critic_learning_rate": 1e-4,
+        "rho": 1.0,
+        "ent_coef": 3e-3,
+        "kl_scale": 1.0,
+        "free_nats": 0.0,
+        "tanh_rewards": True,
+    },
+}
+
+
+def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
+    """The name of a size; ``auto`` is the paper's as soon as there is an image, else XXS.
+
+    :raises ValueError: for an unknown size, with the nearest known one
+    """
+    return pick_size(model_size, SIZES, keys, image="paper", vector="XXS")
+
+
+def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> DreamerV2Spec:
+    """The spec of a named size with some fields replaced.
+
+    :param model_size: a name in ``SIZES``, or ``auto`` (see :func:`resolve_size`)
+    :param keys: observation keys
+    :param overrides: fields of the spec, or ``net_arch`` (list of widths) for all dense stacks
+    :raises ValueError: for an unknown size, field or form, with the nearest known one
+    """
+    return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)

@@ -1,0 +1,114 @@
+"""Architecture of PlaNet: a frozen spec with named sizes."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sb3_dreamer.core.types import ObsKey
+
+PATHS = ("rssm", "stochastic", "deterministic")
+
+
+@dataclass(frozen=True)
+class PlaNetSpec:
+    """Sizes and forms of all networks; defaults are those of the paper and its code (arXiv 1811.04551, Appendix A).
+
+    :param deter: GRU units D (none with ``path="stochastic"``)
+    :param stoch: Gaussian latents S
+    :param units: width of the dense layers of the transition, prior and posterior
+    :param head_units: width of the dense layers of the reward head, and of encoder and decoder of vectors
+    :param head_layers: how many of these there are
+    :param cnn_depth: channels of the first convolution
+    :param act: activation
+    :param min_std: smallest standard deviation of a latent
+    :param image_bits: bits of each pixel; 8 keeps all
+    :param path: ``rssm``; ``stochastic``: no GRU, everything passes through the sample; ``deterministic``: every latent
+        is its mean (the paper's ablations)
+    :param symlog_inputs: squash vector observations with symlog, as DreamerV3 does; the paper has no vectors
+    :param end_head: learn when episodes end, and plan with it; the paper's tasks do not end
+    :param mlp_units: widths of the head layers, one by one, instead of ``head_layers`` times ``head_units`` (``net_arch``)
+    """
+
+    deter: int = 200
+    stoch: int = 30
+    units: int = 200
+    head_units: int = 300
+    head_layers: int = 3
+    cnn_depth: int = 32
+    act: str = "relu"
+    min_std: float = 0.1
+    image_bits: int = 5
+    path: str = "rssm"
+    symlog_inputs: bool = False
+    end_head: bool = False
+    mlp_units: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("deter", "stoch", "units", "head_units", "head_layers", "cnn_depth", "image_bits"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a positive integer")
+        if self.path not in PATHS:
+            raise ValueError(f"path={self.path!r} is unknown{_near(self.path, PATHS)}: use {', '.join(PATHS)}")
+        if not self.min_std > 0.0:
+            raise ValueError(f"min_std={self.min_std!r} must be positive")
+
+    @property
+    def mlp(self) -> tuple[int, ...]:
+        """Widths of the head layers."""
+        return self.mlp_units if self.mlp_units is not None else (self.head_units,) * self.head_layers
+
+
+SIZES: dict[str, PlaNetSpec] = {
+    "debug": PlaNetSpec(deter=16, stoch=4, units=16, head_units=16, head_layers=1, cnn_depth=2),
+    "small": PlaNetSpec(deter=100, stoch=16, units=100, head_units=100, head_layers=2, cnn_depth=16),
+    "paper": PlaNetSpec(),
+}
+
+
+def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
+    """The name of a size; ``auto`` is ``paper`` as soon as there is an image, else ``small``.
+
+    :raises ValueError: for an unknown size, with the nearest known one
+    """
+    if model_size == "auto":
+        return "paper" if any(key.kind == "image" for key in keys) else "small"
+    if model_size not in SIZES:
+        raise ValueError(f"model_size={model_size!r} is unknown{_near(model_size, SIZES)}: use auto, {', '.join(SIZES)}")
+    return model_size
+
+
+def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> PlaNetSpec:
+    """The spec of a named size with some fields replaced.
+
+    :param model_size: a name in ``SIZES``, or ``auto`` (see :func:`resolve_size`)
+    :param keys: observation keys
+    :param overrides: fields of the spec, or ``net_arch`` (list of widths) for heads and vector codecs
+    :raises ValueError: for an unknown size or field, with the nearest known one
+    """
+    size = resolve_size(model_size, keys)
+    overrides = dict(overrides)
+    if "net_arch" in overrides:
+        overrides["mlp_units"] = _widths(overrides.pop("net_arch"))
+    names = [field.name for field in dataclasses.fields(PlaNetSpec)]
+    for name in overrides:
+        if name not in names:
+            raise ValueError(
+                f"policy_kwargs has {name!r}, which is unknown{_near(name, names)}: use net_arch or {', '.join(names)}"
+            )
+    return replace(SIZES[size], **overrides)
+
+
+def _widths(net_arch: Any) -> tuple[int, ...]:
+    """SB3's ``net_arch``: a list of positive integers, or a dict of such lists (its first is taken)."""
+    widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
+    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
+        raise ValueError(f"net_arch={net_arch!r} must be a list of layer widths, for example [256, 256]")
+    return tuple(widths)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

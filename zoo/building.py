@@ -1,0 +1,109 @@
+"""Models and environments of a plan, with every error in one line."""
+
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.zoo import environments, run_folder
+from sb3_dreamer.zoo.algorithms import algorithm_class
+from sb3_dreamer.zoo.errors import UsageError, near, one_line
+from sb3_dreamer.zoo.plan import Plan
+from sb3_dreamer.zoo.values import to_constructor
+
+EVAL_SEED = 100_000  # evaluation environments are seeded this far from the training ones
+
+
+def make_training_env(plan: Plan, vec_env: str | None) -> Any:
+    """The environments to learn from."""
+    return environments.make_envs(
+        plan.env,
+        plan.n_envs,
+        plan.seed,
+        preset=plan.preset,
+        env_kwargs=plan.env_kwargs,
+        env_wrapper=plan.env_wrapper,
+        vec_env=vec_env,
+    )
+
+
+def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any) -> Any:
+    """The environments to evaluate on, with the wrappers that SB3 gives the training ones."""
+    env = environments.make_envs(
+        plan.env,
+        plan.n_eval_envs,
+        (plan.seed + EVAL_SEED) % 2**31,
+        preset=plan.preset,
+        env_kwargs=plan.env_kwargs | plan.eval_env_kwargs,
+        env_wrapper=plan.env_wrapper,
+        vec_env=vec_env,
+    )
+    return algorithm._wrap_env(env, 0, False)
+
+
+def check_policy(plan: Plan, env: Any) -> None:
+    """Settle ``policy: auto``; refuse unknown names."""
+    known = algorithm_class(plan.algo).policy_aliases
+    plan.policy = environments.choose_policy(plan.policy, env.observation_space)
+    if plan.policy not in known:
+        raise UsageError(f"policy={plan.policy!r} is unknown{near(plan.policy, known)}: use auto, {', '.join(known)}")
+
+
+def make_model(plan: Plan, env: Any, device: str) -> Any:
+    """A new model.
+
+    :raises UsageError: for whatever the constructor refuses
+    """
+    check_policy(plan, env)
+    cls = algorithm_class(plan.algo)
+    try:
+        return cls(plan.policy, env, seed=plan.seed, device=device, verbose=0, **to_constructor(plan.hyperparams, cls))
+    except Exception as error:
+        raise refusal(error) from error
+
+
+def load_model(path: Path, algo: str, env: Any = None, device: str = "auto", **changes: Any) -> Any:
+    """A model from a file.
+
+    :param changes: attributes to change
+    :raises UsageError: if the file is damaged, of another algorithm, or does not fit the environment
+    """
+    cls = algorithm_class(algo)
+    try:
+        return cls.load(path, env=env, device=device, **to_constructor_or_attribute(changes, cls))
+    except Exception as error:
+        raise refusal(error) from error
+
+
+def to_constructor_or_attribute(values: dict[str, Any], cls: type) -> dict[str, Any]:
+    """Values for ``load``: hyperparameters as the constructor takes them, the others (seed, verbose) as they are."""
+    own = {name: value for name, value in values.items() if name in ("seed", "verbose")}
+    return to_constructor({name: value for name, value in values.items() if name not in own}, cls) | own
+
+
+def refusal(error: Exception) -> UsageError:
+    """An error of the library or of SB3 as one line; what is not a refusal is raised again."""
+    if isinstance(error, UsageError):
+        return error
+    if isinstance(error, ValueError | AssertionError | NotImplementedError | MemoryError | OSError | RuntimeError):
+        return UsageError(one_line(error) or type(error).__name__)
+    raise error
+
+
+def load_replay(model: Any, run: run_folder.RunFolder | None, path: Path) -> str:
+    """Load the replay buffer that lies beside a model file.
+
+    :return: a line that says what was found
+    :raises UsageError: if it is damaged or does not fit
+    """
+    candidates = [path.parent / run_folder.REPLAY]
+    if path.name.startswith("rl_model_"):
+        candidates.insert(0, path.with_name(path.stem.replace("rl_model_", "rl_model_replay_buffer_") + ".safetensors"))
+    if run is None or path.name not in (run.model.name, "best_model.zip"):
+        candidates = candidates[:1] if path.name.startswith("rl_model_") else candidates
+    for candidate in candidates:
+        if candidate.is_file():
+            try:
+                model.load_replay_buffer(candidate)
+            except Exception as error:
+                raise refusal(error) from error
+            return f"{model.replay_buffer.size():,} steps from {candidate}"
+    return ""

@@ -1,0 +1,98 @@
+"""The command line: ``sb3-dreamer PROGRAM ...``, which is also ``python zoo/PROGRAM.py ...``."""
+
+import importlib
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_dreamer.zoo.errors import RunError, UsageError, near, one_line
+
+PROGRAMS = {  # name: module of this package, what it does
+    "train": ("training", "train an agent"),
+    "enjoy": ("enjoying", "watch a trained agent, episode by episode"),
+}
+ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil")
+DEBUG = "SB3_DREAMER_TRACEBACK"  # set it to see where an error was raised
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one program; every error is one line on stderr.
+
+    :param argv: program and its arguments; None takes those of the process
+    :return: exit status: 0, 1 if a run failed, 2 if what was asked for cannot be done, 130 after Ctrl-C
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    name = "sb3-dreamer"
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(overview())
+            return 0
+        if words[0] == "--version":
+            from sb3_dreamer import __version__
+
+            print(f"sb3-dreamer {__version__}")
+            return 0
+        if words[0] not in PROGRAMS:
+            raise UsageError(f"unknown program {words[0]!r}{near(words[0], PROGRAMS)}: use {', '.join(PROGRAMS)}")
+        name = f"sb3-dreamer {words[0]}"
+        return _run_program(words[0], words[1:])
+    except (UsageError, RunError) as error:
+        _tell(name, error)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # The reader of our output, such as `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        hint = 'pip install "sb3-dreamer[zoo]"' if error.name in ZOO_PACKAGES else f"pip install {error.name}"
+        _tell(name, UsageError(f"the package {error.name} is missing: {hint}"))
+        return 2
+    except Exception as error:
+        message = f"{type(error).__name__}: {one_line(error)} (set {DEBUG}=1 to see where)"
+        _tell(name, RunError(message), error)
+        return 1
+
+
+def _run_program(program: str, words: list[str]) -> int:
+    module = importlib.import_module(f"sb3_dreamer.zoo.{PROGRAMS[program][0]}")
+    return int(module.main(words) or 0)
+
+
+def _tell(name: str, error: Exception, cause: Exception | None = None) -> None:
+    if os.environ.get(DEBUG):
+        traceback.print_exception(cause or error)
+    print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+
+
+def overview() -> str:
+    """The programs in a list."""
+    lines = ["usage: sb3-dreamer PROGRAM [--help] ...", "", "World-model reinforcement learning: PlaNet, DreamerV2, DreamerV3.", ""]
+    width = max(map(len, PROGRAMS))
+    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
+    return "\n".join([*lines, "", "For example: sb3-dreamer train --algo dreamerv3 --env CartPole-v1"])
+
+
+def command(program: str, words: Sequence[str]) -> str:
+    """A line for the shell that runs a program, in the way in which this process was started.
+
+    :param program: its name
+    :param words: its arguments
+    """
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.stem in PROGRAMS:
+        start = ["python", str(script.with_name(f"{program}.py"))]
+    elif script.name == "__main__.py":
+        start = ["python", "-m", "sb3_dreamer.zoo", program]
+    else:
+        start = ["sb3-dreamer", program]
+    return shlex.join([*start, *words])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
