@@ -3,12 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sb3_dreamer.dreamer_v2 import DreamerV2
     from sb3_dreamer.dreamer_v3 import DreamerV3
+    from sb3_dreamer.planet import PlaNet
 
 __version__ = "0.1.0"
-__all__ = ["DreamerV3", "__version__"]
+__all__ = ["DreamerV2", "DreamerV3", "PlaNet", "__version__"]
 
-_HOMES = {"DreamerV3": "sb3_dreamer.dreamer_v3"}
+_HOMES = {
+    "DreamerV2": "sb3_dreamer.dreamer_v2",
+    "DreamerV3": "sb3_dreamer.dreamer_v3",
+    "PlaNet": "sb3_dreamer.planet",
+}
 
 
 def __getattr__(name: str) -> Any:

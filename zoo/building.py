@@ -1,5 +1,6 @@
 """Models and environments of a plan, with every error in one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,22 +89,29 @@ def refusal(error: Exception) -> UsageError:
     raise error
 
 
-def load_replay(model: Any, run: run_folder.RunFolder | None, path: Path) -> str:
-    """Load the replay buffer that lies beside a model file.
+def replay_of(path: Path) -> Path | None:
+    """The replay file that was written together with a model file; None for a best model, which has none."""
+    if path.stem == "best_model":
+        return None
+    checkpoint = re.fullmatch(r"(.+)_(\d+_steps)", path.stem)
+    name = f"{checkpoint[1]}_replay_buffer_{checkpoint[2]}.safetensors" if checkpoint else run_folder.REPLAY
+    return path.with_name(name)
 
+
+def load_replay(model: Any, path: Path) -> str:
+    """Load the replay buffer that was saved with a model, if it was; else the warm-up starts again.
+
+    :param path: the model's file
     :return: a line that says what was found
     :raises UsageError: if it is damaged or does not fit
     """
-    candidates = [path.parent / run_folder.REPLAY]
-    if path.name.startswith("rl_model_"):
-        candidates.insert(0, path.with_name(path.stem.replace("rl_model_", "rl_model_replay_buffer_") + ".safetensors"))
-    if run is None or path.name not in (run.model.name, "best_model.zip"):
-        candidates = candidates[:1] if path.name.startswith("rl_model_") else candidates
-    for candidate in candidates:
-        if candidate.is_file():
-            try:
-                model.load_replay_buffer(candidate)
-            except Exception as error:
-                raise refusal(error) from error
-            return f"{model.replay_buffer.size():,} steps from {candidate}"
-    return ""
+    replay = replay_of(path)
+    if replay is not None and replay.is_file():
+        try:
+            model.load_replay_buffer(replay)
+        except Exception as error:
+            raise refusal(error) from error
+        return f"{model.replay_buffer.size():,} steps from {replay}"
+    warmup = model.learning_starts
+    model.learning_starts = model.num_timesteps + warmup
+    return f"none beside {path.name}: starts empty, with {warmup:,} random steps"

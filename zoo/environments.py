@@ -152,3 +152,8 @@ def has_display() -> bool:
     import os
 
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def deterministic_by_default(name: str) -> bool:
+    """Whether evaluation takes the most likely action: everywhere but on Atari, as in rl_zoo3."""
+    return not name.startswith(("atari", "ALE/"))

@@ -95,7 +95,8 @@ class LatentNetwork(nn.Module):
         return sample[..., 0] if self.bernoulli else sample.flatten(-2)
 
     def _unflatten(self, flat: Tensor) -> Tensor:
-        return th.stack([flat, th.zeros_like(flat)], -1) if self.bernoulli else flat.unflatten(-1, (-1, CLASSES))
+        shape = (*flat.shape[:-1], -1, CLASSES)
+        return th.stack([flat, th.zeros_like(flat)], -1) if self.bernoulli else flat.view(shape)
 
 
 def expand_cost(net: LatentNetwork, data: Pair, samples: list[Tensor] | None) -> tuple[Tensor, list[Tensor], Any]:
@@ -145,18 +146,17 @@ def train(row: str, method: str, seed: int, epochs: int, learning_rate: float) -
     batches = len(inputs) // BATCH_SIZE
     rate = math.log(2.0) / (0.5 * epochs * batches)  # an annealed temperature reaches its floor of 0.5 halfway
     curve, best, best_valid, best_epoch = [], net, math.inf, 0
-    for step in range(epochs * batches):
-        if step % batches == 0:
-            order = th.randperm(len(inputs)).split(BATCH_SIZE)
-        temperature = est.exponential_temperature(step, rate) if METHODS[method][2] else 1.0
-        chosen = order[step % batches]
-        optimizer.zero_grad()
-        training_loss(net, (inputs[chosen], targets[chosen]), method, temperature, baseline).backward()
-        optimizer.step()
-        if (step + 1) % (EVAL_EVERY * batches) == 0:
+    for epoch in range(1, epochs + 1):
+        for i, chosen in enumerate(th.randperm(len(inputs))[: batches * BATCH_SIZE].view(batches, BATCH_SIZE)):
+            step = (epoch - 1) * batches + i
+            temperature = est.exponential_temperature(step, rate) if METHODS[method][2] else 1.0
+            optimizer.zero_grad()
+            th.autograd.backward(training_loss(net, (inputs[chosen], targets[chosen]), method, temperature, baseline))
+            optimizer.step()
+        if epoch % EVAL_EVERY == 0:
             curve.append(evaluate(net, data["valid"], VALID_SAMPLES))
             if curve[-1] < best_valid:
-                best, best_valid, best_epoch = copy.deepcopy(net), curve[-1], (step + 1) // batches
+                best, best_valid, best_epoch = copy.deepcopy(net), curve[-1], epoch
     result = {"learning_rate": learning_rate, "epoch": best_epoch, "valid": best_valid, "curve": curve}
     test = evaluate(best, data["test"], VALID_SAMPLES if seed == SEARCH_SEED else TEST_SAMPLES)
     return result | {"test": test, "seconds": time.perf_counter() - begin}
@@ -172,7 +172,7 @@ def run_cell(row: str, method: str, seed: int, epochs: int, out: Path) -> dict[s
         file.with_suffix(".tmp").write_text(json.dumps(result), encoding="utf-8")
         file.with_suffix(".tmp").replace(file)  # an interrupted run leaves no half-written result
         print(f"{file.stem:<48} lr {result['learning_rate']:<6g} test {result['test']:7.3f}", flush=True)
-    return json.loads(file.read_text(encoding="utf-8"))
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def summarize(cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -237,8 +237,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table(cells))
     plot(cells, (options.docs / "media" if options.docs else out) / "estimators_table1.png")
     if options.docs:
-        content = {"epochs": epochs, "seeds": options.seeds, "torch": th.__version__, "rows": cells}
-        (options.docs / "results" / "estimators.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        content = json.dumps({"epochs": epochs, "torch": th.__version__, "rows": cells}, indent=1)
+        (options.docs / "results" / "estimators.json").write_text(content + "\n", encoding="utf-8")
         page = options.docs / "estimators.md"
         before, _, after = re.split(
             "(?s)(?<=<!-- table -->\n)(.*)(?=<!-- /table -->)", page.read_text(encoding="utf-8")

@@ -94,10 +94,11 @@ def run_seed(settings: dict[str, Any], seed: int) -> dict[str, Any]:
         episodes=settings["eval_episodes"],
         goal=settings["goal"],
         seconds=60 * settings["minutes"],
+        name=f"seed {seed}",
     )
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     model.learn(settings["steps"], callback=callback)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     returns, lengths = evaluate_policy(
         model, eval_env, settings["final_episodes"], deterministic=True, return_episode_rewards=True
     )
@@ -106,6 +107,7 @@ def run_seed(settings: dict[str, Any], seed: int) -> dict[str, Any]:
         "steps": model.num_timesteps,
         "updates": model._n_updates,
         "train_seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "stopped": callback.stopped,
         "final_returns": [round(float(value), 4) for value in returns],
         "final_lengths": [int(value) for value in lengths],
@@ -188,10 +190,11 @@ def run_check(args: argparse.Namespace) -> bool:
 
 def print_run(run: dict[str, Any]) -> None:
     """One line for one seed."""
-    returns = run["final_returns"]
+    returns, minutes = run["final_returns"], (run["cpu_seconds"] / 60, run["train_seconds"] / 60)
     print(
         f"seed {run['seed']}: {_mean(returns):.1f} (lowest {min(returns):.1f}, {len(returns)} episodes) after "
-        f"{run['steps']:,} steps, {run['updates']:,} updates, {run['train_seconds'] / 60:.1f} min, {run['stopped']}",
+        f"{run['steps']:,} steps, {run['updates']:,} updates, {minutes[0]:.1f} min of one core "
+        f"({minutes[1]:.1f} min on the clock), {run['stopped']}",
         flush=True,
     )
 
@@ -245,7 +248,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--steps", type=int, default=10_000, help="agent steps over all environments")
     parser.add_argument("--n-envs", type=int, default=1)
-    parser.add_argument("--minutes", type=float, default=20.0, help="longest training time of a seed")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="longest training of a seed, in minutes of one core"
+    )
     parser.add_argument("--goal", type=float, help="stop as soon as an evaluation, and then a second one, reaches this")
     parser.add_argument("--eval-every", type=int, default=1000, help="agent steps between evaluations; 0: none")
     parser.add_argument("--eval-episodes", type=int, default=5)

@@ -16,23 +16,25 @@ class CheckCallback(BaseCallback):
     :param every: agent steps between two evaluations; 0: never
     :param episodes: of an evaluation
     :param goal: stop if an evaluation reaches it, and a second one of other episodes as well; None: never
-    :param seconds: stop when training and evaluations have taken this long
+    :param name: of the run, in what is printed
+    :param seconds: stop when training and evaluations have taken this much processor time
     """
 
-    def __init__(self, eval_env: VecEnv, *, every: int, episodes: int, goal: float | None, seconds: float):
+    def __init__(self, eval_env: VecEnv, *, every: int, episodes: int, goal: float | None, seconds: float, name: str):
         super().__init__()
         self.eval_env = eval_env
         self.every = every
         self.episodes = episodes
         self.goal = goal
         self.seconds = seconds
+        self.name = name
         self.next_step = every
         self.evaluations: list[list[float]] = []
         self.training_episodes: list[list[float]] = []
         self.stopped = "all steps done"
 
     def _on_training_start(self) -> None:
-        self.start = time.perf_counter()
+        self.start = time.process_time()
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -43,7 +45,7 @@ class CheckCallback(BaseCallback):
             if self._reaches_goal() and self._reaches_goal():
                 self.stopped = "goal reached"
                 return False
-        if time.perf_counter() - self.start > self.seconds:
+        if time.process_time() - self.start > self.seconds:
             self.stopped = "time limit"
             return False
         return True
@@ -55,6 +57,5 @@ class CheckCallback(BaseCallback):
         )[0]
         mean, std = float(np.mean(returns)), float(np.std(returns))
         self.evaluations.append([self.num_timesteps, round(mean, 4), round(std, 4)])
-        if self.verbose:
-            print(f"step {self.num_timesteps}: {mean:.1f} +- {std:.1f}")
+        print(f"{self.name}, step {self.num_timesteps}: {mean:.1f} +- {std:.1f}", flush=True)
         return self.goal is not None and mean >= self.goal

@@ -165,7 +165,7 @@ def _default(cls: Any, name: str) -> Any:
 
 
 def _changed(name: str, old: Any, new: Any) -> list[str]:
-    return [f"differs from the file: {name} {old} -> {new}"] if old != new else []
+    return [f"{name} {old} -> {new}"] if old != new else []
 
 
 def _updates_note(cls: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:

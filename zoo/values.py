@@ -36,12 +36,12 @@ UNSUPPORTED = {  # keys of rl_zoo3 that a world model does not use: what to do i
 
 def constructor_arguments(cls: type) -> dict[str, Any]:
     """Name and type hint of every constructor argument that a file may set."""
-    names = inspect.signature(cls).parameters
-    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    skipped = ("policy", "env", *FLAGS)
+    parameters = inspect.signature(cls).parameters
     return {
-        name: hints.get(name, object)
-        for name in names
-        if name not in ("policy", "env", *FLAGS) and not name.startswith("_")
+        name: parameter.annotation
+        for name, parameter in parameters.items()
+        if name not in skipped and not name.startswith("_")
     }
 
 

@@ -27,8 +27,8 @@ class DreamerV2Behavior(ImaginationActorCritic):
 
     Time alignment: a dreamed reward belongs to the action that led to it (see :class:`ImaginedTrajectory`). The
     released code adds the reward of the present state to its value and drops the last two states; here a value is
-    what comes after its state, as in the paper's introduction of the value, and only the last state is dropped. The
-    actor's gradient is the same. A dream that starts at a terminal row has weight 0 from its first state on.
+    what comes after its state, and only the last state is dropped. The advantage of an action has the same
+    expectation. A dream that starts at a terminal row has weight 0 from its first state on.
 
     Parameters as :class:`ImaginationActorCritic`.
     """
@@ -44,9 +44,7 @@ class DreamerV2Behavior(ImaginationActorCritic):
         value = self.value(dream.feat[:, :-1].detach())
         return Targets(value, returns, discount_weights(dream.cont, gamma)[:, :-1])
 
-    def actor_loss(
-        self, dream: ImaginedTrajectory, targets: Targets, rho: th.Tensor, ent_coef: th.Tensor
-    ) -> th.Tensor:
+    def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, rho: th.Tensor, ent_coef: th.Tensor) -> th.Tensor:
         """``-ρ log π(a|s) sg(V^λ - v) - (1-ρ) V^λ - η H(π(s))`` (Eq. 6), averaged over the rollout.
 
         :param rho: ρ, share of REINFORCE, 0-d; the rest are dynamics gradients
