@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from sb3_dreamer.wrappers.one_hot_action import OneHotSpace
 
 
 class NormalizeAction(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
@@ -22,6 +23,8 @@ class NormalizeAction(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env):
         space = env.action_space
+        if isinstance(space, OneHotSpace):
+            raise ValueError(f"NormalizeAction would break the one-hot vectors of {space}; leave it out.")
         if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
             raise ValueError(f"NormalizeAction needs a Box action space of floats, got {space}.")
         gym.utils.RecordConstructorArgs.__init__(self)

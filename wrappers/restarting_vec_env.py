@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing as mp
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -154,6 +154,14 @@ class RestartingVecEnv(SubprocVecEnv):
         info = {"TimeLimit.truncated": True, "terminal_observation": obs if last is None else last}
         return obs, 0.0, True, {**info, "worker_restarted": True}, reset_info
 
+    def _fetch_reset(self, index: int) -> tuple[Any, dict[str, Any]]:
+        """Return the answer to a reset, or that of a replaced worker."""
+        limit = None if self.timeout is None else self.timeout + START_SECONDS
+        try:
+            return self._receive(index, limit)  # type: ignore[no-any-return]
+        except _WorkerDiedError as error:
+            return self._replace(index, error)
+
     def step_async(self, actions: np.ndarray) -> None:
         """Send one action to every worker."""
         for index, action in enumerate(actions):
@@ -162,8 +170,8 @@ class RestartingVecEnv(SubprocVecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Collect the answers, replacing workers that give none."""
-        results = [self._fetch(index) for index in range(self.num_envs)]
         self.waiting = False
+        results = _collect(self._fetch, range(self.num_envs))
         obs, rewards, dones, infos, reset_infos = zip(*results, strict=True)
         self.reset_infos, self._last_obs = list(reset_infos), list(obs)
         stacked = _stack_obs(obs, self.observation_space)
@@ -175,12 +183,7 @@ class RestartingVecEnv(SubprocVecEnv):
             if self._seeds[index] is not None:
                 self._first_seeds[index] = self._seeds[index]
             self._send(index, "reset", (self._seeds[index], self._options[index]))
-        results = []
-        for index in range(self.num_envs):
-            try:
-                results.append(self._receive(index, None if self.timeout is None else self.timeout + START_SECONDS))
-            except _WorkerDiedError as error:
-                results.append(self._replace(index, error))
+        results = _collect(self._fetch_reset, range(self.num_envs))
         obs, reset_infos = zip(*results, strict=True)
         self.reset_infos, self._last_obs = list(reset_infos), list(obs)
         self._reset_seeds()
@@ -193,7 +196,7 @@ class RestartingVecEnv(SubprocVecEnv):
         for index in chosen:
             self._send(index, command, data)
         try:
-            return [self._receive(index) for index in chosen]
+            return _collect(self._receive, chosen)
         except _WorkerDiedError:
             raise WorkerError(f"a worker died before it answered {command!r}; step or reset replaces it.") from None
 
@@ -238,6 +241,20 @@ class RestartingVecEnv(SubprocVecEnv):
                     process.kill()
                     process.join()
                 remote.close()
+
+
+def _collect(receive: Callable[[int], Any], indices: Iterable[int]) -> list[Any]:
+    """Return every worker's answer; raise the first failure only after all have been read, so that none is left over."""
+    answers: list[Any] = []
+    failure: Exception | None = None
+    for index in indices:
+        try:
+            answers.append(receive(index))
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return answers
 
 
 class _Carried:

@@ -67,6 +67,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     """
     environments.import_packages(args.gym_packages)
     algo = check_algorithm(args.algo)
+    building.check_device(args.device)
     run = find_run(args, algo)
     path = model_file(run, args)
     config = run_folder.read_config(run)

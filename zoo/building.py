@@ -48,6 +48,23 @@ def check_policy(plan: Plan, env: Any) -> None:
         raise UsageError(f"policy={plan.policy!r} is unknown{near(plan.policy, known)}: use auto, {', '.join(known)}")
 
 
+def check_device(device: str) -> str:
+    """The device, if it is there; SB3 would go on with the CPU without a word.
+
+    :raises UsageError: if it is unknown or missing
+    """
+    import torch as th
+
+    if device == "auto":
+        return device
+    try:
+        kind = th.device(device).type
+        th.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"--device {device!r} cannot be used: {one_line(error)[:100]}; use auto or cpu") from error
+    return device if kind != "meta" else "cpu"
+
+
 def make_model(plan: Plan, env: Any, device: str) -> Any:
     """A new model.
 

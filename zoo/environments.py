@@ -77,13 +77,13 @@ def explain(name: str, error: Exception) -> str:
     text = one_line(error)
     if isinstance(error, SuiteNotInstalledError):
         return text
+    prefix = name.partition(":")[0]
+    if ":" in name and prefix not in SUITES and f"No module named {prefix!r}" in text:
+        return f"{prefix!r} of {name!r} is neither a suite{near(prefix, SUITES)} nor a package: {', '.join(SUITES)}"
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         if package in EXTRAS:
             return f"{name!r} needs the package {package}: pip install \"sb3-dreamer[{EXTRAS[package]}]\""
-        if name.startswith(f"{package}:"):
-            suggestion = near(package, SUITES)
-            return f"{name!r} names neither a suite{suggestion} nor a package that can be imported: {', '.join(SUITES)}"
     if isinstance(error, gym.error.UnregisteredEnv):
         return f"unknown environment {name!r}{near(name, known_names())}: sb3-dreamer list shows all"
     return f"environment {name!r} cannot be made: {text}"

@@ -18,7 +18,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -99,9 +99,10 @@ def run_seed(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     start, cpu_start = time.perf_counter(), time.process_time()
     model.learn(settings["steps"], callback=callback)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    returns, lengths = evaluate_policy(
+    final: Any = evaluate_policy(
         model, eval_env, settings["final_episodes"], deterministic=True, return_episode_rewards=True
     )
+    returns, lengths = final
     return {
         "seed": seed,
         "steps": model.num_timesteps,
@@ -175,17 +176,26 @@ def run_check(args: argparse.Namespace) -> bool:
     results = read_results(path, settings)
     missing = [seed for seed in args.seeds if str(seed) not in results["runs"]]
     command = "python -m sb3_dreamer.zoo.learning_check " + shlex.join(args.command)
-    with ProcessPoolExecutor(max(1, args.jobs), mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run_seed, settings, seed) for seed in missing]
-        for future in as_completed(futures):
-            results = store_run(path, settings, future.result(), command)
-            print_run(future.result())
+    for run in train(settings, missing, args.jobs):
+        results = store_run(path, settings, run, command)
+        print_run(run)
     for seed in sorted(set(args.seeds) - set(missing)):
         print_run(results["runs"][str(seed)])
     if results["runs"]:
         plot([path], Path(args.plot or f"docs/media/{name}.png"))
     finals = [_mean(results["runs"][str(seed)]["final_returns"]) for seed in args.seeds]
     return args.goal is None or min(finals) >= args.goal
+
+
+def train(settings: dict[str, Any], seeds: Sequence[int], jobs: int) -> Iterator[dict[str, Any]]:
+    """Run the seeds, one after the other in this process or several at a time in others; results as they come."""
+    if jobs <= 1:
+        yield from (run_seed(settings, seed) for seed in seeds)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_seed, settings, seed) for seed in seeds]
+        for future in as_completed(futures):
+            yield future.result()
 
 
 def print_run(run: dict[str, Any]) -> None:
@@ -271,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.compare:
         plot(args.compare, Path(args.plot or "docs/media/comparison.png"))
         return 0
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the processes that train
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, which is later
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     return 0 if run_check(args) else 1
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
+from torch.utils.flop_counter import FlopCounterMode
+
 from sb3_dreamer.core.planner import CEMPlanner
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
 from sb3_dreamer.planet.networks import build_world_model
 from sb3_dreamer.planet.spec import SIZES
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from sb3_dreamer import PlaNet
-from sb3_dreamer.core.behavior import Behavior, RandomBehavior
-from sb3_dreamer.core.planner import random_shooting
 from sb3_dreamer.wrappers import make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_dreamer import PlaNet
+from sb3_dreamer.core.behavior import Behavior, RandomBehavior
+from sb3_dreamer.core.planner import random_shooting
 
 ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "pendulum": ("Pendulum-v1", {"action_repeat": 2}),
@@ -222,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--eval-episodes", type=int, default=10)
         sub.add_argument("--save-every", type=int, default=20, help="episodes between two checkpoints")
         sub.add_argument("--paper-size", action="store_true", help="the paper's networks and budgets (for a GPU)")
-        sub.add_argument("--set", default="{}", help='further arguments of PlaNet as JSON: \'{"free_nats": 1.0}\'')
+        sub.add_argument("--set", default="{}", help="further arguments of PlaNet as JSON: '{\"free_nats\": 1.0}'")
         sub.add_argument("--out", help="folder of the run")
         sub.add_argument("--device", default="auto")
     from sb3_dreamer.zoo import planner_speed, true_simulator

@@ -28,6 +28,7 @@ def main(words: Sequence[str]) -> int:
     environments.import_packages(args.gym_packages)
     plan, notes = make_plan(args)
     set_threads(args.num_threads)
+    building.check_device(args.device)
     session = Session(args, plan)
     try:
         session.announce(notes)

@@ -96,7 +96,7 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
             train_freq,
             gradient_steps,  # type: ignore[arg-type]
             action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,  # type: ignore[arg-type]
+            replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
             policy_kwargs=policy_kwargs,
@@ -166,7 +166,7 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
             self._make_replay_buffer()
 
     def _make_replay_buffer(self) -> None:
-        self.replay_buffer_class = self.replay_buffer_class or SequenceReplayBuffer  # type: ignore[assignment]
+        self.replay_buffer_class = self.replay_buffer_class or SequenceReplayBuffer
         if not (
             isinstance(self.replay_buffer_class, type) and issubclass(self.replay_buffer_class, SequenceReplayBuffer)
         ):
@@ -343,14 +343,14 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         """Store what the agent saw, with the true final observation where an episode ended."""
         check_observation(new_obs, self.num_timesteps)
         check_reward(reward, self.num_timesteps)
-        final = {key: value.copy() for key, value in as_dict(new_obs).items()}  # type: ignore[arg-type]
+        final = {key: value.copy() for key, value in as_dict(new_obs).items()}
         for i in np.flatnonzero(dones):
             last = as_dict(infos[i]["terminal_observation"])
             for key, value in final.items():
                 value[i] = last[key]
         check_observation(final, self.num_timesteps)
         replay_buffer.add(self._last_obs, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
-        self._last_obs = new_obs  # type: ignore[assignment]
+        self._last_obs = new_obs
         self._last_episode_starts = dones
 
     def train(self, gradient_steps: int, batch_size: int) -> None:

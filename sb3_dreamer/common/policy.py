@@ -159,8 +159,8 @@ class WorldModelPolicy(BasePolicy):
                 "predict() was given the tuple that gymnasium's env.reset() returns: you are mixing Gym API with "
                 "SB3 VecEnv API. Pass the observation alone: obs, info = env.reset(); model.predict(obs)"
             )
-        obs, vectorized = self.obs_to_tensor(observation)
-        obs = obs if isinstance(obs, dict) else as_dict(obs)  # type: ignore[arg-type]
+        tensors, vectorized = self.obs_to_tensor(observation)
+        obs = as_dict(tensors)
         n = len(next(iter(obs.values())))
         before = self._state_to_tensors(state, n)
         starts = np.zeros(n, bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
@@ -176,7 +176,7 @@ class WorldModelPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """Action of a fresh episode in replay form (SB3's internal hook)."""
-        obs = observation if isinstance(observation, dict) else as_dict(observation)  # type: ignore[arg-type]
+        obs = as_dict(observation)
         n = len(next(iter(obs.values())))
         first = th.ones(n, dtype=th.bool, device=self.device)
         return self.codec.from_model(
@@ -238,7 +238,7 @@ class WorldModelPolicy(BasePolicy):
         )
 
     @classmethod
-    def load(cls, path: str | Path, device: th.device | str = "auto") -> "WorldModelPolicy":  # type: ignore[override]
+    def load(cls, path: str | Path, device: th.device | str = "auto") -> "WorldModelPolicy":
         """Read what :meth:`save` wrote.
 
         :raises ModelFileError: if the file is damaged, of another policy class, or holds pickled data

@@ -93,7 +93,7 @@ class SequenceReplayBuffer(ReplayBuffer):
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
-    def add(  # type: ignore[override]
+    def add(
         self,
         obs: Obs,
         next_obs: Obs,
@@ -207,7 +207,7 @@ class SequenceReplayBuffer(ReplayBuffer):
             array = array.astype(np.float32)
         return th.from_numpy(array).to(self.device, non_blocking=True)
 
-    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:  # type: ignore[override]
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """Not for single transitions: world models learn from sequences.
 
         :raises TypeError: always; use :meth:`sample_sequences`
@@ -223,7 +223,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         cursors = {"cursor": self.cursor, "filled": self.filled, "starts_episode": self.starts_episode}
         random = self.rng.bit_generator.state
         words = {name: str(value) for name, value in random["state"].items()}  # 128-bit numbers: not for JSON
-        return arrays | cursors, {"rows": self.buffer_size, "n_envs": self.n_envs, "random": random | {"state": words}}
+        return arrays | cursors, {"rows": self.buffer_size, "n_envs": self.n_envs, "random": {**random, "state": words}}
 
     def from_arrays(self, arrays: dict[str, np.ndarray], metadata: dict[str, Any], name: str = "the file") -> None:
         """Take over what :meth:`to_arrays` gave; nothing changes if it does not fit.
@@ -258,7 +258,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         generator = np.random.default_rng()
         random = metadata["random"]
         words = {key: int(value) for key, value in random["state"].items()}
-        generator.bit_generator.state = random | {"state": words}
+        generator.bit_generator.state = {**random, "state": words}
         self.arrays = {}
         self.cursor, self.filled, self.starts_episode = (arrays[key].copy() for key in cursors)
         self.rng = generator

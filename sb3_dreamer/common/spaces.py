@@ -1,5 +1,7 @@
 """From gymnasium spaces to what the core knows: observation keys and action layouts, and values to and fro."""
 
+from typing import Any
+
 import numpy as np
 import torch as th
 import torch.nn.functional as F
@@ -50,29 +52,30 @@ def check_observation_space(space: spaces.Space) -> None:
 
 
 def _observation_key(name: str, space: spaces.Space) -> ObsKey:
+    shape = space.shape or ()
     if isinstance(space, spaces.Discrete):
         return ObsKey(name, "discrete", (), (int(space.n),), (int(space.start),))
     if isinstance(space, spaces.MultiDiscrete):
-        return ObsKey(name, "discrete", space.shape, _integers(space.nvec), _integers(space.start))
+        return ObsKey(name, "discrete", shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, spaces.MultiBinary):
-        return ObsKey(name, "vector", space.shape)
+        return ObsKey(name, "vector", shape)
     if not is_image_space(space):
-        return ObsKey(name, "vector", space.shape)
-    channels, height, width = space.shape
+        return ObsKey(name, "vector", shape)
+    channels, height, width = shape
     if not MIN_IMAGE <= min(height, width) <= max(height, width) <= MAX_IMAGE:
         raise ValueError(
             f"observation {name!r} is an image of {height}x{width} pixels (channels {channels}), outside "
             f"{MIN_IMAGE} to {MAX_IMAGE}: resize it, for example with "
             "gymnasium.wrappers.ResizeObservation(env, (64, 64))"
         )
-    return ObsKey(name, "image", space.shape)
+    return ObsKey(name, "image", shape)
 
 
 def _integers(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in np.asarray(values).flatten())
 
 
-def as_dict(obs: np.ndarray | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def as_dict(obs: Any) -> dict[str, Any]:
     """An observation as a dict, whatever it was."""
     return obs if isinstance(obs, dict) else {SINGLE_KEY: obs}
 
@@ -122,7 +125,7 @@ class ActionCodec:
         elif isinstance(space, spaces.MultiDiscrete):
             self.layout = ActionLayout("discrete", _integers(space.nvec))
         else:
-            self.layout = ActionLayout("discrete", (2,) * int(np.prod(space.shape)))
+            self.layout = ActionLayout("discrete", (2,) * int(np.prod(space.shape or ())))
 
     @property
     def parts(self) -> int:

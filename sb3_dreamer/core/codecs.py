@@ -86,13 +86,14 @@ class Encoder(nn.Module):
         """Raw observations with any number of batch axes to ``(..., E)``."""
         first = self.keys[0]
         batch = obs[first.name].shape[: obs[first.name].ndim - len(first.shape)]
-        parts = []
+        parts: list[th.Tensor] = []
         for name, group in self.image_groups.items():
             images = [obs[key.name].flatten(0, len(batch) - 1) for key in group]
             parts.append(self.cnns[name](self.pixels(th.cat(images, 1))))
         if self.mlp:
             parts.append(self.mlp(th.cat([self._flat(key, obs[key.name], len(batch)) for key in self.flat_keys], -1)))
-        return th.cat(parts, -1).unflatten(0, batch)
+        embed: th.Tensor = th.cat(parts, -1).unflatten(0, batch)
+        return embed
 
     def _flat(self, key: ObsKey, value: th.Tensor, batch_axes: int) -> th.Tensor:
         value = value.flatten(0, batch_axes - 1).flatten(1) if key.shape else value.flatten().unsqueeze(1)
@@ -169,7 +170,8 @@ class Decoder(nn.Module):
 
     def _loss(self, key: ObsKey, out: th.Tensor, target: th.Tensor) -> th.Tensor:
         if key.kind == "image":
-            return (out.float() - self.image_target(target)).square().sum((-3, -2, -1))
+            error: th.Tensor = out.float() - self.image_target(target)
+            return error.square().sum((-3, -2, -1))
         batch = out.shape[:-1]
         if key.kind == "discrete":
             hot = one_hot_blocks(target.reshape(-1, len(key.classes)), key).unflatten(0, batch)

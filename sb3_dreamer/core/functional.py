@@ -1,7 +1,7 @@
 """The equations of the papers as pure functions of plain tensors."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch as th
 import torch.nn.functional as F
@@ -116,7 +116,8 @@ def lambda_return(
         value = now + keep * later
         return value, value
 
-    return unroll(step, next_value[:, -1], (without_tail, tail_weight), reverse=True)
+    returns: th.Tensor = unroll(step, next_value[:, -1], (without_tail, tail_weight), reverse=True)
+    return returns
 
 
 def replay_lambda_return(
@@ -151,13 +152,13 @@ def gaussian_log_prob(x: th.Tensor, mean: th.Tensor, std: th.Tensor | float) -> 
 
 
 def unroll(
-    step: Callable[..., tuple[Carry, object]],
+    step: Callable[..., tuple[Carry, Any]],
     carry: Carry,
     inputs: Sequence[th.Tensor],
     *,
     length: int | None = None,
     reverse: bool = False,
-) -> object:
+) -> Any:
     """The only loop over time: ``carry, out = step(carry, *inputs_t)``, with the outputs stacked on axis 1.
 
     :param step: function of one time step
@@ -175,7 +176,7 @@ def unroll(
     return _stack(outs[::-1] if reverse else outs)
 
 
-def _stack(outs: list) -> object:
+def _stack(outs: list[Any]) -> Any:
     """Stack a list of equal (nested) tuples of tensors on axis 1."""
     if isinstance(outs[0], th.Tensor):
         return th.stack(outs, 1)

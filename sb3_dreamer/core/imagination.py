@@ -76,7 +76,8 @@ class ImaginationActorCritic(Behavior):
             after = world_model.rssm.img_step(carry, action)
             return after, (after, feat, action)
 
-        return unroll(step, start, (), length=horizon)
+        states, feats, actions = unroll(step, start, (), length=horizon)
+        return states, feats, actions
 
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""
@@ -90,7 +91,7 @@ class ImaginationActorCritic(Behavior):
     @th.no_grad()
     def update_slow_critic(self, tau: float) -> None:
         """Move the slow critic towards the critic: ``slow += tau (critic - slow)``; 1 copies."""
-        slow = list(self.slow_critic.parameters())
+        slow: list[th.Tensor] = list(self.slow_critic.parameters())
         th._foreach_lerp_(slow, list(self.critic.parameters()), tau)
 
 

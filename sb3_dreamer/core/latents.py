@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch as th
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sb3_dreamer.core.estimators import StraightThrough
 from sb3_dreamer.core.functional import categorical_entropy, categorical_kl, gaussian_kl, unimix_logits
 
-Params = th.Tensor | tuple[th.Tensor, ...]
+Params = Any  #: a tensor or a tuple of tensors; only the latent that made them looks inside
 
 
 class Latent(Protocol):

@@ -31,7 +31,7 @@ class OptimizerGroup:
         shrink: float = 0.0,
     ):
         self.name = name
-        self.params = list(params)
+        self.params: list[th.Tensor] = list(params)
         self.optimizer = optimizer
         self.clip = clip
         self.shrink = shrink
@@ -44,7 +44,7 @@ class OptimizerGroup:
         :return: ``<name>_loss``, ``<name>_grad_norm`` (before clipping) and ``<name>_skipped`` (0 or 1), 0-d
         """
         grads = th.autograd.grad(loss, self.params, retain_graph=retain_graph, materialize_grads=True)
-        norm = th.linalg.vector_norm(th.stack(th._foreach_norm(grads)))  # type: ignore[no-untyped-call]
+        norm = th.linalg.vector_norm(th.stack(th._foreach_norm(grads)))
         skipped = (~th.isfinite(norm)).float()
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = grad
@@ -114,7 +114,7 @@ class LaProp(th.optim.Optimizer):
                 self._step_group(group, params)
         return loss
 
-    def _step_group(self, group: dict[str, Any], params: list[th.nn.Parameter]) -> None:
+    def _step_group(self, group: dict[str, Any], params: list[th.Tensor]) -> None:
         first = params[0]
         for p in params:
             if not self.state[p]:
@@ -134,9 +134,9 @@ class LaProp(th.optim.Optimizer):
         th._foreach_mul_(mus, beta1)
         th._foreach_add_(mus, th._foreach_mul(scaled, 1.0 - beta1))
         rate = group["lr"] * (1.0 - skip) / (1.0 - group["betas"][0] ** step)
-        th._foreach_sub_(params, th._foreach_mul(mus, rate))
+        th._foreach_add_(params, list(th._foreach_mul(mus, -rate)))
 
-    def _clipped(self, group: dict[str, Any], params: list[th.nn.Parameter], skip: th.Tensor) -> list[th.Tensor]:
+    def _clipped(self, group: dict[str, Any], params: list[th.Tensor], skip: th.Tensor) -> list[th.Tensor]:
         """Gradients after the adaptive clipping, zero where the update is skipped."""
         grads: list[th.Tensor] = [th.where(skip, 0.0, p.grad) for p in params if p.grad is not None]
         if self.grad_scale is not None:

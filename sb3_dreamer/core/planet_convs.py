@@ -83,9 +83,9 @@ class ValidDecoder(nn.Module):
         self.dense = linear(inputs, math.prod(self.start_shape), fan=style.fan)
         self.deconvs = nn.ModuleList()
         for i, kernel in enumerate(kernels):
-            a, b = depths[i], depths[i + 1]
-            rest = tuple(after - (2 * before - 2 + kernel) for before, after in zip(sizes[i], sizes[i + 1], strict=True))
-            self.deconvs.append(_init(nn.ConvTranspose2d(a, b, kernel, 2, output_padding=rest), a, b, style))  # type: ignore[arg-type]
+            a, b, (height, width) = depths[i], depths[i + 1], sizes[i + 1]
+            rest = (height - 2 * sizes[i][0] + 2 - kernel, width - 2 * sizes[i][1] + 2 - kernel)
+            self.deconvs.append(_init(nn.ConvTranspose2d(a, b, kernel, 2, output_padding=rest), a, b, style))
         self.act = style.activation
 
     def forward(self, feat: th.Tensor) -> th.Tensor:

@@ -61,7 +61,7 @@ def dream_returns(
 
 
 def select_elites(actions: th.Tensor, returns: th.Tensor, elites: int) -> th.Tensor:
-    """The ``elites`` candidates of highest return, ``(N, J, H, A)`` and ``(N, J)`` to ``(N, K, H, A)``; NaN is lowest."""
+    """The candidates of highest return, ``(N, J, H, A)`` and ``(N, J)`` to ``(N, K, H, A)``; NaN is lowest."""
     best = returns.nan_to_num(nan=-th.inf).topk(elites, 1, sorted=False).indices
     return actions.gather(1, best[:, :, None, None].expand(-1, -1, *actions.shape[2:]))
 
@@ -216,9 +216,7 @@ class CEMPlanner(Behavior):
         generator = th.Generator(device).manual_seed(self.seed) if deterministic else None
 
         def score(actions: th.Tensor) -> th.Tensor:
-            return dream_returns(
-                world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic
-            )
+            return dream_returns(world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic)
 
         start = self._start(state.deter)
         numbers = {"iterations": self.iterations, "candidates": self.candidates, "elites": self.elites}

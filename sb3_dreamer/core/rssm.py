@@ -174,7 +174,8 @@ class RSSM(nn.Module):
             after = self.img_step(carry, action)
             return after, (after, action)
 
-        return unroll(step, state, (), length=horizon)
+        states, actions = unroll(step, state, (), length=horizon)
+        return states, actions
 
 
 def limit_action(action: th.Tensor) -> th.Tensor:

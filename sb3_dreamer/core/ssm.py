@@ -100,5 +100,5 @@ class StochasticSSM(RSSM):
             now = self._draw(post, carry, False)
             return now, (now, post, prior)
 
-        states, post, prior = unroll(step, state, (actions, embed, first))  # type: ignore[misc]
+        states, post, prior = unroll(step, state, (actions, embed, first))
         return Observed(states, post, prior)

@@ -68,7 +68,7 @@ class WorldModel(nn.Module):
         own = {"reward": 1.0} | ({"cont": 1.0} if cont is not None else {}) | decoder.scales
         self.overshooting = overshooting
         extra = overshooting.scales if overshooting is not None else {}
-        self.scales: dict[str, float | th.Tensor] = own | objective.scales | extra | (scales or {})
+        self.scales: dict[str, float | th.Tensor] = {**own, **objective.scales, **extra, **(scales or {})}
 
     def encode(self, obs: dict[str, th.Tensor]) -> th.Tensor:
         """Raw observations ``{key: (..., *shape)}`` to the embedding ``(..., E)``."""

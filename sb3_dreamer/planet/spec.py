@@ -28,7 +28,7 @@ class PlaNetSpec:
         is its mean (the paper's ablations)
     :param symlog_inputs: squash vector observations with symlog, as DreamerV3 does; the paper has no vectors
     :param end_head: learn when episodes end, and plan with it; the paper's tasks do not end
-    :param mlp_units: widths of the head layers, one by one, instead of ``head_layers`` times ``head_units`` (``net_arch``)
+    :param mlp_units: widths of the head layers, one by one (``net_arch``), instead of the two above
     """
 
     deter: int = 200
@@ -76,7 +76,8 @@ def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
     if model_size == "auto":
         return "paper" if any(key.kind == "image" for key in keys) else "small"
     if model_size not in SIZES:
-        raise ValueError(f"model_size={model_size!r} is unknown{_near(model_size, SIZES)}: use auto, {', '.join(SIZES)}")
+        near = _near(model_size, SIZES)
+        raise ValueError(f"model_size={model_size!r} is unknown{near}: use auto, {', '.join(SIZES)}")
     return model_size
 
 

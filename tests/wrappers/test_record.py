@@ -108,10 +108,9 @@ def test_gif_where_moviepy_is_missing(counting, tmp_path, monkeypatch):
     pytest.importorskip("PIL")
     monkeypatch.setitem(sys.modules, "moviepy.video.io.ffmpeg_writer", None)
     env = EpisodeRecorder(counting(length=3), tmp_path, fps=10)
-    env.reset(seed=0)
     with pytest.warns(UserWarning, match="pip install moviepy"):
+        env.reset(seed=0)
         play(env, 3)
-        env.reset()
     assert "episode-00000.gif" in names(tmp_path)
     assert read_video(tmp_path / "episode-00000.gif").shape[:3] == (4, 8, 12)
 
