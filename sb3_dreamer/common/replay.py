@@ -1,5 +1,8 @@
 """Sequence replay: one ring of rows for each environment, sampled in stretches that may span episodes."""
 
+import math
+import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,20 @@ from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys, sp
 from sb3_dreamer.core.types import SequenceBatch
 
 Obs = np.ndarray | dict[str, np.ndarray]
+
+
+def lazy_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros whose memory the operating system takes page by page, when it is first written.
+
+    ``np.zeros`` does so too, but Linux refuses it as soon as the whole is more than the machine has, even for a run
+    that fills a thousandth of it. Whether a run fits is judged by :func:`sb3_dreamer.common.report.check_memory`.
+    """
+    count = math.prod(shape)
+    if sys.platform != "linux" or count == 0:
+        return np.zeros(shape, dtype)
+    no_reserve = 0x4000  # MAP_NORESERVE; the mmap module names it from Python 3.13 on
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
+    return np.frombuffer(mmap.mmap(-1, count * dtype.itemsize, flags=flags), dtype, count).reshape(shape)
 
 
 class SequenceReplayBuffer(ReplayBuffer):
@@ -87,7 +104,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         """Take the memory. The operating system commits pages as rows are written."""
         if not self.arrays:
             self.arrays = {
-                name: np.zeros((self.n_envs, self.buffer_size, *shape), dtype)
+                name: lazy_zeros((self.n_envs, self.buffer_size, *shape), dtype)
                 for name, (shape, dtype) in self._layout().items()
             }
 
