@@ -10,10 +10,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.cells import GRUCell
+from sb3_dreamer.core.image_bits import QuantizedEncoder, quantize
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.overshooting import LatentOvershooting
-from sb3_dreamer.core.planet_convs import QuantizedEncoder, ValidDecoder, ValidEncoder, quantize
 from sb3_dreamer.core.planner import CEMPlanner
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
 from sb3_dreamer.planet import SIZES, PlaNetSpec, RecentReplayBuffer
@@ -91,13 +91,6 @@ def test_paper_size_has_the_paper_s_shapes():
     assert [layer.out_features for layer in model.reward_head.mlp.linears] == [300, 300, 300]
     assert model.scales == {"recon_obs": 0.5, "reward": 10.0, "kl": 1.0}
     assert model.objective == FreeNatsKL(scale=1.0, free=3.0) and model.cont_head is None
-
-
-@pytest.mark.parametrize("size", [(16, 16), (36, 40), (64, 64), (65, 97)])
-def test_convolutions_restore_every_size(size):
-    encoder, decoder = ValidEncoder(2, size, 2, style=RELU), ValidDecoder(7, 2, size, 2, style=RELU)
-    assert encoder(th.zeros(3, 2, *size)).shape == (3, encoder.out_size)
-    assert decoder(th.zeros(3, 7)).shape == (3, 2, *size)
 
 
 def test_quantization():
@@ -423,3 +416,42 @@ def test_a_dreamer_plans_with_its_critic():
     np.testing.assert_array_equal(action, again)
     assert not np.array_equal(action, model.predict(obs, deterministic=True)[0])
     assert state is not None and "critic" not in dict(planner.named_modules())
+
+
+# ---- true simulator -------------------------------------------------------------------------------------------------
+
+
+def test_copies_of_an_environment_are_played_from_its_state():
+    from sb3_dreamer.zoo.true_simulator import CopySimulator
+
+    env = CountEnv(6)
+    env.reset()
+    env.step([0.0])
+    simulator = CopySimulator(env)
+    assert simulator.returns(np.zeros((2, 3, 1))).tolist() == [2 + 3 + 4] * 2
+    assert simulator.returns(np.zeros((1, 9, 1))).tolist() == [2 + 3 + 4 + 5 + 6]  # the episode ends
+    assert env.t == 1
+    assert simulator.scale(np.array([-1.0, 0.5])).tolist() == [-2.0, 1.0]
+
+
+@pytest.mark.parametrize("task", ["cartpole_swingup", "cup_catch", "cheetah_run"])
+def test_the_simulator_predicts_the_rewards_of_dm_control(task):
+    pytest.importorskip("dm_control")
+    from sb3_dreamer.wrappers import make_env
+    from sb3_dreamer.zoo.true_simulator import make_simulator
+
+    env = make_env(f"planet:{task}", pixels=None, flatten=True)
+    env.reset(seed=3)
+    simulator = make_simulator(env)
+    actions = np.random.default_rng(0).uniform(-1, 1, (2, 4, env.action_space.shape[0]))
+    env.step(simulator.scale(actions[0, 0]))
+    if task == "cup_catch":  # into the cup, or nothing would be seen
+        physics = simulator.physics
+        gap = physics.named.data.site_xpos["target", ["x", "z"]] - physics.named.data.xpos["ball", ["x", "z"]]
+        with physics.reset_context():
+            physics.named.data.qpos["ball_x"] += gap[0]
+            physics.named.data.qpos["ball_z"] += gap[1]
+    predicted = simulator.returns(actions)
+    played = sum(env.step(simulator.scale(action))[1] for action in actions[1])
+    assert predicted[1] == pytest.approx(played, abs=1e-6)
+    assert task == "cheetah_run" or played > 0.0

@@ -29,8 +29,7 @@ from sb3_dreamer.wrappers.tidy import TidyObservation
 from sb3_dreamer.wrappers.time_limit import FrameLimit
 from sb3_dreamer.wrappers.vec import make_vec_env
 from sb3_dreamer.wrappers.video import open_video, write_video
-
-_NEEDS_SB3 = ("RestartingVecEnv", "WorkerError")
+from sb3_dreamer.wrappers.worker import WorkerError
 
 __all__ = [
     "PRESETS",
@@ -70,9 +69,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the classes that need Stable-Baselines3 when they are asked for."""
-    if name in _NEEDS_SB3:
-        from sb3_dreamer.wrappers import restarting_vec_env
+    """Import the class that needs Stable-Baselines3 when it is asked for."""
+    if name == "RestartingVecEnv":
+        from sb3_dreamer.wrappers.restarting_vec_env import RestartingVecEnv
 
-        return getattr(restarting_vec_env, name)
+        return RestartingVecEnv
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from sb3_dreamer.wrappers.check_spaces import Finding, check_spaces, leaves
 
 LEVELS = ("error", "warning", "note")
-
-
-class Finding(NamedTuple):
-    """One thing the check found.
-
-    :param level: ``"error"`` (training would fail or learn nothing), ``"warning"`` or ``"note"``
-    :param what: what is the case
-    :param advice: what to do about it
-    """
-
-    level: str
-    what: str
-    advice: str
 
 
 class EnvReport(NamedTuple):
@@ -68,15 +55,9 @@ def _flat(obs: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("/") or "observation": obs}
 
 
-def _leaves(space: spaces.Space[Any], prefix: str = "") -> dict[str, spaces.Space[Any]]:
-    if isinstance(space, spaces.Dict):
-        return {name: leaf for key, sub in space.items() for name, leaf in _leaves(sub, f"{prefix}{key}/").items()}
-    return {prefix.rstrip("/") or "observation": space}
-
-
-def _note_observation(run: _Rollout, obs: Any, leaves: dict[str, spaces.Space[Any]], keep: bool) -> None:
+def _note_observation(run: _Rollout, obs: Any, spaces_of: dict[str, spaces.Space[Any]], keep: bool) -> None:
     for name, value in _flat(obs).items():
-        space = leaves.get(name)
+        space = spaces_of.get(name)
         if space is None:
             run.bad.setdefault(name, "is not in the observation space")
             continue
@@ -94,17 +75,17 @@ def _note_observation(run: _Rollout, obs: Any, leaves: dict[str, spaces.Space[An
 
 def _roll(env: gym.Env, steps: int, seed: int) -> _Rollout:
     """Take random steps."""
-    run, leaves = _Rollout(), _leaves(env.observation_space)
+    run, spaces_of = _Rollout(), leaves(env.observation_space)
     env.action_space.seed(seed)
     obs, _ = env.reset(seed=seed)
-    _note_observation(run, obs, leaves, keep=True)
+    _note_observation(run, obs, spaces_of, keep=True)
     total, length = 0.0, 0
     every = max(1, steps // 200)  # 200 observations are enough to tell constants and copies, and fit in memory
     for step in range(steps):
         begin = time.perf_counter()
         obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
         run.seconds += time.perf_counter() - begin
-        _note_observation(run, obs, leaves, keep=step % every == 0)
+        _note_observation(run, obs, spaces_of, keep=step % every == 0)
         run.rewards.append(float(reward))
         total, length = total + float(reward), length + 1
         run.terminated += bool(terminated)
@@ -115,7 +96,7 @@ def _roll(env: gym.Env, steps: int, seed: int) -> _Rollout:
             run.lengths.append(length)
             total, length = 0.0, 0
             obs, _ = env.reset()
-            _note_observation(run, obs, leaves, keep=True)
+            _note_observation(run, obs, spaces_of, keep=True)
     return run
 
 
@@ -132,7 +113,7 @@ def check_dreamer_env(env: gym.Env, steps: int = 1000, seed: int = 0) -> EnvRepo
         raise ValueError(f"{type(env).__name__} is no gymnasium.Env; check one environment, not a vector of them.")
     if steps < 1:
         raise ValueError(f"steps={steps!r}: give at least 1.")
-    findings = _check_spaces(env)
+    findings = check_spaces(env)
     run = _roll(env, steps, seed)
     findings += [Finding("error", f"{key} {what}", _ADVICE_BAD) for key, what in run.bad.items()]
     findings += _check_keys(run) + _check_rewards(run) + _check_ends(run, steps) + _check_seeding(env, seed)
@@ -148,7 +129,7 @@ _ADVICE_BAD = "correct the environment, or its observation_space, so that space.
 
 
 def _facts(env: gym.Env, run: _Rollout, speed: float) -> dict[str, str]:
-    facts = {f"observation {name}": str(space) for name, space in _leaves(env.observation_space).items()}
+    facts = {f"observation {name}": str(space) for name, space in leaves(env.observation_space).items()}
     rewards = np.array(run.rewards)
     lengths = f", {min(run.lengths)} to {max(run.lengths)} steps long" if run.lengths else ""
     return {
@@ -158,37 +139,6 @@ def _facts(env: gym.Env, run: _Rollout, speed: float) -> dict[str, str]:
         "episodes": f"{len(run.lengths)} finished ({run.terminated} terminated, {run.truncated} truncated{lengths})",
         "speed": f"{speed:.0f} steps/s",
     }
-
-
-def _check_spaces(env: gym.Env) -> list[Finding]:
-    found: list[Finding] = []
-    for name, space in _leaves(env.observation_space).items():
-        if isinstance(space, (spaces.Tuple, spaces.Sequence, spaces.Graph, spaces.Text)):
-            found.append(Finding("error", f"{name} is a {type(space).__name__} space", "use Dict, Box or Discrete"))
-        elif isinstance(space, spaces.Box) and len(space.shape) == 3:
-            if space.dtype != np.uint8:
-                advice = "return uint8 from 0 to 255 if it is a picture; a float grid is treated as numbers"
-                found.append(Finding("warning", f"{name} has a picture's shape but dtype {space.dtype}", advice))
-            elif space.high.max() < 255:
-                advice = "a grid of categories is no picture: flatten it or encode it as one-hot"
-                found.append(Finding("warning", f"{name} is uint8 only up to {space.high.max()}", advice))
-        elif isinstance(space, spaces.Box) and space.dtype == np.float64:
-            found.append(Finding("note", f"{name} is float64", "wrap in TidyObservation: float32 halves the replay"))
-        if isinstance(space, spaces.Box) and 0 in space.shape:
-            found.append(Finding("error", f"{name} is empty", "wrap in TidyObservation, which drops it"))
-    action = env.action_space
-    if isinstance(action, spaces.Box):
-        if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-            found.append(
-                Finding("error", f"the action space is unbounded: {action}", "give it finite bounds (ClipAction)")
-            )
-        elif not (np.allclose(action.low, -1) and np.allclose(action.high, 1)):
-            found.append(
-                Finding("note", f"actions are in {action}", "scaled by the algorithm; NormalizeAction does it here")
-            )
-    elif not isinstance(action, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Dict)):
-        found.append(Finding("error", f"unsupported action space {action}", "use Box, Discrete or MultiDiscrete"))
-    return found
 
 
 def _check_keys(run: _Rollout) -> list[Finding]:
@@ -257,4 +207,4 @@ def _check_seeding(env: gym.Env, seed: int) -> list[Finding]:
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and (np.array_equal(a, b) or math.isclose(float(np.nanmax(np.abs(a - b))), 0.0))
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

@@ -85,7 +85,7 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
             kept["unlocked"] = sorted(name for name, count in info["achievements"].items() if count > 0)
         return obs, float(reward), bool(terminated), bool(truncated), kept
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Return a picture of ``render_size`` without touching the world's random numbers."""
         if self.render_mode is None:
             return None

@@ -112,7 +112,7 @@ class DMLabEnv(gym.Env, gym.utils.EzPickle):
         buckets = [zlib.crc32(word.encode()) % TEXT_BUCKETS for word in words]
         return self._table[buckets + [0] * (TEXT_WORDS - len(buckets))].reshape(-1)
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Return the last picture."""
         if self.render_mode is None:
             return None

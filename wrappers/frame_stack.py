@@ -56,4 +56,4 @@ def _merge(stacked: np.ndarray) -> np.ndarray:
 def _space(space: spaces.Space[Any]) -> spaces.Box:
     assert isinstance(space, spaces.Box)
     low, high = _merge(space.low), _merge(space.high)
-    return spaces.Box(low, high, low.shape, space.dtype)  # type: ignore[arg-type]
+    return spaces.Box(low, high, low.shape, space.dtype)

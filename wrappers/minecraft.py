@@ -87,7 +87,7 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
         if task not in TASKS:
             raise ValueError(f"Minecraft has no task {task!r}; write one of {', '.join(TASKS)}.")
         self._env = make_minerl(size, break_speed)
-        self.task, self.render_mode = task, render_mode
+        self.task, self.size, self.render_mode = task, size, render_mode
         actions = {**MOVES, **CRAFTS} if task == "diamond" else MOVES
         self.action_names = list(actions)
         self._actions = [{**NOOP, **action} for action in actions.values()]
@@ -118,7 +118,7 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
         self._pitch = 0.0
         self._most = np.zeros(len(self.items), np.float32)
         self._before: dict[str, Any] = {}
-        self._image = np.zeros(self.observation_space["image"].shape, np.uint8)
+        self._image = np.zeros((*self.size, 3), np.uint8)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Make a new world; a seed is passed to MineRL."""
@@ -196,7 +196,7 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
             **{name: np.array([value], np.float32) for name, value in scalars.items()},
         }
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Return the last picture."""
         return self._image if self.render_mode == "rgb_array" else None
 

@@ -27,7 +27,7 @@ def make_minerl(size: tuple[int, int], break_speed: float) -> Any:
     mc = require(f"{hero}.mc", "minecraft", INSTALL)
     items = ["none", *mc.ALL_ITEMS]
 
-    class BreakSpeed(handler.Handler):  # type: ignore[misc, name-defined]
+    class BreakSpeed(handler.Handler):  # type: ignore[name-defined]
         """Asks the game for another block breaking speed."""
 
         def to_string(self) -> str:
@@ -36,7 +36,7 @@ def make_minerl(size: tuple[int, int], break_speed: float) -> Any:
         def xml_template(self) -> str:
             return f"<BreakSpeedMultiplier>{break_speed}</BreakSpeedMultiplier>"
 
-    class Spec(env_spec.EnvSpec):  # type: ignore[misc, name-defined]
+    class Spec(env_spec.EnvSpec):  # type: ignore[name-defined]
         """Survival in a default world."""
 
         def __init__(self) -> None:

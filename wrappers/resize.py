@@ -71,7 +71,7 @@ def resize_image(
     :return: (height, width, 1 or C) uint8, C-contiguous
     """
     if size is not None and image.shape[:2] != tuple(size):
-        image = (_resize_area if method == "area" else _resize_antialias)(image, tuple(size))
+        image = _resize_area(image, size) if method == "area" else _resize_antialias(image, size)
     if grey:
         image = to_grey(image)
     return np.ascontiguousarray(image)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import multiprocessing as mp
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from sb3_dreamer.wrappers.worker import run_worker
+from sb3_dreamer.wrappers.worker import WorkerError, collect, run_worker
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import (
     CloudpickleWrapper,
@@ -22,10 +22,6 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 from stable_baselines3.common.vec_env.subproc_vec_env import _stack_obs
 
 START_SECONDS = 60.0
-
-
-class WorkerError(RuntimeError):
-    """An environment failed in its worker process; the message contains the worker's traceback."""
 
 
 class _WorkerDiedError(Exception):
@@ -59,12 +55,19 @@ class RestartingVecEnv(SubprocVecEnv):
     ):
         if start_method is None:
             start_method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
-        self.waiting, self.closed = False, False
-        self.max_restarts, self.timeout, self.restart_on_error = max_restarts, timeout, restart_on_error
-        self.restarts = 0
+        self.waiting = self.closed = False
+        self.max_restarts, self.timeout, self.restart_on_error, self.restarts = (
+            max_restarts,
+            timeout,
+            restart_on_error,
+            0,
+        )
         self._context = mp.get_context(start_method)
         # A partial of an importable function travels as it is; anything else needs SB3's carrier for closures.
-        self._makers = [fn if isinstance(fn, functools.partial) else _Carried(fn) for fn in env_fns]
+        self._makers = [
+            fn if isinstance(fn, functools.partial) else functools.partial(_make_carried, CloudpickleWrapper(fn))
+            for fn in env_fns
+        ]
         self.remotes: Any = [None] * len(env_fns)
         self.processes: list[Any] = [None] * len(env_fns)
         self._last_obs: list[Any] = [None] * len(env_fns)
@@ -107,8 +110,7 @@ class RestartingVecEnv(SubprocVecEnv):
         except (EOFError, OSError):
             raise _WorkerDiedError from None
         if not fine:
-            summary, trace = answer
-            raise WorkerError(f"environment {index} failed in its worker: {summary}\n\nTraceback there:\n{trace}")
+            raise WorkerError("environment {} failed in its worker: {}\n\nTraceback there:\n{}".format(index, *answer))
         return answer
 
     def _replace(self, index: int, cause: Exception) -> tuple[Any, dict[str, Any]]:
@@ -136,7 +138,7 @@ class RestartingVecEnv(SubprocVecEnv):
             self._send(index, "reset", (seed, None))
             try:
                 limit = None if self.timeout is None else self.timeout + START_SECONDS
-                return self._receive(index, limit)  # type: ignore[no-any-return]
+                return self._receive(index, limit)
             except _WorkerDiedError as error:
                 cause = error
 
@@ -158,7 +160,7 @@ class RestartingVecEnv(SubprocVecEnv):
         """Return the answer to a reset, or that of a replaced worker."""
         limit = None if self.timeout is None else self.timeout + START_SECONDS
         try:
-            return self._receive(index, limit)  # type: ignore[no-any-return]
+            return self._receive(index, limit)
         except _WorkerDiedError as error:
             return self._replace(index, error)
 
@@ -171,7 +173,7 @@ class RestartingVecEnv(SubprocVecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Collect the answers, replacing workers that give none."""
         self.waiting = False
-        results = _collect(self._fetch, range(self.num_envs))
+        results = collect(self._fetch, range(self.num_envs))
         obs, rewards, dones, infos, reset_infos = zip(*results, strict=True)
         self.reset_infos, self._last_obs = list(reset_infos), list(obs)
         stacked = _stack_obs(obs, self.observation_space)
@@ -183,7 +185,7 @@ class RestartingVecEnv(SubprocVecEnv):
             if self._seeds[index] is not None:
                 self._first_seeds[index] = self._seeds[index]
             self._send(index, "reset", (self._seeds[index], self._options[index]))
-        results = _collect(self._fetch_reset, range(self.num_envs))
+        results = collect(self._fetch_reset, range(self.num_envs))
         obs, reset_infos = zip(*results, strict=True)
         self.reset_infos, self._last_obs = list(reset_infos), list(obs)
         self._reset_seeds()
@@ -196,7 +198,7 @@ class RestartingVecEnv(SubprocVecEnv):
         for index in chosen:
             self._send(index, command, data)
         try:
-            return _collect(self._receive, chosen)
+            return collect(self._receive, chosen)
         except _WorkerDiedError:
             raise WorkerError(f"a worker died before it answered {command!r}; step or reset replaces it.") from None
 
@@ -243,30 +245,6 @@ class RestartingVecEnv(SubprocVecEnv):
                 remote.close()
 
 
-def _collect(receive: Callable[[int], Any], indices: Iterable[int]) -> list[Any]:
-    """Return every worker's answer; raise the first failure only after all have been read, so that none is left over."""
-    answers: list[Any] = []
-    failure: Exception | None = None
-    for index in indices:
-        try:
-            answers.append(receive(index))
-        except Exception as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    return answers
-
-
-class _Carried:
-    """A maker that cannot be imported by name, carried to the worker by value.
-
-    :param make: any callable, closures included
-    """
-
-    def __init__(self, make: Callable[[], gym.Env]):
-        self._wrapper = CloudpickleWrapper(make)
-
-    def __call__(self) -> gym.Env:
-        """Make the environment."""
-        env: gym.Env = self._wrapper.var()
-        return env
+def _make_carried(carrier: Any) -> gym.Env:
+    """Call the maker inside SB3's carrier for closures."""
+    return carrier.var()

@@ -41,7 +41,7 @@ def _actions(suite: str, settings: Settings) -> str:
 
 def suite_rows() -> list[tuple[str, ...]]:
     """Return one row of texts per suite and preset, in the order of ``HEADER``."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for suite, entry in SUITES.items():
         for preset, settings in PRESETS[suite].items():
             low, high = settings.noops

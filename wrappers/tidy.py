@@ -48,7 +48,7 @@ def _tidy_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     shape = space.shape or (1,)
     with np.errstate(over="ignore"):  # bounds at the end of float64 become infinite
         low, high = space.low.astype(dtype).reshape(shape), space.high.astype(dtype).reshape(shape)
-    return spaces.Box(low, high, shape, dtype)  # type: ignore[arg-type]
+    return spaces.Box(low, high, shape, dtype)
 
 
 def _tidy(value: Any, space: spaces.Space[Any]) -> Any:

@@ -94,7 +94,7 @@ def make_vec_env(
         )
         for rank in range(n_envs)
     ]  # fmt: skip
-    vec_env = vec_env_cls(makers, **(vec_env_kwargs or {}))  # type: ignore[call-arg, arg-type]
+    vec_env = vec_env_cls(makers, **(vec_env_kwargs or {}))  # type: ignore[arg-type]
     vec_env.seed(seed)
     if monitor_dir is not None:
         Path(monitor_dir).mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ def _with_func(wrapper: type[gym.Wrapper], method: str) -> Callable[..., Any]:
     def make(env: gym.Env, **kwargs: Any) -> gym.Wrapper:
         made: Any = wrapper(env, **kwargs)
         made.func = getattr(made, method)
-        return made  # type: ignore[no-any-return]
+        return made
 
     return make
 

@@ -53,7 +53,8 @@ class Mp4Writer:
 
         self.path, self.fps, self.scale = path, fps, scale
         self._part = path.with_suffix(".part.mp4")
-        self._make, self._writer = FFMPEG_VideoWriter, None
+        self._make: Any = FFMPEG_VideoWriter
+        self._writer: Any = None
 
     def add(self, frame: np.ndarray) -> None:
         """Append a frame; the first one sets the size."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium as gym
+
+
+class WorkerError(RuntimeError):
+    """An environment failed in its worker process; the message contains the worker's traceback."""
 
 
 def run_worker(remote: Connection, parent_remote: Connection | None, make: Callable[[], gym.Env]) -> None:
@@ -60,6 +64,20 @@ class _StopWorker(BaseException):
 
 def _stop(signum: int, frame: Any) -> None:
     raise _StopWorker
+
+
+def collect(receive: Callable[[int], Any], indices: Iterable[int]) -> list[Any]:
+    """Return every worker's answer; raise the first failure after all were read, so that none is left in a pipe."""
+    answers: list[Any] = []
+    failure: Exception | None = None
+    for index in indices:
+        try:
+            answers.append(receive(index))
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return answers
 
 
 def _describe(error: BaseException) -> tuple[str, str]:

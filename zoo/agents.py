@@ -41,21 +41,29 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     group.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
     group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as it was given to train")
     group.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the run folders are")
-    group.add_argument("--exp-id", type=whole, default=0, metavar="N", help="number of the run; 0: the latest (default)")
+    group.add_argument(
+        "--exp-id", type=whole, default=0, metavar="N", help="number of the run; 0: the latest (default)"
+    )
     files = group.add_mutually_exclusive_group()
     files.add_argument("--load-best", action="store_true", help="the model of the best evaluation, not the last one")
     files.add_argument("--load-checkpoint", type=whole, metavar="STEPS", help="the checkpoint after so many steps")
     files.add_argument("--load-last-checkpoint", action="store_true", help="the latest checkpoint")
     acting = parser.add_argument_group("how it acts")
     choice = acting.add_mutually_exclusive_group()
-    choice.add_argument("--deterministic", action="store_true", help="take the most likely action (default but on Atari)")
+    choice.add_argument(
+        "--deterministic", action="store_true", help="take the most likely action (default but on Atari)"
+    )
     choice.add_argument("--stochastic", action="store_true", help="sample actions (default on Atari)")
     acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments side by side")
     acting.add_argument("--seed", type=whole, default=0, metavar="N", help="of environments and actions")
     acting.add_argument("--env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings that differ")
-    acting.add_argument("--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments")
+    acting.add_argument(
+        "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
+    )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
-    acting.add_argument("--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: its own)")
+    acting.add_argument(
+        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: its own)"
+    )
 
 
 def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
@@ -77,7 +85,11 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
         args.n_envs,
         args.seed,
         preset=config.get("preset"),
-        env_kwargs={**(config.get("env_kwargs") or {}), **(config.get("eval_env_kwargs") or {}), **(args.env_kwargs or {})},
+        env_kwargs={
+            **(config.get("env_kwargs") or {}),
+            **(config.get("eval_env_kwargs") or {}),
+            **(args.env_kwargs or {}),
+        },
         env_wrapper=config.get("env_wrapper"),
         vec_env="dummy" if render_mode == "human" else None,
         render_mode=render_mode,
@@ -114,7 +126,9 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
         path = run.path / f"rl_model_{args.load_checkpoint}_steps.zip"
     elif args.load_last_checkpoint:
         if not steps:
-            raise UsageError(f"{run.path} has no checkpoint: train with --save-freq, or leave out --load-last-checkpoint")
+            raise UsageError(
+                f"{run.path} has no checkpoint: train with --save-freq, or leave out --load-last-checkpoint"
+            )
         path = run.path / f"rl_model_{max(steps)}_steps.zip"
     else:
         path = run.model
@@ -149,7 +163,11 @@ def check_spaces(model: Any, env: Any, path: Path) -> None:
 
     for name in ("observation_space", "action_space"):
         ours, theirs = getattr(model, name), getattr(env, name)
-        if ours != theirs and VecTransposeImage.transpose_space(theirs) != ours if _is_image(theirs) else ours != theirs:
+        if (
+            ours != theirs and VecTransposeImage.transpose_space(theirs) != ours
+            if _is_image(theirs)
+            else ours != theirs
+        ):
             raise UsageError(f"{path} was trained with {name} {ours}, the environment has {theirs}")
 
 

@@ -28,7 +28,9 @@ class OneLineParser(argparse.ArgumentParser):
         match = re.match(r"argument .*?: invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
         if match:
             choices = [choice.strip(" '") for choice in match[2].split(",")]
-            message = f"{message.split(':')[0]}: {match[1]!r} is unknown{near(match[1], choices)}: {', '.join(choices)}"
+            message = (
+                f"{message.partition(':')[0]}: {match[1]!r} is unknown{near(match[1], choices)}: {', '.join(choices)}"
+            )
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
@@ -45,7 +47,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class KeyValues(argparse.Action):
-    """Collects ``key:value`` words into a dict; values are Python literals, ``dict(...)`` of literals, or bare words."""
+    """Collects ``key:value`` words into a dict; values are literals, ``dict(...)`` of literals, or bare words."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Add the pairs to those of an earlier use of the flag."""

@@ -9,10 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+from sb3_dreamer.zoo.stopping import StopOnSignal
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.monitor import ResultsWriter
-
-from sb3_dreamer.zoo.stopping import StopOnSignal
 
 LINE_SECONDS = 30.0  #: between two lines of progress where there is no bar
 
@@ -61,7 +60,7 @@ class Evaluation(EvalCallback):
     """
 
     def __init__(self, *args: Any, stop: StopOnSignal, **kwargs: Any):
-        super().__init__(*args, verbose=0, warn=False, **kwargs)
+        super().__init__(*args, **{"verbose": 0, "warn": False, **kwargs})
         self.stop = stop
         self.best_step = 0
 

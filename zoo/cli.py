@@ -13,6 +13,12 @@ from sb3_dreamer.zoo.errors import RunError, UsageError, near, one_line
 PROGRAMS = {  # name: module of this package, what it does
     "train": ("training", "train an agent"),
     "enjoy": ("enjoying", "watch a trained agent, episode by episode"),
+    "record_video": ("recording", "film a trained agent"),
+    "evaluate": ("evaluating", "scores of trained agents with intervals, also as JSON"),
+    "plot": ("plotting", "learning curves of runs, with published ones behind"),
+    "tune": ("tuning", "search hyperparameters with Optuna"),
+    "suite": ("benchmarks", "train on a whole benchmark with several seeds"),
+    "list": ("listing", "algorithms, suites and their tasks, runs"),
 }
 ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil")
 DEBUG = "SB3_DREAMER_TRACEBACK"  # set it to see where an error was raised
@@ -26,53 +32,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    name = "sb3-dreamer"
+    name = f"sb3-dreamer {words[0]}" if words and words[0] in PROGRAMS else "sb3-dreamer"
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(overview())
-            return 0
-        if words[0] == "--version":
-            from sb3_dreamer import __version__
+        return _run(words)
+    except (Exception, KeyboardInterrupt) as error:
+        return _status(name, error)
 
-            print(f"sb3-dreamer {__version__}")
-            return 0
-        if words[0] not in PROGRAMS:
-            raise UsageError(f"unknown program {words[0]!r}{near(words[0], PROGRAMS)}: use {', '.join(PROGRAMS)}")
-        name = f"sb3-dreamer {words[0]}"
-        return _run_program(words[0], words[1:])
-    except (UsageError, RunError) as error:
-        _tell(name, error)
-        return 2 if isinstance(error, UsageError) else 1
-    except KeyboardInterrupt:
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+    elif words[0] == "--version":
+        from sb3_dreamer import __version__
+
+        print(f"sb3-dreamer {__version__}")
+    elif words[0] in PROGRAMS:
+        module = importlib.import_module(f"sb3_dreamer.zoo.{PROGRAMS[words[0]][0]}")
+        return int(module.main(words[1:]) or 0)
+    else:
+        raise UsageError(f"unknown program {words[0]!r}{near(words[0], PROGRAMS)}: use {', '.join(PROGRAMS)}")
+    return 0
+
+
+def _status(name: str, error: BaseException) -> int:
+    """Tell an error in one line; the exit status for it."""
+    status, message = 1, f"{type(error).__name__}: {one_line(error)} (set {DEBUG}=1 to see where)"
+    if isinstance(error, KeyboardInterrupt):
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # The reader of our output, such as `head`, has enough.
+    if isinstance(error, BrokenPipeError):  # The reader of our output, such as `head`, has enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ModuleNotFoundError as error:
+    if isinstance(error, UsageError | RunError):
+        status, message = (2 if isinstance(error, UsageError) else 1), one_line(error)
+    elif isinstance(error, ModuleNotFoundError):
         hint = 'pip install "sb3-dreamer[zoo]"' if error.name in ZOO_PACKAGES else f"pip install {error.name}"
-        _tell(name, UsageError(f"the package {error.name} is missing: {hint}"))
-        return 2
-    except Exception as error:
-        message = f"{type(error).__name__}: {one_line(error)} (set {DEBUG}=1 to see where)"
-        _tell(name, RunError(message), error)
-        return 1
-
-
-def _run_program(program: str, words: list[str]) -> int:
-    module = importlib.import_module(f"sb3_dreamer.zoo.{PROGRAMS[program][0]}")
-    return int(module.main(words) or 0)
-
-
-def _tell(name: str, error: Exception, cause: Exception | None = None) -> None:
+        status, message = 2, f"the package {error.name} is missing: {hint}"
     if os.environ.get(DEBUG):
-        traceback.print_exception(cause or error)
-    print(f"{name}: error: {one_line(error)}", file=sys.stderr)
+        traceback.print_exception(error)
+    print(f"{name}: error: {message}", file=sys.stderr)
+    return status
 
 
 def overview() -> str:
     """The programs in a list."""
-    lines = ["usage: sb3-dreamer PROGRAM [--help] ...", "", "World-model reinforcement learning: PlaNet, DreamerV2, DreamerV3.", ""]
+    lines = [
+        "usage: sb3-dreamer PROGRAM [--help] ...",
+        "",
+        "World-model reinforcement learning: PlaNet, DreamerV2, DreamerV3.",
+        "",
+    ]
     width = max(map(len, PROGRAMS))
     lines += [f"  {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
     return "\n".join([*lines, "", "For example: sb3-dreamer train --algo dreamerv3 --env CartPole-v1"])

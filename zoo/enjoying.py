@@ -1,15 +1,16 @@
 """The program ``enjoy``: a trained agent acts; return and length of every episode, and their mean."""
 
+import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from sb3_dreamer.zoo import environments
 from sb3_dreamer.zoo.agents import Agent, add_agent_arguments, load_agent
 from sb3_dreamer.zoo.arguments import OneLineParser, positive
+from sb3_dreamer.zoo.episodes import Episode, play
 from sb3_dreamer.zoo.errors import UsageError
 
 DEFAULT_STEPS = 1000  # rl_zoo3's default
@@ -25,10 +26,10 @@ def make_parser() -> OneLineParser:
     length.add_argument("--n-episodes", type=positive, metavar="N", help="whole episodes, instead of steps")
     group.add_argument("--no-render", action="store_true", help="open no window")
     group.add_argument("--reward-log", default="", metavar="DIR", help="folder for a monitor.csv of the episodes")
-    group.add_argument("-P", "--progress", action="store_true", help="show how far it is")
     group.add_argument("--verbose", type=int, choices=[0, 1, 2], default=1, help="0: only the mean")
     ignored = parser.add_argument_group("accepted for rl_zoo3's sake, without effect")
     ignored.add_argument("--norm-reward", action="store_true", help="rewards are never normalised here")
+    ignored.add_argument("-P", "--progress", action="store_true", help="every episode is told as it ends")
     ignored.add_argument("--custom-objects", action="store_true", help="model files hold no objects to replace")
     return parser
 
@@ -52,7 +53,7 @@ def main(words: Sequence[str]) -> int:
             print(f"{agent.path}: trained for {agent.model.num_timesteps:,} steps; {how}, seed {args.seed}")
             if not window and not args.no_render:
                 print("No display here: no window is opened (record_video writes a film).")
-        episodes = play(agent, args, window)
+        episodes = watch(agent, args, window)
     finally:
         agent.env.close()
     if args.reward_log:
@@ -70,55 +71,38 @@ def load_for_window(args: Any) -> Agent:
         return load_agent(args)
 
 
-def play(agent: Agent, args: Any, window: bool) -> list[tuple[float, int]]:
-    """Act until enough steps or episodes are done.
-
-    :return: return and length of every whole episode
-    """
-    model, env = agent.model, agent.env
-    wanted = args.n_timesteps or (None if args.n_episodes else DEFAULT_STEPS)
-    episodes: list[tuple[float, int]] = []
-    obs, state, starts, steps = env.reset(), None, np.ones(env.num_envs, bool), 0
-    told = time.monotonic()
-    # Each environment contributes its share of the episodes, so that short episodes are not favoured.
-    quota = np.array([((args.n_episodes or 0) + i) // env.num_envs for i in range(env.num_envs)])
-    while (steps < wanted) if wanted else (quota > 0).any():
-        action, state = model.predict(obs, state=state, episode_start=starts, deterministic=agent.deterministic)
-        obs, _, starts, infos = env.step(action)
-        steps += env.num_envs
-        if window:
-            env.render("human")
-        for index in np.flatnonzero(starts):
-            if wanted or quota[index] > 0:
-                quota[index] -= 1
-                episode = infos[index]["episode"]
-                episodes.append((float(episode["r"]), int(episode["l"])))
-                if args.verbose >= 1:
-                    print(f"Episode {len(episodes)}: return {episodes[-1][0]:.2f}, length {episodes[-1][1]}", flush=True)
-        if args.progress and time.monotonic() - told > 5:
-            told = time.monotonic()
-            print(f"{steps:,} steps, {len(episodes)} episodes", flush=True)
+def watch(agent: Agent, args: Any, window: bool) -> list[Episode]:
+    """Let the agent act, telling every episode."""
+    episodes: list[Episode] = []
+    draw = functools.partial(agent.env.render, "human") if window else None
+    steps = args.n_timesteps or (None if args.n_episodes else DEFAULT_STEPS)
+    for episode in play(
+        agent.model, agent.env, agent.deterministic, n_steps=steps, n_episodes=args.n_episodes, on_step=draw
+    ):
+        episodes.append(episode)
+        if args.verbose >= 1:
+            print(f"Episode {len(episodes)}: return {episode.reward:.2f}, length {episode.length}", flush=True)
     return episodes
 
 
-def tell_mean(episodes: Sequence[tuple[float, int]]) -> None:
+def tell_mean(episodes: Sequence[Episode]) -> None:
     """Print the mean return and length."""
     if not episodes:
         print("No episode ended: give more steps with -n, or whole episodes with --n-episodes.")
         return
-    returns, lengths = np.array(episodes).T
+    _, returns, lengths = np.array(episodes).T
     print(
         f"Mean return {returns.mean():.2f} +- {returns.std():.2f}, "
         f"mean length {lengths.mean():.2f} +- {lengths.std():.2f} over {len(episodes)} episodes"
     )
 
 
-def write_monitor(folder: Path, episodes: Sequence[tuple[float, int]], env_id: str) -> None:
+def write_monitor(folder: Path, episodes: Sequence[Episode], env_id: str) -> None:
     """Write the episodes in SB3's monitor format."""
     from stable_baselines3.common.monitor import ResultsWriter
 
     folder.mkdir(parents=True, exist_ok=True)
     writer = ResultsWriter(str(folder / "0.monitor.csv"), header={"t_start": time.time(), "env_id": env_id})
-    for reward, length in episodes:
+    for _, reward, length in episodes:
         writer.write_row({"r": reward, "l": length, "t": 0.0})
     writer.close()

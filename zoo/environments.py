@@ -7,12 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
-
 from sb3_dreamer.wrappers.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.suites import SUITES
 from sb3_dreamer.zoo.errors import UsageError, near, one_line
 
-EXTRAS = {"ale_py": "atari", "shimmy": "dmc", "dm_control": "dmc", "mujoco": "dmc", "crafter": "crafter", "bsuite": "bsuite"}
+EXTRAS = {
+    "ale_py": "atari",
+    "shimmy": "dmc",
+    "dm_control": "dmc",
+    "mujoco": "dmc",
+    "crafter": "crafter",
+    "bsuite": "bsuite",
+}
 
 
 def import_packages(names: Sequence[str]) -> None:
@@ -50,10 +56,9 @@ def make_envs(
     :param render_mode: as in ``gymnasium.make``
     :raises UsageError: in one line, whatever the environment's own error looks like
     """
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
     from sb3_dreamer.wrappers.restarting_vec_env import RestartingVecEnv
     from sb3_dreamer.wrappers.vec import make_vec_env
+    from stable_baselines3.common.vec_env import DummyVecEnv
 
     classes = {None: None, "dummy": DummyVecEnv, "subproc": RestartingVecEnv}
     wrappers = find_wrappers(env_wrapper)
@@ -83,7 +88,7 @@ def explain(name: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").split(".")[0]
         if package in EXTRAS:
-            return f"{name!r} needs the package {package}: pip install \"sb3-dreamer[{EXTRAS[package]}]\""
+            return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
     if isinstance(error, gym.error.UnregisteredEnv):
         return f"unknown environment {name!r}{near(name, known_names())}: sb3-dreamer list shows all"
     return f"environment {name!r} cannot be made: {text}"
@@ -102,7 +107,7 @@ def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[s
     :param env_wrapper: None, a dotted path, or a list of paths and one-entry mappings from path to arguments
     :raises UsageError: if there is no such class
     """
-    found = []
+    found: list[tuple[Callable[..., gym.Env], dict[str, Any]]] = []
     for item in [env_wrapper] if isinstance(env_wrapper, str | dict) else env_wrapper or []:
         path, kwargs = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
         module, _, attribute = str(path).rpartition(".")

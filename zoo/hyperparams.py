@@ -1,4 +1,4 @@
-"""Hyperparameter files: ``hyperparams/<algo>/<suite>.yml``, one entry per task, ``default`` for the suite's other tasks."""
+"""Hyperparameter files: ``hyperparams/<algo>/<suite>.yml``, an entry per task, ``default`` for the other tasks."""
 
 import re
 from dataclasses import dataclass, field

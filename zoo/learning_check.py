@@ -12,8 +12,6 @@ The plot alone, of one or of several result files: ``--compare docs/results/a.js
 import argparse
 import ast
 import difflib
-import importlib.metadata
-import json
 import os
 import shlex
 import sys
@@ -24,8 +22,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("sb3-dreamer", "stable-baselines3", "gymnasium", "torch", "numpy")
-WINDOW = 10  # training episodes averaged in the plot
+from sb3_dreamer.zoo.learning_plot import mean, plot
+from sb3_dreamer.zoo.learning_store import read_results, store
 
 
 def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -52,7 +50,8 @@ def find_algorithm(name: str) -> type:
         close = difflib.get_close_matches(plain, known, n=1)
         hint = f" (did you mean {known[close[0]]}?)" if close else ""
         raise ValueError(f"algorithm {name!r} is unknown{hint}: use {', '.join(known.values())}")
-    return getattr(sb3_dreamer, known[plain])  # type: ignore[no-any-return]
+    algorithm: type = getattr(sb3_dreamer, known[plain])
+    return algorithm
 
 
 def policy_for(space: Any) -> str:
@@ -138,36 +137,6 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The stored results, or an empty set.
-
-    :raises ValueError: if the file holds results of other settings
-    """
-    if not path.exists():
-        return {"settings": settings, "runs": {}}
-    stored: dict[str, Any] = json.loads(path.read_text())
-    plain = json.loads(json.dumps(settings))
-    changed = [key for key in plain if stored["settings"].get(key) != plain[key]]
-    if changed:
-        raise ValueError(f"{path} holds results with other {', '.join(changed)}: use another --name, or remove it")
-    return stored
-
-
-def store_run(path: Path, settings: dict[str, Any], run: dict[str, Any], command: str) -> dict[str, Any]:
-    """Add one run to the file, whole or not at all, and give all results."""
-    results = read_results(path, settings)
-    results["runs"][str(run["seed"])] = run
-    results["runs"] = dict(sorted(results["runs"].items(), key=lambda item: int(item[0])))
-    results["command"] = command
-    results["versions"] = {name: importlib.metadata.version(name) for name in VERSIONS}
-    results["python"] = sys.version.split()[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(results, indent=1) + "\n")
-    draft.replace(path)
-    return results
-
-
 def run_check(args: argparse.Namespace) -> bool:
     """Run the missing seeds, write file and plot, print a table; whether every seed reached the goal."""
     settings = settings_of(args)
@@ -177,13 +146,15 @@ def run_check(args: argparse.Namespace) -> bool:
     missing = [seed for seed in args.seeds if str(seed) not in results["runs"]]
     command = "python -m sb3_dreamer.zoo.learning_check " + shlex.join(args.command)
     for run in train(settings, missing, args.jobs):
-        results = store_run(path, settings, run, command)
+        results = store(path, settings, run, command)
         print_run(run)
+    if not missing:
+        results = store(path, settings, None, command)
     for seed in sorted(set(args.seeds) - set(missing)):
         print_run(results["runs"][str(seed)])
     if results["runs"]:
         plot([path], Path(args.plot or f"docs/media/{name}.png"))
-    finals = [_mean(results["runs"][str(seed)]["final_returns"]) for seed in args.seeds]
+    finals = [mean(results["runs"][str(seed)]["final_returns"]) for seed in args.seeds]
     return args.goal is None or min(finals) >= args.goal
 
 
@@ -202,46 +173,11 @@ def print_run(run: dict[str, Any]) -> None:
     """One line for one seed."""
     returns, minutes = run["final_returns"], (run["cpu_seconds"] / 60, run["train_seconds"] / 60)
     print(
-        f"seed {run['seed']}: {_mean(returns):.1f} (lowest {min(returns):.1f}, {len(returns)} episodes) after "
+        f"seed {run['seed']}: {mean(returns):.1f} (lowest {min(returns):.1f}, {len(returns)} episodes) after "
         f"{run['steps']:,} steps, {run['updates']:,} updates, {minutes[0]:.1f} min of one core "
         f"({minutes[1]:.1f} min on the clock), {run['stopped']}",
         flush=True,
     )
-
-
-def plot(paths: Sequence[Path], target: Path) -> None:
-    """Draw the evaluations (thick) and the training episodes (thin) of every seed of one or several files."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    titles = set()
-    for index, path in enumerate(paths):
-        results = json.loads(path.read_text())
-        titles.add(f"{results['settings']['algo']} on {results['settings']['env']}")
-        for number, run in enumerate(results["runs"].values()):
-            color = f"C{index if len(paths) > 1 else number}"
-            steps, returns = zip(*run["episodes"], strict=True) if run["episodes"] else ((), ())
-            window = min(WINDOW, len(returns))
-            smooth = [_mean(returns[max(0, i + 1 - window) : i + 1]) for i in range(len(returns))]
-            axes.plot(steps, smooth, color=color, alpha=0.35, linewidth=1)
-            points = [*([e[0], e[1]] for e in run["evaluations"]), [run["steps"], _mean(run["final_returns"])]]
-            label = f"seed {run['seed']}" if len(paths) == 1 else path.stem if number == 0 else None
-            axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=label)
-        goal = results["settings"]["goal"]
-        if goal is not None and index == 0:
-            axes.axhline(goal, color="grey", linestyle=":", label=f"goal {goal:g}")
-    axes.set(title=", ".join(sorted(titles)), xlabel="agent steps", ylabel="return of an episode")
-    axes.legend(title=f"points: evaluation\nthin: training, mean of {WINDOW}", fontsize=8, title_fontsize=8)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120)
-    plt.close(figure)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def make_parser() -> argparse.ArgumentParser:

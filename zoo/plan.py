@@ -165,7 +165,11 @@ def _default(cls: Any, name: str) -> Any:
 
 
 def _changed(name: str, old: Any, new: Any) -> list[str]:
-    return [f"{name} {old} -> {new}"] if old != new else []
+    return [f"{name} {_short(old)} -> {_short(new)}"] if old != new else []
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _updates_note(cls: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -46,9 +46,9 @@ SMALL: dict[str, Any] = {
     "policy_kwargs": {"deter": 64, "units": 64, "net_arch": [64, 64]},
     "batch_size": 40,
     "batch_length": 12,
-    "planning_iterations": 5,
-    "planning_candidates": 200,
-    "planning_elites": 20,
+    "planning_iterations": 4,
+    "planning_candidates": 100,
+    "planning_elites": 10,
     "buffer_size": 100_000,
 }
 PIXELS: dict[str, Any] = SMALL | {
@@ -218,10 +218,10 @@ def parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=f"learning run: {name}")
         sub.add_argument("--env", default="pendulum", help=f"{', '.join(ENVS)}, or any name that make_env knows")
         sub.add_argument("--seed", type=int, default=0)
-        sub.add_argument("--episodes", type=int, default=60, help="training episodes, the random ones included")
+        sub.add_argument("--episodes", type=int, default=40, help="training episodes, the random ones included")
         sub.add_argument("--n-envs", type=int, default=4)
         sub.add_argument("--eval-episodes", type=int, default=10)
-        sub.add_argument("--save-every", type=int, default=20, help="episodes between two checkpoints")
+        sub.add_argument("--save-every", type=int, default=8, help="episodes between two checkpoints")
         sub.add_argument("--paper-size", action="store_true", help="the paper's networks and budgets (for a GPU)")
         sub.add_argument("--set", default="{}", help="further arguments of PlaNet as JSON: '{\"free_nats\": 1.0}'")
         sub.add_argument("--out", help="folder of the run")

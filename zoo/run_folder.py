@@ -67,7 +67,9 @@ class RunFolder:
         """What follows the environment's name: ``1``."""
         return self.path.name.removeprefix(f"{self.name}_")
 
-    def write_settings(self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]) -> None:
+    def write_settings(
+        self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]
+    ) -> None:
         """Write what the run was started with."""
         self.settings.mkdir(parents=True, exist_ok=True)
         write_yaml(self.config, config)
@@ -102,6 +104,12 @@ def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
         raise UsageError(f"cannot make a run folder in {parent}: {error}") from error
 
 
+def next_path(root: str | Path, algo: str, name: str) -> Path:
+    """The folder that :func:`create` would make now."""
+    parent = Path(root) / algo
+    return parent / f"{name}_{max(run_numbers(parent, name), default=0) + 1}"
+
+
 def run_numbers(parent: Path, name: str) -> list[int]:
     """Numbers of the runs of an environment."""
     pattern = re.compile(re.escape(name) + r"_(\d+)(_.*)?")
@@ -120,7 +128,9 @@ def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
     if not numbers:
         runs = sorted({re.sub(r"_\d+(_.*)?$", "", path.name) for path in parent.glob("*_*") if path.is_dir()})
         has = f"; it has runs of {', '.join(runs[:5])}" if runs else ""
-        raise UsageError(f"there is no run of {name!r} in {parent}{near(name, runs)}{has}: train one, or give -f FOLDER")
+        raise UsageError(
+            f"there is no run of {name!r} in {parent}{near(name, runs)}{has}: train one, or give -f FOLDER"
+        )
     if exp_id and exp_id not in numbers:
         raise UsageError(f"--exp-id {exp_id}: {parent} has runs {', '.join(map(str, sorted(numbers)))} of {name}")
     number = exp_id or max(numbers)

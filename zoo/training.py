@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo import building, cli, display, environments, logs, provenance, run_folder
+from sb3_dreamer.zoo import building, cli, display, environments, logs, provenance, reporting, run_folder
 from sb3_dreamer.zoo.arguments import to_words
 from sb3_dreamer.zoo.errors import RunError, UsageError, one_line
 from sb3_dreamer.zoo.plan import Plan, make_plan
@@ -103,28 +103,18 @@ class Session:
         """Print what is about to happen: one table."""
         if self.args.verbose < 1:
             return
-        plan, model = self.plan, self.model
-        frames = environments.frames_per_step(plan.suite_preset)
-        steps = f"{plan.n_timesteps:,} agent steps"
-        if model.num_timesteps:
-            steps += f", {model.num_timesteps:,} of them done"
-        steps += f" = {plan.n_timesteps * frames:,} frames (action repeat {frames})" if frames > 1 else " (1 frame each)"
-        rows = [("environment", f"{plan.env}, {plan.n_envs} in parallel" if plan.n_envs > 1 else plan.env)]
-        rows += preset_rows(plan.suite_preset)
-        rows += [*model.describe(), ("hyperparameters", plan.source or plan.trained_agent)]
-        rows += [("note", note) for note in notes]
-        rows.append(("training", steps))
-        rows += [("continues", plan.trained_agent), ("replay so far", self.replay_note)] if plan.trained_agent else []
-        rows += [("evaluation", evaluation_in_words(plan)), ("seed", str(plan.seed))]
-        parent = Path(self.args.log_folder) / plan.algo
-        rows.append(("folder", f"{parent / plan.run_name}_{max(run_folder.run_numbers(parent, plan.run_name), default=0) + 1}"))
+        plan = self.plan
+        folder = run_folder.next_path(self.args.log_folder, plan.algo, plan.run_name)
+        rows = reporting.plan_rows(plan, self.model, notes, self.replay_note, folder)
         display.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
     def open_folder(self, command: str) -> None:
         """Make the run folder and write what the run was started with."""
         args, plan = self.args, self.plan
         self.run = run_folder.create(args.log_folder, plan.algo, plan.run_name, _uuid() if args.uuid else "")
-        self.run.write_settings(plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system())
+        self.run.write_settings(
+            plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system()
+        )
         if args.track:
             self.tracking = logs.start_tracking(args, self.run.path.name, plan.to_config())
         tensorboard = self.run.path / "tensorboard"
@@ -140,7 +130,9 @@ class Session:
 
         model, plan = self.model, self.plan
         stop = StopOnSignal()
-        progress = ShowProgress((self.console.is_terminal or self.args.progress) and self.args.verbose > 0, self.console)
+        progress = ShowProgress(
+            (self.console.is_terminal or self.args.progress) and self.args.verbose > 0, self.console
+        )
         start = time.monotonic()
         try:
             with stop:
@@ -204,7 +196,13 @@ class Session:
 
     def _report_stop(self) -> int:
         left = self.plan.n_timesteps - self.model.num_timesteps
-        words = ["--algo", self.plan.algo, "-i", str(self.run.model), *to_words(make_parser(), self.args, NOT_FOR_CONTINUING)]
+        words = [
+            "--algo",
+            self.plan.algo,
+            "-i",
+            str(self.run.model),
+            *to_words(make_parser(), self.args, NOT_FOR_CONTINUING),
+        ]
         print(
             f"Stopped at step {self.model.num_timesteps:,}; model and replay are in {self.run.path}.\n"
             f"To continue with the {left:,} steps that are left:\n  {cli.command('train', words)}",
@@ -214,27 +212,13 @@ class Session:
 
     def _report(self, seconds: float) -> None:
         """Evaluate the trained model and say where everything is."""
-        from stable_baselines3.common.evaluation import evaluate_policy
-
-        from sb3_dreamer.common.report import duration
-        from sb3_dreamer.zoo.callbacks import mean_and_std
-
         plan, run = self.plan, self.run
-        rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
+        rows = [("training", f"{self.model.num_timesteps:,} steps in {reporting.duration(seconds)}")]
         if plan.final_episodes > 0:
-            returns, lengths = evaluate_policy(
-                self.model,
-                self.eval_env,
-                n_eval_episodes=plan.final_episodes,
-                deterministic=environments.deterministic_by_default(plan.env),
-                return_episode_rewards=True,
-                warn=False,
-            )
-            write_returns(run.path / "final_evaluation.csv", returns, lengths)
-            rows.append(("final evaluation", f"{mean_and_std(returns)} over {len(returns)} episodes"))
+            rows.append(reporting.final_evaluation(self.model, self.eval_env, plan, run.path / "final_evaluation.csv"))
         if plan.eval_freq > 0 and self.evaluation.best_step:
             best, step = self.evaluation.best_mean_reward, self.evaluation.best_step
-            rows.append(("best evaluation", f"{best:.1f} over {plan.eval_episodes} episodes at step {step:,} (best_model.zip)"))
+            rows.append(("best evaluation", f"{best:.1f} over {plan.eval_episodes} episodes at step {step:,}"))
         rows += [("model", str(run.model)), ("logs", f"{run.path}: progress.csv, 0.monitor.csv, tensorboard/")]
         folder = [] if self.args.log_folder == "logs" else ["-f", self.args.log_folder]
         rows.append(("watch it", cli.command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *folder])))
@@ -249,31 +233,6 @@ class Session:
             self.model.logger.close()
         if self.tracking is not None:
             self.tracking.finish()
-
-
-def preset_rows(preset: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """Rows on the suite's settings; none for a plain gymnasium id without settings."""
-    if not preset or (preset["suite"] == "gymnasium" and not preset["overrides"]):
-        return []
-    default = {"resize": "area", "action_repeat": 1, "frame_stack": 1, "max_pool": 1, "reward_scale": 1.0, "lives": "unused"}
-    values = {name: v for name, v in preset["settings"].items() if v not in (None, False, 0.0, [0, 0]) and v != default.get(name)}
-    words = ", ".join(f"{name} {'x'.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items())
-    if preset["suite"] == "gymnasium":
-        return [("settings", words)]
-    changed = f", changed: {', '.join(preset['overrides'])}" if preset["overrides"] else ""
-    return [("preset", f"{preset['suite']}, {preset['preset']}{changed}"), ("settings", words)]
-
-
-def evaluation_in_words(plan: Plan) -> str:
-    """When and over how many episodes."""
-    during = f"{plan.eval_episodes} episodes every {plan.eval_freq:,} steps" if plan.eval_freq > 0 else "not during training"
-    return f"{during}, {plan.final_episodes} at the end"
-
-
-def write_returns(path: Path, returns: Sequence[float], lengths: Sequence[int]) -> None:
-    """Write the return and length of every episode as CSV."""
-    rows = "".join(f"{reward!r},{length}\n" for reward, length in zip(map(float, returns), lengths, strict=True))
-    path.write_text("r,l\n" + rows, encoding="utf-8")
 
 
 def _uuid() -> str:

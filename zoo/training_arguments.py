@@ -21,7 +21,9 @@ def make_parser() -> OneLineParser:
 
 def _add_main(parser: OneLineParser) -> None:
     group = parser.add_argument_group("what to train")
-    group.add_argument("--algo", metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)} (default: {DEFAULT_ALGORITHM})")
+    group.add_argument(
+        "--algo", metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)} (default: {DEFAULT_ALGORITHM})"
+    )
     group.add_argument(
         "--env", metavar="ENV", help="task (Pong, dmc_vision:walker_walk) or gymnasium id (default: CartPole-v1)"
     )
@@ -39,45 +41,69 @@ def _add_main(parser: OneLineParser) -> None:
         "--truncate-last-trajectory", action="store_true",
         help="accepted for rl_zoo3's sake: with -i, running episodes of the replay always count as truncated",
     )  # fmt: skip
-    group.add_argument("--seed", type=whole, default=-1, metavar="N", help="-1 draws one, prints and stores it (default)")
+    group.add_argument(
+        "--seed", type=whole, default=-1, metavar="N", help="-1 draws one, prints and stores it (default)"
+    )
     group.add_argument(
         "--env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings of the environment"
     )
-    group.add_argument("--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments")
+    group.add_argument(
+        "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
+    )
 
 
 def _add_evaluation(parser: OneLineParser) -> None:
     group = parser.add_argument_group("evaluation and files")
     group.add_argument(
-        "--eval-freq", type=whole, metavar="N", help="steps between evaluations (default: a tenth of the run, at most 25000; -1: none)"
+        "--eval-freq",
+        type=whole,
+        metavar="N",
+        help="steps between evaluations (default: a tenth of the run, at most 25000; -1: none)",
     )
-    group.add_argument("--eval-episodes", type=positive, metavar="N", help="episodes of an evaluation (default: the file's, or 5)")
     group.add_argument(
-        "--final-eval-episodes", type=whole, metavar="N", help="episodes of the evaluation at the end (default: the file's, or --eval-episodes)"
+        "--eval-episodes", type=positive, metavar="N", help="episodes of an evaluation (default: the file's, or 5)"
     )
-    group.add_argument("--n-eval-envs", type=positive, metavar="N", help="environments for evaluation (default: the file's, or 1)")
+    group.add_argument(
+        "--final-eval-episodes",
+        type=whole,
+        metavar="N",
+        help="episodes of the evaluation at the end (default: the file's, or --eval-episodes)",
+    )
+    group.add_argument(
+        "--n-eval-envs", type=positive, metavar="N", help="environments for evaluation (default: the file's, or 1)"
+    )
     group.add_argument(
         "--eval-env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings that differ in evaluation"
     )
-    group.add_argument("--save-freq", type=whole, default=-1, metavar="N", help="steps between checkpoints (default: -1, none)")
-    group.add_argument("--save-replay-buffer", action="store_true", help="save the replay with every checkpoint and at the end")
+    group.add_argument(
+        "--save-freq", type=whole, default=-1, metavar="N", help="steps between checkpoints (default: -1, none)"
+    )
+    group.add_argument(
+        "--save-replay-buffer", action="store_true", help="save the replay with every checkpoint and at the end"
+    )
     group.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where the run folders are")
     group.add_argument(
         "-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)"
     )
     group.add_argument("-uuid", "--uuid", action="store_true", help="make the name of the run folder unique")
-    group.add_argument("--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4)")
+    group.add_argument(
+        "--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4)"
+    )
 
 
 def _add_machine(parser: OneLineParser) -> None:
     group = parser.add_argument_group("machine and screen")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
-    group.add_argument("--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: its own choice)")
+    group.add_argument(
+        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: its own choice)"
+    )
     group.add_argument(
         "--vec-env", choices=["dummy", "subproc"], help="where environments run (default: by their speed and number)"
     )
     group.add_argument("--verbose", type=int, choices=[0, 1, 2], default=1, help="0: only errors, 2: also log tables")
-    group.add_argument("-P", "--progress", action="store_true", help="draw the progress bar even if this is no terminal")
+    group.add_argument(
+        "-P", "--progress", action="store_true", help="draw the progress bar even if this is no terminal"
+    )
 
 
 def _add_tracking(parser: OneLineParser) -> None:

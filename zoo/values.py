@@ -92,34 +92,34 @@ def _convert(value: Any, kind: Any) -> tuple[bool, Any]:
     """Whether the value is of this type, and how it is passed on."""
     origin = typing.get_origin(kind) or kind
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if origin in (object, Any):
-        return True, value
     if origin is float:
-        return number, float(value) if number else value
-    if origin is int:
-        whole = number and value == value // 1
-        return whole, int(value) if whole else value
-    if origin is collections.abc.Callable:
-        return _schedule(value)
-    if origin is tuple:
-        return isinstance(value, list | tuple), value
-    if origin is type(None):
-        return value is None, value
-    return isinstance(origin, type) and isinstance(value, origin), value
+        fits, value = number, float(value) if number else value
+    elif origin is int:
+        fits = number and value == value // 1
+        value = int(value) if fits else value
+    elif origin is collections.abc.Callable:
+        fits = _is_schedule(value)
+    elif origin is tuple:
+        fits = isinstance(value, list | tuple)
+    elif origin is typing.Literal:
+        fits = value in typing.get_args(kind)
+    else:
+        fits = origin is Any or (isinstance(origin, type) and isinstance(value, origin))
+    return fits, value
 
 
-def _schedule(value: Any) -> tuple[bool, Any]:
+def _is_schedule(value: Any) -> bool:
     try:
-        return isinstance(value, str) and value.startswith("lin_") and float(value[4:]) > 0, value
+        return isinstance(value, str) and value.startswith("lin_") and float(value[4:]) > 0
     except ValueError:
-        return False, value
+        return False
 
 
 def to_constructor(values: dict[str, Any], cls: type) -> dict[str, Any]:
     """Checked values as the constructor takes them: schedules made, lists of ``train_freq`` as tuples."""
     from stable_baselines3.common.utils import LinearSchedule
 
-    made = {}
+    made: dict[str, Any] = {}
     for name, value in values.items():
         kinds = [typing.get_origin(kind) for kind in _alternatives(constructor_arguments(cls)[name])]
         if collections.abc.Callable in kinds and isinstance(value, str):
@@ -139,6 +139,8 @@ def _words(hint: Any) -> list[str]:
             words.append("a schedule such as lin_0.001")
         elif origin is tuple:
             words.append("a list")
+        elif origin is typing.Literal:
+            words += [repr(choice) for choice in typing.get_args(kind)]
         elif origin in names:
             words.append(names[origin])
     return words or ["something that only Python can give"]

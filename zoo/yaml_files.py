@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from sb3_dreamer.zoo.errors import UsageError, one_line
 
 
@@ -42,7 +41,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     :raises UsageError: if there is no such file, or it is not YAML of plain values
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)  # noqa: S506 (a safe loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:

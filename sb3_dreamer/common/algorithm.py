@@ -5,22 +5,22 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
-from stable_baselines3.common.utils import FloatSchedule, should_collect_more_steps
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dreamer.common import report
-from sb3_dreamer.common.checks import check_observation, check_reward
-from sb3_dreamer.common.files import FileMethods
+from sb3_dreamer.common.checkpoint import CheckpointMethods, ResumePoint
+from sb3_dreamer.common.collection import CollectionMethods
+from sb3_dreamer.common.offline import OfflineMethods
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.ratio import UpdateRatio
 from sb3_dreamer.common.replay import SequenceReplayBuffer
-from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space
+from sb3_dreamer.common.spaces import check_action_space, check_observation_space
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import SequenceBatch
@@ -29,7 +29,7 @@ Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
+class WorldModelAlgorithm(CheckpointMethods, OfflineMethods, CollectionMethods):
     """Collection, train ratio, recurrent carry, logging and files; a subclass writes :meth:`_update`.
 
     :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a subclass of :class:`WorldModelPolicy`
@@ -115,6 +115,10 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         self._carry: PolicyState | None = None
         self._ratio_state = [0, 1]
         self._metrics = report.MetricMeans()
+        self._callback: BaseCallback | None = None
+        self._resume: ResumePoint | None = None
+        self._restart_seed: int | None = None
+        self._collecting = False
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -200,6 +204,9 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps:
+            self._resume = self._restart_seed = None
+        self._resume_random()
         resets = reset_num_timesteps or self._last_obs is None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if resets:
@@ -207,6 +214,7 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
         report.check_memory(self.replay_buffer, total_timesteps)
+        self._callback = result[1]
         self._forecast = report.Forecast(self)
         return result
 
@@ -233,6 +241,7 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         callback.on_training_start(locals(), globals())
+        self._resume_rest()
         assert self.env is not None and isinstance(self.train_freq, TrainFreq)
         while self.num_timesteps < total_timesteps:
             rollout = self.collect_rollouts(
@@ -246,10 +255,15 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
             )
             if not rollout.continue_training:
                 break
-            if self.num_timesteps > self.learning_starts:
+            if self.num_timesteps > self.learning_starts and self._replay_is_filled():
                 self._train_after(rollout)
         callback.on_training_end()
         return self
+
+    def _replay_is_filled(self) -> bool:
+        """Whether replay holds as much as before the first update; not so after a resume without replay."""
+        replay = self.replay_buffer
+        return replay.size() >= min(self.learning_starts, replay.buffer_size * replay.n_envs)
 
     def _train_after(self, rollout: RolloutReturn) -> None:
         """The updates that a stretch of collection asks for."""
@@ -262,96 +276,6 @@ class WorldModelAlgorithm(FileMethods, OffPolicyAlgorithm):
         if updates > 0:
             self.train(updates, self.batch_size)
         self._ratio_state = self.ratio.state()
-
-    def collect_rollouts(
-        self,
-        env: VecEnv,
-        callback: BaseCallback,
-        train_freq: TrainFreq,
-        replay_buffer: ReplayBuffer,
-        action_noise: ActionNoise | None = None,
-        learning_starts: int = 0,
-        log_interval: int | None = None,
-    ) -> RolloutReturn:
-        """Collect steps and store them; as in SB3, but a step is stored before the callbacks see it.
-
-        A checkpoint that a callback writes therefore holds the step that ``num_timesteps`` counts.
-        """
-        self.policy.set_training_mode(False)
-        num_collected_steps, num_collected_episodes = 0, 0
-        callback.on_rollout_start()
-        while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
-            actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
-            new_obs, rewards, dones, infos = env.step(actions)
-            self.num_timesteps += env.num_envs
-            num_collected_steps += 1
-            self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
-            self._update_info_buffer(infos, dones)
-            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, False)
-            for _ in range(int(dones.sum())):
-                num_collected_episodes += 1
-                self._episode_num += 1
-                if log_interval is not None and self._episode_num % log_interval == 0:
-                    self.dump_logs()
-        callback.on_rollout_end()
-        return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, True)
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Actions for the environments and for replay; moves the recurrent carry on.
-
-        During the warm-up actions are uniform, but the carry follows, with the action that was executed.
-        """
-        assert self._carry is not None and self._last_obs is not None
-        warmup = self.num_timesteps < learning_starts
-        self._carry = self.policy.step(
-            self._tensors(self._last_obs),
-            self._carry,
-            th.as_tensor(self._last_episode_starts, device=self.device),
-            behavior=self.warmup_behavior if warmup else self._exploration_behavior(),
-        )
-        codec = self.policy.codec
-        compact = codec.from_model(self._carry.prev_action)
-        if action_noise is not None and codec.layout.kind == "continuous":
-            compact = (
-                (compact + th.as_tensor(action_noise(), device=self.device).reshape(compact.shape)).float().clamp(-1, 1)
-            )
-            self._carry = self._carry._replace(prev_action=compact)
-        buffer_action = compact.cpu().numpy()
-        return codec.to_env(buffer_action), buffer_action
-
-    def _exploration_behavior(self) -> Behavior | None:
-        """Who acts after the warm-up; None: the policy's own behaviour."""
-        return None
-
-    def _tensors(self, obs: Any) -> dict[str, th.Tensor]:
-        return {key: th.as_tensor(value, device=self.device) for key, value in as_dict(obs).items()}
-
-    def _store_transition(
-        self,
-        replay_buffer: ReplayBuffer,
-        buffer_action: np.ndarray,
-        new_obs: np.ndarray | dict[str, np.ndarray],
-        reward: np.ndarray,
-        dones: np.ndarray,
-        infos: list[dict[str, Any]],
-    ) -> None:
-        """Store what the agent saw, with the true final observation where an episode ended."""
-        check_observation(new_obs, self.num_timesteps)
-        check_reward(reward, self.num_timesteps)
-        final = {key: value.copy() for key, value in as_dict(new_obs).items()}
-        for i in np.flatnonzero(dones):
-            last = as_dict(infos[i]["terminal_observation"])
-            for key, value in final.items():
-                value[i] = last[key]
-        check_observation(final, self.num_timesteps)
-        replay_buffer.add(self._last_obs, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
-        self._last_obs = new_obs
-        self._last_episode_starts = dones
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """Do a number of updates, as soon as replay holds a whole sequence.

@@ -34,6 +34,7 @@ class FileMethods(BaseAlgorithm):
         """What a model file never holds: what is built anew, and what belongs to the running process."""
         rebuilt = ["optimizers", "ratio", "warmup_behavior", "_carry", *self._optimizer_names()]
         process = ["_forecast", "_metrics", "replay_buffer_class", "lr_schedule", "lr_schedules", "start_time"]
+        process += ["_callback", "_resume", "_restart_seed", "_collecting"]
         return [*super()._excluded_save_params(), *rebuilt, *process, POLICY_CLASS]
 
     def _optimizer_names(self) -> list[str]:
@@ -209,21 +210,52 @@ class FileMethods(BaseAlgorithm):
         arrays, metadata = replay.to_arrays()
         persistence.write_arrays(cast(Any, path), arrays, metadata)
 
-    def load_replay_buffer(self, path: Path, truncate_last_traj: bool = True) -> None:
-        """Read what :meth:`save_replay_buffer` wrote.
+    def load_replay_buffer(self, path: Path, truncate_last_traj: bool = True, trust_pickle: bool = False) -> None:
+        """Read what :meth:`save_replay_buffer` wrote, or go on with a ``replay_dir``.
 
-        :param path: file name or binary file object
+        :param path: file name, binary file object, or the folder that ``replay_dir`` names
         :param truncate_last_traj: the running episodes of the file do not go on: mark them as truncated
+        :param trust_pickle: also read a buffer that Stable-Baselines3 saved. Such a file is a pickle, which can run any
+            code when it is loaded: only for files that you wrote yourself
         :raises ModelFileError: if the file is damaged, or its rows are of other spaces
         """
         algorithm = cast("WorldModelAlgorithm", self)
-        arrays, metadata = persistence.read_arrays(cast(Any, path))
         if algorithm.replay_buffer is None:
             algorithm._make_replay_buffer()
         # A copy is filled, so that a file that does not fit leaves the present buffer as it was.
         fresh = copy.copy(algorithm.replay_buffer)
-        fresh.from_arrays(arrays, metadata, name=str(path))
+        if isinstance(path, str | pathlib.Path) and pathlib.Path(path).is_dir():
+            folder = getattr(fresh.storage, "folder", None)
+            if folder is None or pathlib.Path(path).resolve() != folder.resolve():
+                raise ModelFileError(
+                    f"'{path}' is a folder, and the model's replay_dir is {str(folder)!r}: load the model with "
+                    "replay_buffer_kwargs={'replay_dir': ...} of the same folder"
+                )
+            self._attach_replay(None)
+            fresh = algorithm.replay_buffer
+        elif trust_pickle and persistence.is_pickle_file(cast(Any, path)):
+            from stable_baselines3.common.save_util import load_from_pkl
+
+            fresh.release()
+            fresh.reset()
+            fresh.add_episodes(load_from_pkl(cast(Any, path)))
+        else:
+            arrays, metadata = persistence.read_arrays(cast(Any, path))
+            fresh.from_arrays(arrays, metadata, name=str(path))
         if truncate_last_traj and self._last_obs is None:
             fresh.cut()
         fresh.device = self.device
         algorithm.replay_buffer = fresh
+
+    def _attach_replay(self, state: dict[str, Any] | None) -> None:
+        """Go on with the rows in ``replay_dir``, as they were at a checkpoint or at the last flush."""
+        replay = cast("WorldModelAlgorithm", self).replay_buffer
+        if not replay.on_disk:
+            raise ModelFileError("the checkpoint's replay is in a folder: load it with replay_buffer_kwargs as it had")
+        lost = replay.attach(state)
+        if lost:
+            warnings.warn(
+                f"{lost} of the oldest rows in replay_dir were overwritten after this checkpoint and are left out: "
+                "write checkpoints more often, or raise spare_rows",
+                stacklevel=3,
+            )

@@ -1,39 +1,25 @@
 """Sequence replay: one ring of rows for each environment, sampled in stretches that may span episodes."""
 
-import math
-import mmap
-import sys
+import os
+import shutil
 from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.type_aliases import ReplayBufferSamples
-from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_dreamer.common.json_codec import ModelFileError
+from sb3_dreamer.common import episodes, replay_state
+from sb3_dreamer.common.replay_memory import DiskRows, Layout, MemoryRows
+from sb3_dreamer.common.replay_views import ReplayViews
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys, space_dict
 from sb3_dreamer.core.types import SequenceBatch
 
 Obs = np.ndarray | dict[str, np.ndarray]
+SPARE_ROWS = 50_000  #: rows on disk beyond buffer_size, which protect what a checkpoint needs from being overwritten
 
 
-def lazy_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros whose memory the operating system takes page by page, when it is first written.
-
-    ``np.zeros`` does so too, but Linux refuses it as soon as the whole is more than the machine has, even for a run
-    that fills a thousandth of it. Whether a run fits is judged by :func:`sb3_dreamer.common.report.check_memory`.
-    """
-    count = math.prod(shape)
-    if sys.platform != "linux" or count == 0:
-        return np.zeros(shape, dtype)
-    no_reserve = 0x4000  # MAP_NORESERVE; the mmap module names it from Python 3.13 on
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
-    return np.frombuffer(mmap.mmap(-1, count * dtype.itemsize, flags=flags), dtype, count).reshape(shape)
-
-
-class SequenceReplayBuffer(ReplayBuffer):
+class SequenceReplayBuffer(ReplayViews):
     """Stores every observation once, in its own dtype, and samples sequences ``(B, T, ...)``.
 
     An episode of L steps takes L + 1 rows: its first observation, then one row for each step with the observation,
@@ -47,6 +33,9 @@ class SequenceReplayBuffer(ReplayBuffer):
     :param n_envs: number of environments
     :param ignore_keys: keys of a Dict observation that are not stored
     :param seed: of the sampling; the buffer has a random generator of its own
+    :param replay_dir: folder for the rows instead of memory (see :class:`DiskRows`); the run can be larger than memory
+    :param spare_rows: rows on disk beyond ``buffer_size``: as many can be written after a checkpoint before anything
+        that the checkpoint needs is overwritten. None: 50,000, at most ``buffer_size``
     :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
     :param handle_timeout_termination: accepted for SB3's sake; truncated and terminated are always told apart
     """
@@ -61,6 +50,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         *,
         ignore_keys: tuple[str, ...] = (),
         seed: int | None = None,
+        replay_dir: str | os.PathLike[str] | None = None,
+        spare_rows: int | None = None,
         optimize_memory_usage: bool = False,
         handle_timeout_termination: bool = True,
     ):
@@ -74,14 +65,21 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.codec = ActionCodec(action_space)
         self.keys = observation_keys(observation_space, ignore_keys)
         self.rng = np.random.default_rng(seed)
+        spare = min(SPARE_ROWS, buffer_size) if spare_rows is None else spare_rows
+        if spare < 1:
+            raise ValueError(f"spare_rows={spare_rows} must be at least 1")
+        self.storage = MemoryRows() if replay_dir is None else DiskRows(replay_dir)
+        self.ring = self.buffer_size + (0 if replay_dir is None else -(-spare // n_envs))  #: rows that are kept
         self.arrays: dict[str, np.ndarray] = {}
         self.cursor = np.zeros(n_envs, np.int64)  # next row to write, for each environment
-        self.filled = np.zeros(n_envs, np.int64)  # rows that hold data, for each environment
+        self.filled = np.zeros(n_envs, np.int64)  # rows that are sampled: the last ones before the cursor
+        self.written = np.zeros(n_envs, np.int64)  # rows ever written
         self.starts_episode = np.ones(n_envs, bool)  # the next add begins an episode
+        self.limit = self.written + self.ring  # on disk: what ``written`` may reach before the next flush
 
     # ---- memory ------------------------------------------------------------------------------------------------
 
-    def _layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    def layout(self) -> Layout:
         """Shape of one row and dtype of every array."""
         sub_spaces = space_dict(self.observation_space)
         layout = {f"obs.{key.name}": (key.shape, np.dtype(sub_spaces[key.name].dtype)) for key in self.keys}
@@ -97,16 +95,25 @@ class SequenceReplayBuffer(ReplayBuffer):
     @property
     def nbytes(self) -> int:
         """Bytes that the full buffer takes, whether they are taken yet or not."""
-        row = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in self._layout().values())
-        return row * self.buffer_size * self.n_envs
+        row = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in self.layout().values())
+        return row * self.ring * self.n_envs
 
     def allocate(self) -> None:
-        """Take the memory. The operating system commits pages as rows are written."""
+        """Take the memory, or make the files. The operating system commits pages as rows are written."""
         if not self.arrays:
-            self.arrays = {
-                name: lazy_zeros((self.n_envs, self.buffer_size, *shape), dtype)
-                for name, (shape, dtype) in self._layout().items()
-            }
+            self.arrays = self.storage.create(self.layout(), self.n_envs, self.ring)
+            self.flush()
+
+    def release(self) -> None:
+        """Let go of the memory, or of the files; what is in them stays."""
+        self.arrays = {}
+        if isinstance(self.storage, DiskRows):
+            self.storage = DiskRows(self.storage.folder)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the rows are kept in files."""
+        return isinstance(self.storage, DiskRows)
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -129,18 +136,18 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param infos: ``TimeLimit.truncated`` marks an episode that was cut, not ended
         """
         self.allocate()
-        before, after = as_dict(obs), as_dict(next_obs)
         actions = np.asarray(action).reshape(self.n_envs, -1)
         for env in range(self.n_envs):
+            before, after = ({key: value[env] for key, value in as_dict(part).items()} for part in (obs, next_obs))
             if self.starts_episode[env]:
                 zero = np.zeros(self.codec.parts, self.codec.replay_dtype)
-                self._write(env, before, zero, 0.0, is_first=True)
+                self.write_row(env, before, zero, 0.0, is_first=True)
             ended = bool(done[env])
             truncated = bool(infos[env].get("TimeLimit.truncated", False))
-            self._write(env, after, actions[env], reward[env], is_last=ended, is_terminal=ended and not truncated)
+            self.write_row(env, after, actions[env], reward[env], is_last=ended, is_terminal=ended and not truncated)
             self.starts_episode[env] = ended
 
-    def _write(
+    def write_row(
         self,
         env: int,
         obs: dict[str, np.ndarray],
@@ -151,13 +158,17 @@ class SequenceReplayBuffer(ReplayBuffer):
         is_last: bool = False,
         is_terminal: bool = False,
     ) -> None:
+        """Write the next row of one environment; see :class:`SequenceBatch` for what belongs in a row."""
+        if self.on_disk and self.written[env] >= self.limit[env]:
+            self.flush()
         row = self.cursor[env]
         for key in self.keys:
-            self.arrays[f"obs.{key.name}"][env, row] = np.reshape(obs[key.name][env], key.shape)
+            self.arrays[f"obs.{key.name}"][env, row] = np.reshape(obs[key.name], key.shape)
         values = {"action": action, "reward": reward, "is_first": is_first}
         for name, value in (values | {"is_last": is_last, "is_terminal": is_terminal}).items():
             self.arrays[name][env, row] = value
-        self.cursor[env] = (row + 1) % self.buffer_size
+        self.written[env] += 1
+        self.cursor[env] = (row + 1) % self.ring
         self.filled[env] = min(self.filled[env] + 1, self.buffer_size)
 
     def cut(self) -> None:
@@ -172,6 +183,7 @@ class SequenceReplayBuffer(ReplayBuffer):
         super().reset()
         self.cursor[:] = 0
         self.filled[:] = 0
+        self.written[:] = 0
         self.starts_episode[:] = True
 
     # ---- reading -----------------------------------------------------------------------------------------------
@@ -200,10 +212,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         pick = self.rng.integers(choices.sum(), size=batch)
         ends = np.cumsum(choices)
         env = np.searchsorted(ends, pick, side="right")
-        # Rows are counted from the oldest one, which stands at the cursor once the ring is full.
-        oldest = np.where(self.filled == self.buffer_size, self.cursor, 0)
-        first = oldest[env] + pick - (ends - choices)[env]
-        return self.gather(env, (first[:, None] + np.arange(length)) % self.buffer_size)
+        first = (self.cursor - self.filled)[env] + pick - (ends - choices)[env]
+        return self.gather(env, (first[:, None] + np.arange(length)) % self.ring)
 
     def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         """The given rows ``(B, T)`` of the given environments ``(B,)`` as tensors on the device."""
@@ -224,94 +234,51 @@ class SequenceReplayBuffer(ReplayBuffer):
             array = array.astype(np.float32)
         return th.from_numpy(array).to(self.device, non_blocking=True)
 
-    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        """Not for single transitions: world models learn from sequences.
-
-        :raises TypeError: always; use :meth:`sample_sequences`
-        """
-        raise TypeError("SequenceReplayBuffer.sample() has no single transitions: use sample_sequences(batch, length)")
-
     # ---- files -------------------------------------------------------------------------------------------------
 
+    def add_episodes(self, source: Any) -> int:
+        """Add recorded episodes; see :func:`sb3_dreamer.common.episodes.read_episodes` for what may be given.
+
+        :return: number of episodes
+        :raises ValueError: if an episode does not fit the spaces, or while an episode is running
+        """
+        return episodes.add_episodes(self, source)
+
+    def flush(self) -> None:
+        """On disk: bring the rows there, then the journal. From then on a crash loses nothing of them."""
+        if isinstance(self.storage, DiskRows):
+            self.limit = self.written - self.filled + self.ring
+            self.storage.flush(self.layout(), self.journal())
+
+    def journal(self) -> dict[str, Any]:
+        """Cursors and sampling as JSON, for a replay folder."""
+        names = ("cursor", "filled", "written", "starts_episode", "limit")
+        cursors = {name: getattr(self, name).tolist() for name in names}
+        sizes = {"n_envs": self.n_envs, "ring": self.ring, "rows": self.buffer_size}
+        return {**cursors, **sizes, "random": replay_state.random_to_json(self.rng)}
+
+    def attach(self, state: dict[str, Any] | None = None) -> int:
+        """Go on with the rows that a run left in ``replay_dir``.
+
+        :param state: the :meth:`journal` of a checkpoint; None: of the last flush
+        :return: how many of the oldest rows were overwritten after ``state`` and are lost
+        :raises ModelFileError: if the folder is damaged, or of another buffer
+        """
+        assert isinstance(self.storage, DiskRows), "the buffer has no replay_dir"
+        return replay_state.attach(self, self.storage, state)
+
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Everything that a file must hold: the rows written so far, cursors and the state of the sampling."""
-        rows = int(self.filled.max())
-        arrays = {name: array[:, :rows] for name, array in self.arrays.items()}
-        cursors = {"cursor": self.cursor, "filled": self.filled, "starts_episode": self.starts_episode}
-        random = self.rng.bit_generator.state
-        words = {name: str(value) for name, value in random["state"].items()}  # 128-bit numbers: not for JSON
-        return arrays | cursors, {"rows": self.buffer_size, "n_envs": self.n_envs, "random": {**random, "state": words}}
+        """Everything that a file must hold; see :func:`sb3_dreamer.common.replay_state.to_arrays`."""
+        return replay_state.to_arrays(self)
 
     def from_arrays(self, arrays: dict[str, np.ndarray], metadata: dict[str, Any], name: str = "the file") -> None:
-        """Take over what :meth:`to_arrays` gave; nothing changes if it does not fit.
+        """Take over what :meth:`to_arrays` gave; see :func:`sb3_dreamer.common.replay_state.from_arrays`."""
+        replay_state.from_arrays(self, arrays, metadata, name)
 
-        :param name: of the file, for messages
-        :raises ModelFileError: if the rows are of other spaces, another number of environments or another size
-        """
-        if (metadata.get("rows"), metadata.get("n_envs")) != (self.buffer_size, self.n_envs):
-            raise ModelFileError(
-                f"{name} is a replay of {metadata.get('n_envs')} environments with {metadata.get('rows')} rows each, "
-                f"this model has {self.n_envs} with {self.buffer_size}: "
-                "load the model with the same buffer_size and n_envs"
-            )
-        filled = np.asarray(arrays.get("filled", []))
-        rows = int(filled.max()) if filled.shape == (self.n_envs,) else -1
-        expected = {key: ((self.n_envs, rows, *shape), dtype) for key, (shape, dtype) in self._layout().items()}
-        cursors = {"cursor": np.int64, "filled": np.int64, "starts_episode": bool}
-        expected |= {key: ((self.n_envs,), np.dtype(dtype)) for key, dtype in cursors.items()}
-        if rows == 0:
-            expected = {key: value for key, value in expected.items() if key in cursors}
-        for key, (shape, dtype) in expected.items():
-            found = arrays.get(key)
-            if found is None or found.shape != shape or found.dtype != dtype:
-                what = "is missing" if found is None else f"is {found.dtype} {found.shape}"
-                raise ModelFileError(f"{name} does not fit this model: {key} {what}, expected {dtype} {shape}")
-        if not (
-            filled.min() >= 0
-            and rows <= self.buffer_size
-            and 0 <= arrays["cursor"].min() <= arrays["cursor"].max() < self.buffer_size
-        ):
-            raise ModelFileError(f"{name} has cursors outside the buffer: the file is damaged")
-        generator = np.random.default_rng()
-        random = metadata["random"]
-        words = {key: int(value) for key, value in random["state"].items()}
-        generator.bit_generator.state = {**random, "state": words}
-        self.arrays = {}
-        self.cursor, self.filled, self.starts_episode = (arrays[key].copy() for key in cursors)
-        self.rng = generator
-        if rows:
-            self.allocate()
-            for key, array in self.arrays.items():
-                array[:, :rows] = arrays[key]
-
-    # ---- SB3's views: (rows, n_envs, ...) -------------------------------------------------------------------------
-
-    def _view(self, name: str) -> np.ndarray:
-        self.allocate()
-        return self.arrays[name].swapaxes(0, 1)
-
-    @property
-    def observations(self) -> np.ndarray | dict[str, np.ndarray]:  # type: ignore[override]
-        """Observations, ``(rows, n_envs, ...)``; a dict for a Dict space."""
-        views = {key.name: self._view(f"obs.{key.name}") for key in self.keys}
-        return views if isinstance(self.observation_space, spaces.Dict) else next(iter(views.values()))
-
-    @property
-    def actions(self) -> np.ndarray:  # type: ignore[override]
-        """Actions that led to the observation of the same row, in replay form, ``(rows, n_envs, parts)``."""
-        return self._view("action")
-
-    @property
-    def rewards(self) -> np.ndarray:  # type: ignore[override]
-        """Rewards received with the observation of the same row, ``(rows, n_envs)``."""
-        return self._view("reward")
-
-    @property
-    def dones(self) -> np.ndarray:  # type: ignore[override]
-        """Last rows of episodes, ``(rows, n_envs)``."""
-        return self._view("is_last")
-
-    @property
-    def timeouts(self) -> np.ndarray:  # type: ignore[override]
-        """Last rows of episodes that were truncated, ``(rows, n_envs)``."""
-        return self._view("is_last") & ~self._view("is_terminal")
+    def free_space(self) -> int:
+        """Bytes that the file system of ``replay_dir`` still has."""
+        assert isinstance(self.storage, DiskRows)
+        folder = self.storage.folder.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch as th
 
+from sb3_dreamer.common.json_text import ModelFileError
 from sb3_dreamer.common.policy import parameter_count
 from sb3_dreamer.common.replay import SequenceReplayBuffer
 
@@ -58,6 +59,8 @@ def updates_in_words(model: "WorldModelAlgorithm") -> str:
 
 def replay_in_words(replay: SequenceReplayBuffer) -> str:
     """Rows and GiB, beside the memory of the machine."""
+    if replay.on_disk:
+        return f"{replay.buffer_size * replay.n_envs:,} steps on disk = {replay.nbytes / 2**30:.2f} GiB when full"
     return (
         f"{replay.buffer_size * replay.n_envs:,} steps = {replay.nbytes / 2**30:.2f} GiB when full, "
         f"of {memory_limit() / 2**30:.1f} GiB memory"
@@ -80,17 +83,26 @@ def check_memory(replay: SequenceReplayBuffer, steps: int) -> None:
     """Refuse a run whose replay would not fit, before it starts.
 
     :param steps: agent steps that the run adds; rows that it cannot fill are not counted
-    :raises MemoryError: with the size and three ways out
+    :raises MemoryError: with the size and the ways out
+    :raises OSError: if the rows are kept on disk, and do not fit there
     """
     rows = replay.buffer_size * replay.n_envs
     # An episode adds one row to its steps: with one-step episodes there are two rows for each step.
     needed = replay.nbytes * min(rows, replay.size() + 2 * steps) / rows
+    if replay.on_disk:
+        needed -= replay.nbytes * replay.size() / rows
+        if needed > replay.free_space():
+            raise OSError(
+                f"replay of this run takes up to {needed / 2**30:.1f} GiB more on disk, and replay_dir has "
+                f"{replay.free_space() / 2**30:.1f} GiB left: lower buffer_size={rows:,}, or name another replay_dir"
+            )
+        return
     limit = memory_limit()
     if needed > MEMORY_SHARE * limit:
         raise MemoryError(
             f"replay of this run takes up to {needed / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of "
             f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or grey images, "
-            "or train on a machine with more memory"
+            "keep it on disk (replay_buffer_kwargs={'replay_dir': ...}), or train on a machine with more memory"
         )
 
 
@@ -106,6 +118,15 @@ class MetricMeans:
         for name, value in metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.detach().clone()
             self.counts[name] = self.counts.get(name, 0) + 1
+
+    def restore(self, sums: dict[str, th.Tensor], counts: dict[str, int]) -> None:
+        """Take over sums and counts of a checkpoint.
+
+        :raises ModelFileError: if they do not belong together
+        """
+        if sums.keys() != counts.keys() or any(value.ndim for value in sums.values()) or 0 in counts.values():
+            raise ModelFileError("the checkpoint's metrics do not belong together: it is damaged")
+        self.sums, self.counts = dict(sums), dict(counts)
 
     def take(self) -> dict[str, float]:
         """Means by name; starts afresh."""

@@ -53,7 +53,7 @@ class GRUCell(nn.Module):
         """Input ``(N, inputs)`` and state ``(N, D)`` to the next state ``(N, D)``."""
         reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).chunk(2, -1)
         cand = th.tanh(self.cand(th.cat([x, reset * deter], -1)))
-        return th.lerp(cand, deter, keep)
+        return cand + keep * (deter - cand)  # not lerp: under autocast the state stays float32 beside bf16 gates
 
 
 class RecurrentCell(nn.Module):
@@ -123,7 +123,7 @@ class BlockGRU(RecurrentCell):
         super().__init__()
         if deter % blocks:
             raise ValueError(f"deter={deter} is not a multiple of blocks={blocks}: change one of them")
-        fan_in = deter // blocks + 3 * hidden
+        fan_in = deter + blocks * 3 * hidden  # the released code counts the inputs of all blocks
         self.deter_in = MLP(deter, (hidden,), style=style)
         self.stoch_in = MLP(stoch, (hidden,), style=style)
         self.action_in = MLP(action, (hidden,), style=style)

@@ -170,8 +170,8 @@ class Decoder(nn.Module):
 
     def _loss(self, key: ObsKey, out: th.Tensor, target: th.Tensor) -> th.Tensor:
         if key.kind == "image":
-            error = out.float() - self.image_target(target)
-            return error.square().sum((-3, -2, -1))  # type: ignore[no-any-return]
+            error: th.Tensor = out.float() - self.image_target(target)
+            return error.square().sum((-3, -2, -1))
         batch = out.shape[:-1]
         if key.kind == "discrete":
             hot = one_hot_blocks(target.reshape(-1, len(key.classes)), key).unflatten(0, batch)

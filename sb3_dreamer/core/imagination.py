@@ -117,15 +117,33 @@ class ReturnNormalizer(nn.Module):
 
     @th.no_grad()
     def update(self, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Take in new returns of any shape and give the offset and scale, both 0-d."""
-        ordered = returns.detach().float().flatten().sort().values
-        for buffer, share in ((self.low, self.shares[0]), (self.high, self.shares[1])):
-            buffer.lerp_(_quantile_of_sorted(ordered, share), 1.0 - self.decay)
+        """Take in new returns of any shape and give the offset and scale, both 0-d.
+
+        Returns that are not finite leave the averages as they were: the update that they belong to is skipped.
+        """
+        low, high = self.bounds(returns.detach().float().flatten())
+        finite = th.isfinite(low) & th.isfinite(high)
+        for buffer, now in ((self.low, low), (self.high, high)):
+            buffer.copy_(th.where(finite, th.lerp(buffer, now, 1.0 - self.decay), buffer))
         return self.stats()
+
+    def bounds(self, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Lower and upper end of the range that one batch of returns ``(M,)`` spans: its percentiles."""
+        ordered = returns.sort().values
+        return _quantile_of_sorted(ordered, self.shares[0]), _quantile_of_sorted(ordered, self.shares[1])
 
     def stats(self) -> tuple[th.Tensor, th.Tensor]:
         """Offset and scale, 0-d."""
         return self.low.clone(), (self.high - self.low).clamp(min=self.minimum)
+
+
+class StdNormalizer(ReturnNormalizer):
+    """Scale by an average of the standard deviation instead of the percentile range (DreamerV3, Figure D.3)."""
+
+    def bounds(self, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean, and mean plus standard deviation, so that their distance is the deviation."""
+        mean = returns.mean()
+        return mean, mean + returns.std(unbiased=False)
 
 
 def _quantile_of_sorted(ordered: th.Tensor, share: float) -> th.Tensor:

@@ -116,14 +116,15 @@ class BlockLinear(nn.Module):
     :param blocks: number of blocks G
     :param inputs: inputs of one block
     :param outputs: outputs of one block
-    :param fan_in: fan to initialise with, if more inputs are added to the sum elsewhere
+    :param fan_in: fan to initialise with, if more inputs are added to the sum elsewhere; all G·in inputs by default,
+        as the released code counts them, although an output sees those of its block only
     """
 
     def __init__(self, blocks: int, inputs: int, outputs: int, *, bias: bool = True, fan_in: int | None = None):
         super().__init__()
         self.weight = nn.Parameter(th.empty(blocks, inputs, outputs))
         self.bias = nn.Parameter(th.zeros(blocks, 1, outputs)) if bias else None
-        init_weight(self.weight, fan_in or inputs, outputs, fan="in")
+        init_weight(self.weight, fan_in or blocks * inputs, outputs, fan="in")
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """``(N, G·in)`` to ``(G, N, out)``; the block axis leads, as the batched product wants it."""

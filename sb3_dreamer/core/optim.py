@@ -87,6 +87,9 @@ class LaProp(th.optim.Optimizer):
     :param eps: added to the root of the second moment (1e-20)
     :param agc: largest ratio of gradient norm to parameter norm (0.3); 0 switches clipping off
     :param pmin: parameter norms count as at least this (1e-3)
+    :param warmup: updates over which the learning rate rises from 0 (0: none; DreamerV3: 1000)
+    :param units: for each parameter the number of the clipping unit it belongs to: parameters of one unit are clipped
+        as the one tensor that they are parts of (see :func:`clipping_units`); None clips each by itself
     """
 
     grad_scale: th.Tensor | None = None
@@ -101,8 +104,11 @@ class LaProp(th.optim.Optimizer):
         eps: float = 1e-20,
         agc: float = 0.3,
         pmin: float = 1e-3,
+        warmup: int = 0,
+        units: list[int] | None = None,
     ):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "pmin": pmin})
+        settings = {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "pmin": pmin, "warmup": warmup, "units": units}
+        super().__init__(params, settings)
 
     @th.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -134,6 +140,8 @@ class LaProp(th.optim.Optimizer):
         th._foreach_mul_(mus, beta1)
         th._foreach_add_(mus, th._foreach_mul(scaled, 1.0 - beta1))
         rate = group["lr"] * (1.0 - skip) / (1.0 - group["betas"][0] ** step)
+        if group["warmup"]:  # The first update has rate 0, as in the released code.
+            rate = rate * ((step - 1.0) / group["warmup"]).clamp(max=1.0)
         th._foreach_add_(params, list(th._foreach_mul(mus, -rate)))
 
     def _clipped(self, group: dict[str, Any], params: list[th.Tensor], skip: th.Tensor) -> list[th.Tensor]:
@@ -143,6 +151,36 @@ class LaProp(th.optim.Optimizer):
             grads = list(th._foreach_div(grads, self.grad_scale))
         if not group["agc"]:
             return grads
-        limits = [norm.clamp(min=group["pmin"]) * group["agc"] for norm in th._foreach_norm(params)]
-        ratios = [(norm / limit).clamp(min=1.0) for norm, limit in zip(th._foreach_norm(grads), limits, strict=True)]
-        return list(th._foreach_div(grads, ratios))
+        grad_norms, norms = (self._unit_norms(group, tensors) for tensors in (grads, params))
+        ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
+        return list(th._foreach_div(grads, list(ratios.unbind())))
+
+    @staticmethod
+    def _unit_norms(group: dict[str, Any], tensors: list[th.Tensor]) -> th.Tensor:
+        """Norm of the clipping unit that each tensor belongs to, ``(P,)``."""
+        norms = th.stack(list(th._foreach_norm(tensors)))
+        if not group["units"]:
+            return norms
+        if len(group["units"]) != len(tensors):
+            raise ValueError(f"units has {len(group['units'])} entries for {len(tensors)} parameters with gradients")
+        units = th.tensor(group["units"], device=norms.device)
+        sums = norms.new_zeros(len(norms)).index_add(0, units, norms.square())
+        return sums.sqrt()[units]
+
+
+def clipping_units(params: Iterable[th.nn.Parameter], joint: Iterable[Iterable[th.nn.Parameter]]) -> list[int]:
+    """Numbers for ``LaProp(units=...)``.
+
+    :param params: the parameters, in the order in which the optimizer has them
+    :param joint: sets of parameters that are parts of one tensor in the reference; all others stand alone
+    :raises ValueError: if a set names a parameter that is not among ``params``
+    """
+    position = {id(param): i for i, param in enumerate(params)}
+    units = list(range(len(position)))
+    for parts in joint:
+        members = [id(part) for part in parts]
+        if not members or any(member not in position for member in members):
+            raise ValueError("joint names a parameter that the optimizer does not have")
+        for member in members:
+            units[position[member]] = position[members[0]]
+    return units

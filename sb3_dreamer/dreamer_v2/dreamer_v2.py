@@ -15,7 +15,7 @@ from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
 from sb3_dreamer.dreamer_v2.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.dreamer_v2.recipe import ScheduledValues, apply_recipe
-from sb3_dreamer.dreamer_v2.spec import PRESETS
+from sb3_dreamer.dreamer_v2.spec import PRESETS, changed_forms
 
 
 class DreamerV2(WorldModelAlgorithm):
@@ -137,14 +137,10 @@ class DreamerV2(WorldModelAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        forms = {
-            "latent": (latent, "categorical"),
-            "layer_norm": (layer_norm, True),
-            "latent_estimator": (latent_estimator, "straight_through"),
-            "actor_estimator": (actor_estimator, "straight_through"),
-        }
         # The policy must be able to build itself anew from its own arguments, so these belong to them.
-        architecture = {name: value for name, (value, default) in forms.items() if value != default}
+        architecture = changed_forms(
+            latent=latent, layer_norm=layer_norm, latent_estimator=latent_estimator, actor_estimator=actor_estimator
+        )
         super().__init__(
             policy,
             env,

@@ -1,7 +1,24 @@
 """DreamerV3: one set of hyperparameters for every domain (arXiv 2301.04104)."""
 
 from sb3_dreamer.dreamer_v3.dreamer_v3 import DreamerV3
+from sb3_dreamer.dreamer_v3.nonfinite import NonFiniteError
+from sb3_dreamer.dreamer_v3.open_loop import OpenLoopCallback
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_dreamer.dreamer_v3.spec import SIZES, DreamerV3Spec
+from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
+from sb3_dreamer.dreamer_v3.spec import SIZES, DreamerV3Spec, DreamerV3Spec2024
+from sb3_dreamer.dreamer_v3.world_model_view import Latents, WorldModelView
 
-__all__ = ["SIZES", "CnnPolicy", "DreamerV3", "DreamerV3Spec", "MlpPolicy", "MultiInputPolicy"]
+__all__ = [
+    "SIZES",
+    "AnnotatedReplayBuffer",
+    "CnnPolicy",
+    "DreamerV3",
+    "DreamerV3Spec",
+    "DreamerV3Spec2024",
+    "Latents",
+    "MlpPolicy",
+    "MultiInputPolicy",
+    "NonFiniteError",
+    "OpenLoopCallback",
+    "WorldModelView",
+]

@@ -1,14 +1,17 @@
 """Actor and critic losses of DreamerV3 (Section "Actor Critic Learning")."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch as th
 
 from sb3_dreamer.core.action_heads import ActionHead
-from sb3_dreamer.core.functional import discount_weights, lambda_return
-from sb3_dreamer.core.heads import TwoHotHead
-from sb3_dreamer.core.imagination import ActorGradient, ImaginationActorCritic, ReturnNormalizer
-from sb3_dreamer.core.types import ImaginedTrajectory
+from sb3_dreamer.core.functional import discount_weights, lambda_return, replay_lambda_return
+from sb3_dreamer.core.imagination import ActorGradient, ImaginationActorCritic, ReturnNormalizer, StdNormalizer
+from sb3_dreamer.core.types import ImaginedTrajectory, LatentState, SequenceBatch
+from sb3_dreamer.dreamer_v3.critics import ValueHead
+
+CriticTarget = Literal["fast", "slow"]
+ReturnNorm = Literal["percentile", "return_std", "advantage_std"]
 
 
 class Targets(NamedTuple):
@@ -29,21 +32,39 @@ class Targets(NamedTuple):
 class DreamerV3Behavior(ImaginationActorCritic):
     """Actor with percentile-normalised returns and a two-hot critic regularised towards its own average.
 
-    Parameters as :class:`ImaginationActorCritic`.
+    Parameters as :class:`ImaginationActorCritic`. The attributes below are the ablations of Figures D.2 and D.3.
+
+    :ivar critic_target: whose values the returns are built from. ``fast``: the critic's, which is then pulled towards
+        its average; ``slow``: the average's, without the pull
+    :ivar normalize_advantage: feed the advantages, not the returns, to the normaliser
     """
 
-    critic: TwoHotHead
-    slow_critic: TwoHotHead
+    critic: ValueHead
+    slow_critic: ValueHead
 
-    def __init__(self, actor: ActionHead, critic: TwoHotHead, *, actor_gradient: ActorGradient):
+    def __init__(self, actor: ActionHead, critic: ValueHead, *, actor_gradient: ActorGradient):
         super().__init__(actor, critic, actor_gradient=actor_gradient)
         self.return_norm = ReturnNormalizer()
+        self.critic_target: CriticTarget = "fast"
+        self.normalize_advantage = False
+
+    def set_normalization(self, kind: ReturnNorm, minimum: float) -> None:
+        """Choose how advantages are scaled; forgets the statistics.
+
+        :param kind: ``percentile`` range of the returns, or standard deviation of returns or advantages
+        :param minimum: smallest scale (1.0)
+        """
+        device = self.return_norm.low.device
+        norm = ReturnNormalizer if kind == "percentile" else StdNormalizer
+        self.return_norm = norm(minimum=minimum).to(device)
+        self.normalize_advantage = kind == "advantage_std"
 
     def targets(self, dream: ImaginedTrajectory, gamma: float, gae_lambda: float) -> Targets:
         """λ-returns from the critic itself, not from its average (Eq. 7). One forward pass serves both losses."""
         log_probs = self.critic.log_probs(self.critic(dream.feat))
         value = self.critic.mean_from_log_probs(log_probs)
-        returns = lambda_return(dream.reward, value[:, 1:], dream.cont[:, 1:] * gamma, gae_lambda)
+        target = self.slow_value(dream.feat) if self.critic_target == "slow" else value
+        returns = lambda_return(dream.reward, target[:, 1:], dream.cont[:, 1:] * gamma, gae_lambda)
         return Targets(log_probs[:, :-1], value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
 
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
@@ -52,17 +73,40 @@ class DreamerV3Behavior(ImaginationActorCritic):
         Dynamics gradients maximise the advantage through the model; the released code keeps the gradient of the
         baseline in it, which the paper does not mention.
         """
-        _, scale = self.return_norm.update(targets.returns)
-        advantage = (targets.returns - targets.value) / scale
+        advantage = targets.returns - targets.value
+        _, scale = self.return_norm.update(advantage if self.normalize_advantage else targets.returns)
+        advantage = advantage / scale
         objective = advantage if self.actor_gradient == "dynamics" else dream.log_prob * advantage.detach()
         return -(targets.weight * (objective + ent_coef * dream.entropy)).mean()
 
     def critic_loss(self, dream: ImaginedTrajectory, targets: Targets) -> th.Tensor:
         """Two-hot regression of the returns and of the slow critic's prediction (Eq. 8 to 10), averaged."""
         loss = self.critic.loss_from_log_probs(targets.value_log_probs, targets.returns.detach())
-        slow = self.slow_value(dream.feat[:, :-1])
-        regularizer = self.critic.loss_from_log_probs(targets.value_log_probs, slow)
-        return (targets.weight * (loss + regularizer)).mean()
+        if self.critic_target == "fast":
+            slow = self.slow_value(dream.feat[:, :-1])
+            loss = loss + self.critic.loss_from_log_probs(targets.value_log_probs, slow)
+        return (targets.weight * loss).mean()
+
+    def replay_value_loss(
+        self, post: LatentState, batch: SequenceBatch, dream_return: th.Tensor, gamma: float, gae_lambda: float
+    ) -> th.Tensor:
+        """The critic's regression on replayed rewards, bootstrapped by the dreams (2024 version).
+
+        Its gradient reaches the RSSM through ``post``. The last row of an episode has no successor and does not count.
+
+        :param post: posterior states with a graph, ``(B, T, ...)``
+        :param dream_return: return of the dream that starts at each row, ``(B, T)``
+        :return: ``(B, T-1)``
+        """
+        rows = post.feat[:, :-1]
+        returns = replay_lambda_return(
+            batch.reward, dream_return.detach(), batch.is_last, batch.is_terminal, gamma, gae_lambda
+        )
+        log_probs = self.critic.log_probs(self.critic(rows))
+        loss = self.critic.loss_from_log_probs(log_probs, returns)
+        if self.critic_target == "fast":
+            loss = loss + self.critic.loss_from_log_probs(log_probs, self.slow_value(rows))
+        return loss * (1.0 - batch.is_last[:, :-1].float())
 
     @th.no_grad()
     def metrics(self, dream: ImaginedTrajectory, targets: Targets) -> dict[str, th.Tensor]:
@@ -71,6 +115,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
         return {
             "entropy": dream.entropy.mean(),
             "dream_reward": dream.reward.mean(),
+            "dream_reward_std": dream.reward.std(),
             "dream_cont": dream.cont[:, 1:].mean(),
             "value": targets.value.mean(),
             "returns": targets.returns.mean(),

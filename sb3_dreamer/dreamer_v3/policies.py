@@ -4,7 +4,7 @@ from typing import Any
 
 from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.dreamer_v3.networks import build_behavior, build_world_model
+from sb3_dreamer.dreamer_v3.families import FAMILIES
 from sb3_dreamer.dreamer_v3.spec import resolve_size, resolve_spec
 
 
@@ -16,9 +16,11 @@ class MlpPolicy(WorldModelPolicy):
     ) -> Networks:
         """See :class:`WorldModelPolicy`."""
         self.size_name = resolve_size(model_size, keys)
-        spec = resolve_spec(model_size, keys, overrides)
-        world_model = build_world_model(spec, keys, actions)
-        return Networks(world_model, build_behavior(spec, world_model.rssm.feat_size, actions))
+        self.spec = resolve_spec(model_size, keys, overrides)
+        family = FAMILIES[self.spec.family]
+        world_model = family.build_world_model(self.spec, keys, actions)
+        behavior = family.build_behavior(self.spec, world_model.rssm.feat_size, actions, world_model)
+        return Networks(world_model, behavior)
 
 
 class CnnPolicy(MlpPolicy):

@@ -1,11 +1,12 @@
-"""Architecture of DreamerV3: a frozen spec with named sizes."""
+"""Architecture of DreamerV3: frozen specs with named sizes, one class for each released family."""
 
-import dataclasses
-import difflib
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from sb3_dreamer.common.specs import one_of, pick_size, positive_integers, replace_fields
 from sb3_dreamer.core.types import ObsKey
+
+REGRESSIONS = ("twohot", "symlog", "mse")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,11 @@ class DreamerV3Spec:
     :param symlog_inputs: squash vector inputs with symlog
     :param bins: two-hot bins of the reward and value heads
     :param mlp_units: widths of the dense stacks, one by one, instead of ``layers`` times ``units`` (SB3's ``net_arch``)
+    :param regression: form of reward head and critic: ``twohot``, or the ablations ``symlog`` and ``mse`` (Figure D.2)
+    :param action_masks: learn which discrete actions are allowed, and dream with it
     """
+
+    family: ClassVar[str] = "2023"
 
     deter: int = 512
     stoch: int = 32
@@ -36,14 +41,14 @@ class DreamerV3Spec:
     symlog_inputs: bool = True
     bins: int = 255
     mlp_units: tuple[int, ...] | None = None
+    regression: str = "twohot"
+    action_masks: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a positive integer")
+        positive_integers(self, ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins"))
         if not 0.0 <= self.unimix < 1.0:
             raise ValueError(f"unimix={self.unimix!r} must be at least 0 and less than 1")
+        one_of("regression", self.regression, REGRESSIONS)
 
     @property
     def mlp(self) -> tuple[int, ...]:
@@ -51,7 +56,42 @@ class DreamerV3Spec:
         return self.mlp_units if self.mlp_units is not None else (self.units,) * self.layers
 
 
-SIZES: dict[str, DreamerV3Spec] = {
+@dataclass(frozen=True)
+class DreamerV3Spec2024(DreamerV3Spec):
+    """The 2024 version (the authors' December 2024 code); parameters not named here as :class:`DreamerV3Spec`.
+
+    :param cnn_depth: unit of the channels, which are 2, 3, 4, 4 times it
+    :param layers: dense layers of encoder, decoder, actor and critic; reward and continue head have one
+    :param unimix: share of the uniform distribution in the latents
+    :param hidden: width of the dense layers of the RSSM
+    :param blocks: blocks of the GRU
+    :param actor_unimix: share of the uniform distribution in discrete actors: 0, since the released code sets 0.01 but
+        its categorical head does not use it
+    """
+
+    family: ClassVar[str] = "2024"
+
+    deter: int = 8192
+    classes: int = 64
+    cnn_depth: int = 64
+    units: int = 1024
+    layers: int = 3
+    hidden: int = 1024
+    blocks: int = 8
+    actor_unimix: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_integers(self, ("hidden", "blocks"))
+        if not 0.0 <= self.actor_unimix < 1.0:
+            raise ValueError(f"actor_unimix={self.actor_unimix!r} must be at least 0 and less than 1")
+
+
+def _size_2024(deter: int, classes: int, depth: int, units: int) -> DreamerV3Spec2024:
+    return DreamerV3Spec2024(deter=deter, classes=classes, cnn_depth=depth, units=units, hidden=units)
+
+
+SIZES_2023: dict[str, DreamerV3Spec] = {
     "debug": DreamerV3Spec(deter=16, cnn_depth=2, units=16, layers=1, stoch=4, classes=4),
     "XXS": DreamerV3Spec(deter=128, cnn_depth=8, units=128, layers=1, stoch=16, classes=16),
     "XS": DreamerV3Spec(deter=256, cnn_depth=24, units=256, layers=1),
@@ -60,6 +100,17 @@ SIZES: dict[str, DreamerV3Spec] = {
     "L": DreamerV3Spec(deter=2048, cnn_depth=64, units=768, layers=4),
     "XL": DreamerV3Spec(deter=4096, cnn_depth=96, units=1024, layers=5),
 }
+SIZES_2024: dict[str, DreamerV3Spec] = {
+    "debug2024": DreamerV3Spec2024(deter=32, stoch=4, classes=4, cnn_depth=2, units=16, hidden=16, layers=1, blocks=4),
+    "1m": _size_2024(512, 4, 4, 64),
+    "12m": _size_2024(2048, 16, 16, 256),
+    "25m": _size_2024(3072, 24, 24, 384),
+    "50m": _size_2024(4096, 32, 32, 512),
+    "100m": _size_2024(6144, 48, 48, 768),
+    "200m": _size_2024(8192, 64, 64, 1024),
+    "400m": _size_2024(12288, 96, 96, 1536),
+}
+SIZES: dict[str, DreamerV3Spec] = SIZES_2023 | SIZES_2024
 
 
 def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
@@ -67,11 +118,7 @@ def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
 
     :raises ValueError: for an unknown size, with the nearest known one
     """
-    if model_size == "auto":
-        return "S" if any(key.kind == "image" for key in keys) else "XXS"
-    if model_size not in SIZES:
-        raise ValueError(f"model_size={model_size!r} is unknown{near(model_size, SIZES)}: use auto, {', '.join(SIZES)}")
-    return model_size
+    return pick_size(model_size, SIZES, keys, image="S", vector="XXS")
 
 
 def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> DreamerV3Spec:
@@ -82,31 +129,4 @@ def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str,
     :param overrides: fields of the spec, or ``net_arch`` (list of widths) for all dense stacks
     :raises ValueError: for an unknown size or field, with the nearest known one
     """
-    size = resolve_size(model_size, keys)
-    overrides = dict(overrides)
-    if "net_arch" in overrides:
-        overrides["mlp_units"] = net_arch_widths(overrides.pop("net_arch"))
-    names = [field.name for field in dataclasses.fields(DreamerV3Spec)]
-    for name in overrides:
-        if name not in names:
-            raise ValueError(
-                f"policy_kwargs has {name!r}, which is unknown{near(name, names)}: use net_arch or {', '.join(names)}"
-            )
-    return replace(SIZES[size], **overrides)
-
-
-def net_arch_widths(net_arch: Any) -> tuple[int, ...]:
-    """SB3's ``net_arch`` as the widths of our dense stacks.
-
-    :raises ValueError: for anything but a list of positive integers, or a dict of such lists (its first is taken)
-    """
-    widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
-    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
-        raise ValueError(f"net_arch={net_arch!r} must be a list of layer widths, for example [256, 256]")
-    return tuple(widths)
-
-
-def near(name: str, known: Any) -> str:
-    """`` (did you mean 'x'?)`` or nothing."""
-    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)

@@ -3,13 +3,14 @@
 from sb3_dreamer.core.cells import GRUCell, InputGRU
 from sb3_dreamer.core.codecs import recon_name
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead
+from sb3_dreamer.core.image_bits import QuantizedDecoder, QuantizedEncoder
 from sb3_dreamer.core.latents import GaussianLatent
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.objectives import FreeNatsKL
-from sb3_dreamer.core.planet_convs import QuantizedDecoder, QuantizedEncoder, ValidDecoder, ValidEncoder
 from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.ssm import StochasticSSM
 from sb3_dreamer.core.types import ActionLayout, ObsKey
+from sb3_dreamer.core.valid_convs import ValidImageDecoder, ValidImageEncoder
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.planet.spec import PlaNetSpec
 
@@ -34,7 +35,7 @@ def build_world_model(spec: PlaNetSpec, keys: tuple[ObsKey, ...], actions: Actio
         units=spec.mlp,
         style=style,
         symlog_inputs=spec.symlog_inputs,
-        image_encoder=ValidEncoder,
+        image_encoder=ValidImageEncoder,
         bits=spec.image_bits,
     )
     rssm = build_rssm(spec, encoder.out_size, actions)
@@ -45,7 +46,7 @@ def build_world_model(spec: PlaNetSpec, keys: tuple[ObsKey, ...], actions: Actio
         units=spec.mlp,
         style=style,
         symlog_targets=spec.symlog_inputs,
-        image_decoder=ValidDecoder,
+        image_decoder=ValidImageDecoder,
     )
     return WorldModel(
         encoder=encoder,

@@ -182,7 +182,7 @@ class PlaNet(WorldModelAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        planner = {
+        planner: dict[str, Any] = {
             "horizon": self.planning_horizon,
             "iterations": self.planning_iterations,
             "candidates": self.planning_candidates,
@@ -206,7 +206,7 @@ class PlaNet(WorldModelAlgorithm):
             model.scales |= model.overshooting.scales
 
     def _make_replay_buffer(self) -> None:
-        self.replay_buffer_class = self.replay_buffer_class or RecentReplayBuffer  # type: ignore[assignment]
+        self.replay_buffer_class = self.replay_buffer_class or RecentReplayBuffer
         super()._make_replay_buffer()
         if isinstance(self.replay_buffer, RecentReplayBuffer):
             self.replay_buffer.set_recent(self.recent_share, self.recent_episodes)

@@ -51,8 +51,9 @@ class RecentReplayBuffer(SequenceReplayBuffer):
         episodes = -(-self.recent_episodes // self.n_envs)
         rows = self.filled.copy()
         for env in range(self.n_envs):
-            starts = np.flatnonzero(self.arrays["is_first"][env, : self.filled[env]])
-            ages = np.sort((self.cursor[env] - starts - 1) % self.buffer_size + 1)
+            starts = np.flatnonzero(self.arrays["is_first"][env])
+            ages = np.sort((self.cursor[env] - starts - 1) % self.ring + 1)
+            ages = ages[ages <= self.filled[env]]
             if len(ages) >= episodes:
                 rows[env] = ages[episodes - 1]
         return rows
@@ -65,4 +66,4 @@ class RecentReplayBuffer(SequenceReplayBuffer):
         ends = np.cumsum(choices)
         env = np.searchsorted(ends, pick, side="right")
         first = self.cursor[env] - recent[env] + pick - (ends - choices)[env]
-        return self.gather(env, (first[:, None] + np.arange(length)) % self.buffer_size)
+        return self.gather(env, (first[:, None] + np.arange(length)) % self.ring)

@@ -60,12 +60,12 @@ def test_losses() -> None:
         rho * -0.5 * (first - 1.0) + (1 - rho) * first + eta * 0.2,
         rho * -1.0 * (last - 2.0) + (1 - rho) * last + eta * 0.4,
     ]
-    assert float(loss) == pytest.approx(-(terms[0] + 0.4 * terms[1]) / 2)
+    assert loss.item() == pytest.approx(-(terms[0] + 0.4 * terms[1]) / 2)
     grads = th.autograd.grad(loss, (dream.log_prob, dream.entropy), retain_graph=True)
     assert grads[0][0].tolist() == pytest.approx([-rho * (first - 1.0) / 2, -rho * 0.4 * (last - 2.0) / 2])
     assert grads[1][0].tolist() == pytest.approx([-eta / 2, -eta * 0.4 / 2])
     critic = behavior.critic_loss(targets)
-    assert float(critic) == pytest.approx(0.25 * ((first - 1.0) ** 2 + 0.4 * (last - 2.0) ** 2))
+    assert critic.item() == pytest.approx(0.25 * ((first - 1.0) ** 2 + 0.4 * (last - 2.0) ** 2))
     reached = th.autograd.grad(critic, [dream.feat, *behavior.slow_critic.parameters()], allow_unused=True)
     assert reached == (None, None, None)  # neither the dream nor the slow critic learns from it
 
@@ -75,7 +75,7 @@ def test_a_dream_from_a_terminal_row_counts_for_nothing() -> None:
     dream = dream._replace(cont=th.tensor([[0.0, 0.8, 0.4]]))
     targets = behavior.targets(dream, GAMMA, LAMBDA)
     assert not targets.weight.any()
-    assert float(behavior.critic_loss(targets)) == 0.0
+    assert behavior.critic_loss(targets).item() == 0.0
 
 
 def test_discount_head_learns_gamma_from_soft_targets() -> None:

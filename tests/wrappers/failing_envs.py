@@ -26,7 +26,7 @@ class Failing(gym.Wrapper):
                 os._exit(7)
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(60)
+            time.sleep(600)
         return self.env.step(action)
 
 

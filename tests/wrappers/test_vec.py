@@ -134,13 +134,13 @@ def test_a_worker_that_dies_in_reset_is_replaced(vec, tmp_path):
 
 
 def test_a_hanging_worker_is_replaced(vec, tmp_path):
-    env = vec([functools.partial(Failing, "hang", 2, str(tmp_path / "hung"))], timeout=1.0)
+    env = vec([functools.partial(Failing, "hang", 2, str(tmp_path / "hung"))], timeout=4.0)
     env.reset()
     env.step([0])
-    begin = time.monotonic()
-    with pytest.warns(UserWarning, match="no answer within 1.0 s"):
+    begin = time.monotonic()  # the environment would sleep for ten minutes
+    with pytest.warns(UserWarning, match="no answer within 4.0 s"):
         assert env.step([0])[2].tolist() == [True]
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 300
 
 
 def test_errors_can_restart_too(vec, tmp_path):

@@ -1,0 +1,146 @@
+"""What happens when updates are not finite: each is skipped; several in a row end the run with a report."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch as th
+from torch import nn
+
+from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.core.world_model import WorldModel
+
+if TYPE_CHECKING:
+    from sb3_dreamer.dreamer_v3.dreamer_v3 import DreamerV3
+
+HOST_EVERY = 16  #: updates between two looks at the count on a GPU, which has to wait for each look
+
+
+class NonFiniteError(RuntimeError):
+    """Several updates in a row were not finite. ``folder`` holds the report, the batch and the last good model."""
+
+    def __init__(self, message: str, folder: Path):
+        super().__init__(message)
+        self.folder = folder
+
+
+class SkipWatch:
+    """Counts updates that were skipped in a row, on the device.
+
+    :param limit: how many end the run; 0: never
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.streak: th.Tensor | None = None
+        self.longest: th.Tensor | None = None
+        self.updates = 0
+        self.bad_batch: SequenceBatch | None = None
+
+    def add(self, metrics: dict[str, th.Tensor], batch: SequenceBatch) -> None:
+        """Take in one update.
+
+        :param metrics: of the update; those that end in ``_skipped`` count
+        :param batch: kept until the next one, for the report
+        """
+        skipped = th.stack([value for name, value in metrics.items() if name.endswith("_skipped")]).max()
+        self.streak = skipped if self.streak is None else (self.streak + skipped) * skipped
+        self.longest = self.streak if self.longest is None else th.maximum(self.longest, self.streak)
+        self.updates += 1
+        self.bad_batch = batch
+
+    def exceeded(self) -> bool:
+        """Whether there were ``limit`` skipped updates in a row since the last look."""
+        if not self.limit or self.longest is None:
+            return False
+        if self.longest.device.type != "cpu" and self.updates < HOST_EVERY:
+            return False
+        found = float(self.longest) >= self.limit
+        self.updates, self.longest = 0, None
+        return found
+
+
+def stop_with_report(model: "DreamerV3", batch: SequenceBatch, folder: Path) -> None:
+    """Write model, batch and report, and end the run.
+
+    Skipped updates change no weight, so the model at hand is the one after the last good update.
+
+    :raises NonFiniteError: always
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first, lines = examine(model, batch)
+    np.savez(folder / "batch.npz", **{name: value.cpu().numpy() for name, value in batch_tensors(batch)})
+    model.save(folder / "model.zip")
+    text = (
+        f"{model._skip_watch.limit} updates in a row were not finite (update {model._n_updates}, "
+        f"step {model.num_timesteps}). The first tensor that is not finite: {first}."
+    )
+    (folder / "report.txt").write_text("\n".join([text, "", *lines]) + "\n")
+    raise NonFiniteError(
+        f"{text} Training stopped; {folder} holds report.txt, batch.npz and model.zip, whose weights are those after "
+        "the last good update. Look at the rewards and observations of the batch first, then lower the learning rate",
+        folder,
+    )
+
+
+def examine(model: "DreamerV3", batch: SequenceBatch) -> tuple[str, list[str]]:
+    """Name of the first tensor that is not finite, in the order batch, weights, activations, losses, gradients.
+
+    :return: that name, and the lines of the report
+    """
+    world_model = model.policy.world_model
+    lines = [describe_tensor(name, value) for name, value in batch_tensors(batch)]
+    found = [f"batch {name}" for name, value in batch_tensors(batch) if bad(value)]
+    found += [f"weight {name}" for name, value in model.policy.named_parameters() if bad(value)]
+    with model.policy.own_random_state():
+        modules, losses = watched_losses(world_model, batch)
+        found += [f"output of world_model.{name}" for name in modules]
+        lines += [describe_tensor(f"loss {name}", loss) for name, loss in losses.items()]
+        found += [f"loss {name}" for name, loss in losses.items() if bad(loss)]
+        names, params = zip(*world_model.named_parameters(), strict=True)
+        grads = th.autograd.grad(world_model.total(losses), params, allow_unused=True)
+    found += [
+        f"gradient of world_model.{name}" for name, g in zip(names, grads, strict=True) if g is not None and bad(g)
+    ]
+    lines += ["", "not finite, in this order:", *found]
+    return (found[0] if found else "none in the world model: look at actor and critic"), lines
+
+
+def watched_losses(world_model: WorldModel, batch: SequenceBatch) -> tuple[list[str], dict[str, th.Tensor]]:
+    """Losses of the batch, and the names of the modules whose output was not finite, in the order of their calls."""
+    names: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, th.Tensor) and bad(output):
+                names.append(name)
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in world_model.named_modules() if name]
+    try:
+        losses = world_model.loss(batch).losses
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(names)), losses
+
+
+def batch_tensors(batch: SequenceBatch) -> Iterator[tuple[str, th.Tensor]]:
+    """Tensors of a batch by name."""
+    yield from ((f"obs.{name}", value) for name, value in batch.obs.items())
+    yield from ((name, getattr(batch, name)) for name in SequenceBatch._fields if name != "obs")
+
+
+def bad(value: th.Tensor) -> bool:
+    """Whether any entry is NaN or infinite."""
+    return not bool(th.isfinite(value).all())
+
+
+def describe_tensor(name: str, value: th.Tensor) -> str:
+    """One line: range and number of entries that are not finite."""
+    value = value.detach().float()
+    finite = value[th.isfinite(value)]
+    span = f"{finite.min().item():.4g} to {finite.max().item():.4g}" if finite.numel() else "nothing finite"
+    return f"{name}: {span}, {value.numel() - finite.numel()} of {value.numel()} not finite"

@@ -1,0 +1,196 @@
+"""Open-loop prediction while training: numbers per horizon and a film, at an interval."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+
+from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
+from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.dreamer_v3.diagnosis import MIN_UPDATES, open_loop_no_better
+from sb3_dreamer.dreamer_v3.hooks import DreamerV3Hooks
+from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
+
+HORIZONS = (1, 5, 15, 45)  #: steps ahead that are logged one by one
+
+
+class OpenLoopCallback(BaseCallback):
+    """Compares predictions from actions alone with what happened, every so often.
+
+    Logs ``open_loop/<error>`` (mean over the horizon) and ``open_loop/<error>_<steps ahead>``; the names are those of
+    :func:`sb3_dreamer.core.open_loop.open_loop_errors`. Sequences come from replay, chosen by a generator of its own:
+    a run with the callback is the same run as without it.
+
+    :param every: agent steps between two looks
+    :param context: rows that the model sees (the paper: 5)
+    :param horizon: rows that it predicts (the paper: 45); less as long as replay holds no longer stretch
+    :param sequences: how many are averaged
+    :param shown: how many are filmed, if the observation has an image
+    :param folder: where films go, as MP4, or as GIF where ffmpeg is missing; None: to TensorBoard only
+    :param fps: frames per second of the films
+    :param seed: of the choice of sequences
+    """
+
+    def __init__(
+        self,
+        every: int = 10_000,
+        *,
+        context: int = 5,
+        horizon: int = 45,
+        sequences: int = 16,
+        shown: int = 3,
+        folder: str | Path | None = None,
+        fps: int = 10,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if min(every, context, horizon, sequences) < 1:
+            raise ValueError("every, context, horizon and sequences must be at least 1")
+        self.every = every
+        self.context = context
+        self.horizon = horizon
+        self.sequences = sequences
+        self.shown = shown
+        self.folder = None if folder is None else Path(folder)
+        self.fps = fps
+        self.rng = np.random.default_rng(seed)
+        self.next_step = every
+        self.errors: dict[str, np.ndarray] = {}  #: of the last look, ``(H,)`` each
+
+    def _on_training_start(self) -> None:
+        self.next_step = self.num_timesteps + self.every
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= self.next_step:
+            self.next_step += self.every
+            self.look()
+        return True
+
+    def look(self) -> dict[str, np.ndarray]:
+        """Predict, log and film now; nothing as long as replay is too short.
+
+        :return: errors by name, ``(H,)`` each
+        """
+        assert isinstance(self.model, WorldModelAlgorithm)
+        policy = self.model.policy
+        horizon = min(self.horizon, int(self.model.replay_buffer.filled.max()) - self.context - 1)
+        if horizon < 1:
+            return {}
+        with policy.own_random_state():
+            batch, state = self._draw(self.context + horizon)
+            prediction = predict_open_loop(policy.world_model, batch, self.context, state)
+        errors = open_loop_errors(prediction, batch, policy.keys, self.context)
+        self.errors = {name: value.cpu().numpy() for name, value in errors.items()}
+        self._log()
+        self._film(prediction, batch)
+        return self.errors
+
+    def _draw(self, length: int) -> tuple[SequenceBatch, Any]:
+        """Sequences and the states before them; the replay's own generator and its last draw stay as they are."""
+        assert isinstance(self.model, WorldModelAlgorithm)
+        replay = self.model.replay_buffer
+        kept = replay.rng, getattr(replay, "drawn", None)
+        replay.rng = self.rng
+        try:
+            batch = replay.sample_sequences(self.sequences, length)
+            state = replay.start_state() if isinstance(replay, AnnotatedReplayBuffer) else None
+        finally:
+            replay.rng = kept[0]
+            if isinstance(replay, AnnotatedReplayBuffer):
+                replay.drawn = kept[1]
+        return batch, state
+
+    def _log(self) -> None:
+        for name, values in self.errors.items():
+            if np.isfinite(values).any():
+                self.logger.record(f"open_loop/{name}", float(np.nanmean(values)))
+            for steps in HORIZONS:
+                if steps <= len(values) and np.isfinite(values[steps - 1]):
+                    self.logger.record(f"open_loop/{name}_{steps}", float(values[steps - 1]))
+        if not isinstance(self.model, DreamerV3Hooks) or self.model._n_updates < MIN_UPDATES:
+            return
+        kind = next(name for name in ("image_error", "vector_error", "discrete_error") if name in self.errors)
+        if np.isfinite(self.errors[kind]).any():
+            model, copy = (float(np.nanmean(self.errors[name])) for name in (kind, f"{kind}_copy"))
+            text = open_loop_no_better(model, copy)
+            if self.model._diagnosis.due("open_loop", text, patience=3):
+                assert text is not None
+                self.model.say(text)
+
+    def _film(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
+        assert isinstance(self.model, WorldModelAlgorithm)
+        images = [key for key in self.model.policy.keys if key.kind == "image"]
+        if not images or not self.shown:
+            return
+        few = SequenceBatch(
+            {key: value[: self.shown] for key, value in batch.obs.items()}, *(part[: self.shown] for part in batch[1:])
+        )
+        for key in images:
+            shown = OpenLoop({key.name: prediction.obs[key.name][: self.shown]}, prediction.reward, prediction.cont)
+            frames = open_loop_frames(shown, few, key, self.context).cpu().numpy()
+            if self.folder is not None:
+                name = "".join(c if c.isalnum() else "_" for c in key.name)
+                save_film(frames, self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", self.fps)
+            for output in self.logger.output_formats:
+                if isinstance(output, TensorBoardOutputFormat):
+                    film_to_tensorboard(output, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
+
+
+def save_film(frames: np.ndarray, path: Path, fps: int) -> Path:
+    """Write an MP4, or a GIF if the suffix says so or ffmpeg is missing.
+
+    :param frames: ``(T, rows, columns, 3)`` uint8
+    :param path: file name
+    :return: the file that was written
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    try:
+        if path.suffix == ".gif":
+            raise ImportError
+        from moviepy import ImageSequenceClip
+
+        clip = ImageSequenceClip(list(even), fps=fps)
+        clip.write_videofile(str(path), codec="libx264", audio=False, logger=None)
+    except (ImportError, OSError, RuntimeError):
+        path = path.with_suffix(".gif")
+        path.write_bytes(gif_bytes(frames, fps))
+    return path
+
+
+def gif_bytes(frames: np.ndarray, fps: int) -> bytes:
+    """The frames as a GIF."""
+    from PIL import Image
+
+    images = [Image.fromarray(frame) for frame in frames]
+    stream = io.BytesIO()
+    images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=max(20, 1000 // fps), loop=0)
+    return stream.getvalue()
+
+
+def film_to_tensorboard(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: int, step: int) -> None:
+    """Add an animated picture; ``SummaryWriter.add_video`` needs a moviepy that is no longer released."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    if output.writer is None:
+        return
+    height, width = frames.shape[1:3]
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif_bytes(frames, fps))
+    output.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+    output.writer.flush()
+
+
+def horizon_table(errors: dict[str, np.ndarray]) -> str:
+    """The errors as lines of text, one for each horizon of ``HORIZONS``."""
+    length = len(next(iter(errors.values())))
+    rows = ["steps ahead  " + "  ".join(errors)]
+    rows += [
+        f"{steps:11d}  " + "  ".join(f"{values[steps - 1]:.4g}".rjust(len(name)) for name, values in errors.items())
+        for steps in HORIZONS
+        if steps <= length
+    ]
+    return "\n".join(rows)

@@ -1,0 +1,139 @@
+"""Replay with what is known of a row only when the agent acts on it: its latent state and its action mask."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+
+from sb3_dreamer.common.replay import Obs, SequenceReplayBuffer
+from sb3_dreamer.core.action_masks import MASK_KEY
+from sb3_dreamer.core.types import LatentState, SequenceBatch
+
+DETER, STOCH, MASK = "context.deter", "context.stoch", "action_mask"
+
+
+class AnnotatedReplayBuffer(SequenceReplayBuffer):
+    """A :class:`SequenceReplayBuffer` with further columns, which :meth:`configure` chooses.
+
+    *Context*: the latent state of each row, first as the acting agent computed it, then as the latest update did. A
+    sequence is drawn with the row before it, whose latent state it goes on from. deter takes 2 bytes per unit in
+    float16, stoch one byte per variable (the chosen class); ``nbytes`` and the announced memory count them.
+
+    *Masks*: the actions allowed in each row; nothing allowed means not known (the last row of an episode).
+    """
+
+    context: tuple[int, int, int] | None = None
+    context_dtype: str = "float16"
+    masked = False
+    drawn: tuple[np.ndarray, np.ndarray] | None = None
+    pending: dict[str, np.ndarray] | None = None
+
+    def configure(
+        self, *, context: tuple[int, int, int] | None = None, dtype: str = "float16", masked: bool = False
+    ) -> None:
+        """Choose the columns, before the first row is stored.
+
+        :param context: deter D, variables S and classes K of the latent state; None stores none
+        :param dtype: of deter, ``float16`` or ``float32``
+        :param masked: store action masks
+        :raises ValueError: for another dtype, or if there are rows already
+        """
+        if dtype not in ("float16", "float32"):
+            raise ValueError(f"context_dtype={dtype!r} is unknown: use 'float16' or 'float32'")
+        if self.arrays:
+            raise ValueError("the replay has rows already: configure it before")
+        self.context, self.context_dtype, self.masked = context, dtype, masked
+
+    def _layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        layout = super()._layout()
+        if self.context:
+            deter, stoch, classes = self.context
+            layout[DETER] = ((deter,), np.dtype(self.context_dtype))
+            layout[STOCH] = ((stoch,), np.dtype(np.uint8 if classes <= 256 else np.int16))
+        if self.masked:
+            layout[MASK] = ((self.codec.layout.size,), np.dtype(bool))
+        return layout
+
+    # ---- writing -----------------------------------------------------------------------------------------------
+
+    def annotate(self, state: LatentState | None, mask: np.ndarray | None) -> None:
+        """What the agent knew when it chose the actions that the next :meth:`add` stores.
+
+        :param state: ``(n_envs, ...)``
+        :param mask: ``(n_envs, A)`` bool
+        """
+        self.pending = self._columns(state) if self.context and state is not None else {}
+        if self.masked and mask is not None:
+            self.pending[MASK] = mask
+
+    def _columns(self, state: LatentState) -> dict[str, np.ndarray]:
+        """Latent states in the form in which they are stored. A start state of zeros counts as class 0."""
+        deter = state.deter.detach().float().cpu().numpy()
+        return {DETER: deter, STOCH: state.stoch.detach().argmax(-1).cpu().numpy()}
+
+    def add(
+        self,
+        obs: Obs,
+        next_obs: Obs,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """See :class:`SequenceReplayBuffer`; annotations go to the rows of ``obs``."""
+        rows = np.where(self.starts_episode, self.cursor, (self.cursor - 1) % self.buffer_size)
+        super().add(obs, next_obs, action, reward, done, infos)
+        for name, value in (self.pending or {}).items():
+            self.arrays[name][np.arange(self.n_envs), rows] = value
+        self.pending = None
+
+    def _write(self, env: int, obs: dict[str, np.ndarray], action: np.ndarray, reward: float, **flags: bool) -> None:
+        row = self.cursor[env]
+        super()._write(env, obs, action, reward, **flags)
+        for name in (DETER, STOCH, MASK):
+            if name in self.arrays:
+                self.arrays[name][env, row] = 0  # The ring may have had another row here.
+
+    # ---- reading -----------------------------------------------------------------------------------------------
+
+    def ready(self, length: int) -> bool:
+        """Whether a sequence of ``length`` rows can be drawn, with the row before it if there is context."""
+        return super().ready(length + bool(self.context))
+
+    def sample_sequences(self, batch: int, length: int) -> SequenceBatch:
+        """See :class:`SequenceReplayBuffer`. With context, the row before each sequence is drawn and held back."""
+        return super().sample_sequences(batch, length + bool(self.context))
+
+    def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
+        """See :class:`SequenceReplayBuffer`; the first of the rows is context and not part of the batch."""
+        self.drawn = (env, rows)
+        rows = rows[:, bool(self.context) :]
+        hidden = {name: self.arrays.pop(name) for name in (DETER, STOCH, MASK) if name in self.arrays}
+        try:  # The latent states of all rows are not to be brought to the device.
+            batch = super().gather(env, rows)
+        finally:
+            self.arrays |= hidden
+        return self._with_mask(batch, env, rows)
+
+    def _with_mask(self, batch: SequenceBatch, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
+        if not self.masked:
+            return batch
+        return batch._replace(obs=batch.obs | {MASK_KEY: self._tensor(self.arrays[MASK][env[:, None], rows])})
+
+    def start_state(self) -> LatentState | None:
+        """Latent state before the first row of the sequences drawn last, ``(B, ...)``; None without context."""
+        if not self.context or self.drawn is None:
+            return None
+        env, rows = self.drawn
+        deter, stoch = (self._tensor(self.arrays[name][env, rows[:, 0]]) for name in (DETER, STOCH))
+        return LatentState(deter.float(), th.nn.functional.one_hot(stoch.long(), self.context[2]).float())
+
+    def write_back(self, post: LatentState) -> None:
+        """Store newer latent states of the sequences drawn last.
+
+        :param post: ``(B, T, ...)``
+        """
+        if self.context and self.drawn is not None:
+            env, rows = self.drawn
+            for name, value in self._columns(post).items():
+                self.arrays[name][env[:, None], rows[:, 1:]] = value

@@ -1,0 +1,70 @@
+"""The program behind the learning results: resumable, strict about settings, and a task that can be solved."""
+
+import json
+
+import numpy as np
+import pytest
+from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.learning_check import find_algorithm, main, parse_pairs
+
+
+def test_pixel_catch_is_won_by_following_the_ball() -> None:
+    env = make_env("sb3_dreamer.zoo.pixel_catch:PixelCatch-v0")
+    returns = []
+    for seed in range(20):
+        image, _ = env.reset(seed=seed)
+        done, total = False, 0.0
+        while not done:
+            assert env.observation_space.contains(image)
+            board = image[::2, ::2, 0]
+            ball, paddle = int(np.argmax(board[:-1].max(0))), int(np.flatnonzero(board[-1] == 128)[0])
+            image, reward, done, _, _ = env.step(1 + np.sign(ball - paddle))
+            total += float(reward)
+        returns.append(total)
+    assert returns == [1.0] * 20
+    env.reset(seed=0)
+    lost = sum(float(env.step(0)[1]) for _ in range(7))
+    assert lost in (-1.0, 1.0)
+
+
+def test_values_and_names() -> None:
+    assert parse_pairs(["a:1", "b:{'c': [2, 3]}", "d:paper", "e:1e-3", "f:x:y"]) == {
+        "a": 1,
+        "b": {"c": [2, 3]},
+        "d": "paper",
+        "e": 1e-3,
+        "f": "x:y",
+    }
+    with pytest.raises(ValueError, match="name:value"):
+        parse_pairs(["a=1"])
+    assert find_algorithm("dreamer_v2") is find_algorithm("DreamerV2")
+    with pytest.raises(ValueError, match="did you mean DreamerV2"):
+        find_algorithm("dreamer2")
+
+
+def test_a_check_is_resumed_and_refuses_other_settings(tmp_path, capsys) -> None:
+    arguments = ["--algo", "DreamerV2", "--env", "CartPole-v1", "--steps", "60", "--eval-every", "30"]
+    arguments += ["--eval-episodes", "1", "--final-episodes", "2", "--goal", "1000", "--name", "x"]
+    arguments += ["--out", str(tmp_path), "--plot", str(tmp_path / "x.png")]
+    params = ["-params", "model_size:debug", "learning_starts:20", "batch_size:2", "batch_length:8", "train_ratio:2"]
+    assert main([*arguments, "--seeds", "0", *params]) == 1  # nobody reaches 1000
+    first = json.loads((tmp_path / "x.json").read_text())
+    run = first["runs"]["0"]
+    assert (run["steps"], run["updates"], len(run["final_returns"])) == (60, 5, 2)
+    assert [step for step, _, _ in run["evaluations"]] == [30, 60]
+    assert sum(length for _, length in run["episodes"]) <= 60  # CartPole pays 1 a step
+    assert main([*arguments, "--seeds", "0", "1", *params]) == 1
+    second = json.loads((tmp_path / "x.json").read_text())
+    assert list(second["runs"]) == ["0", "1"] and second["runs"]["0"] == run
+    assert "--seeds 0 1" in second["command"] and (tmp_path / "x.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="other steps"):
+        main([*arguments[:4], "--steps", "61", *arguments[6:], "--seeds", "0", *params])
+    assert "seed 1, step 30" in capsys.readouterr().out
+
+
+def test_a_goal_ends_the_training(tmp_path) -> None:
+    arguments = ["--algo", "DreamerV2", "--steps", "500", "--eval-every", "25", "--eval-episodes", "1", "--goal", "1"]
+    arguments += ["--final-episodes", "1", "--name", "x", "--out", str(tmp_path), "--plot", str(tmp_path / "x.png")]
+    assert main([*arguments, "-params", "model_size:debug", "train_ratio:0"]) == 0
+    run = json.loads((tmp_path / "x.json").read_text())["runs"]["0"]
+    assert (run["steps"], run["stopped"]) == (25, "goal reached")

@@ -1,0 +1,54 @@
+"""Letting an agent act, episode by episode."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Episode(NamedTuple):
+    """A finished episode.
+
+    :param index: of its environment
+    :param reward: return
+    :param length: agent steps
+    """
+
+    index: int
+    reward: float
+    length: int
+
+
+def play(
+    model: Any,
+    env: Any,
+    deterministic: bool,
+    *,
+    n_steps: int | None = None,
+    n_episodes: int | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Iterator[Episode]:
+    """Act until enough steps or episodes are done, yielding every episode that ends.
+
+    With ``n_episodes`` each environment contributes its share, so that short episodes are not favoured.
+
+    :param model: has ``predict``
+    :param env: monitored vector environment
+    :param deterministic: take the most likely action
+    :param n_steps: agent steps over all environments
+    :param n_episodes: whole episodes, instead
+    :param on_step: called after each step of the vector environment
+    """
+    obs, state, starts, steps = env.reset(), None, np.ones(env.num_envs, bool), 0
+    left = np.array([((n_episodes or 0) + i) // env.num_envs for i in range(env.num_envs)])
+    while (steps < n_steps) if n_steps else (left > 0).any():
+        action, state = model.predict(obs, state=state, episode_start=starts, deterministic=deterministic)
+        obs, _, starts, infos = env.step(action)
+        steps += env.num_envs
+        if on_step is not None:
+            on_step()
+        for index in np.flatnonzero(starts):
+            if n_steps or left[index] > 0:
+                left[index] -= 1
+                episode = infos[index]["episode"]
+                yield Episode(int(index), float(episode["r"]), int(episode["l"]))
