@@ -4,20 +4,31 @@ from typing import Any
 
 import numpy as np
 
-from sb3_dreamer import DreamerV3
+from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 
-TINY: dict[type[WorldModelAlgorithm], dict[str, Any]] = {
-    DreamerV3: {
-        "model_size": "debug",
-        "batch_size": 2,
-        "batch_length": 8,
-        "horizon": 3,
-        "learning_starts": 20,
-        "train_ratio": 4,
-        "buffer_size": 1000,
-    },
+IMAGINES: dict[str, Any] = {
+    "model_size": "debug",
+    "batch_size": 2,
+    "batch_length": 8,
+    "horizon": 3,
+    "learning_starts": 20,
+    "train_ratio": 4,
+    "buffer_size": 1000,
 }
+PLANS: dict[str, Any] = {
+    "model_size": "debug",
+    "batch_size": 2,
+    "batch_length": 8,
+    "seed_episodes": 1,
+    "collect_interval": 3,
+    "planning_horizon": 3,
+    "planning_iterations": 2,
+    "planning_candidates": 10,
+    "planning_elites": 3,
+    "buffer_size": 1000,
+}
+TINY: dict[type[WorldModelAlgorithm], dict[str, Any]] = {DreamerV3: IMAGINES, DreamerV2: IMAGINES, PlaNet: PLANS}
 ALGORITHMS = list(TINY)
 
 

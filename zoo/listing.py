@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
-
 from sb3_dreamer.wrappers.suites import SUITES
 from sb3_dreamer.zoo import display, run_folder
 from sb3_dreamer.zoo.algorithms import ALGORITHMS, check_algorithm
@@ -29,7 +28,9 @@ PACKAGES = {  # what each suite needs
 
 def make_parser() -> OneLineParser:
     """The parser of ``list``."""
-    parser = OneLineParser(prog="sb3-dreamer list", description="List algorithms and suites, tasks of a suite, or runs.")
+    parser = OneLineParser(
+        prog="sb3-dreamer list", description="List algorithms and suites, tasks of a suite, or runs."
+    )
     parser.add_argument("what", nargs="?", metavar="SUITE", help="list the tasks of this suite (or: classic)")
     parser.add_argument("--algo", metavar="ALGO", help="only this algorithm")
     parser.add_argument("--runs", action="store_true", help="list runs instead")

@@ -1,14 +1,10 @@
 """Saving and loading with SB3's methods, and files of JSON and safetensors only."""
 
-import copy
-import io
-import pathlib
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
@@ -16,19 +12,19 @@ from stable_baselines3.common.utils import check_for_correct_spaces, get_system_
 from sb3_dreamer.common import persistence
 from sb3_dreamer.common.persistence import ModelFileError, NotEncodable
 from sb3_dreamer.common.policy import PolicyState
+from sb3_dreamer.common.replay_files import Path, ReplayFileMethods
 
 if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 
 Self = TypeVar("Self", bound="FileMethods")
-Path = str | pathlib.Path | io.BufferedIOBase
 OPTIMIZER_JSON = "_optimizer_settings"
 POLICY_CLASS = "policy_class"
 NEEDED = ("observation_space", "action_space", "policy_kwargs", POLICY_CLASS, OPTIMIZER_JSON)
 
 
-class FileMethods(BaseAlgorithm):
-    """``save``, ``load``, parameters and replay buffer of a :class:`WorldModelAlgorithm`."""
+class FileMethods(ReplayFileMethods):
+    """``save``, ``load`` and parameters of a :class:`WorldModelAlgorithm`."""
 
     def _excluded_save_params(self) -> list[str]:
         """What a model file never holds: what is built anew, and what belongs to the running process."""
@@ -195,67 +191,3 @@ class FileMethods(BaseAlgorithm):
             self._restore_tensors(file.tensors, file.data[OPTIMIZER_JSON], str(load_path_or_dict))
             return
         super().set_parameters(load_path_or_dict, exact_match, device)
-
-    # ---- replay ----------------------------------------------------------------------------------------------------
-
-    def save_replay_buffer(self, path: Path) -> None:
-        """Write the replay buffer to one safetensors file, whole or not at all.
-
-        :param path: file name, used as it is, or binary file object
-        """
-        replay = cast("WorldModelAlgorithm", self).replay_buffer
-        assert replay is not None, "The replay buffer is not defined"
-        if isinstance(path, str | pathlib.Path):
-            pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-        arrays, metadata = replay.to_arrays()
-        persistence.write_arrays(cast(Any, path), arrays, metadata)
-
-    def load_replay_buffer(self, path: Path, truncate_last_traj: bool = True, trust_pickle: bool = False) -> None:
-        """Read what :meth:`save_replay_buffer` wrote, or go on with a ``replay_dir``.
-
-        :param path: file name, binary file object, or the folder that ``replay_dir`` names
-        :param truncate_last_traj: the running episodes of the file do not go on: mark them as truncated
-        :param trust_pickle: also read a buffer that Stable-Baselines3 saved. Such a file is a pickle, which can run any
-            code when it is loaded: only for files that you wrote yourself
-        :raises ModelFileError: if the file is damaged, or its rows are of other spaces
-        """
-        algorithm = cast("WorldModelAlgorithm", self)
-        if algorithm.replay_buffer is None:
-            algorithm._make_replay_buffer()
-        # A copy is filled, so that a file that does not fit leaves the present buffer as it was.
-        fresh = copy.copy(algorithm.replay_buffer)
-        if isinstance(path, str | pathlib.Path) and pathlib.Path(path).is_dir():
-            folder = getattr(fresh.storage, "folder", None)
-            if folder is None or pathlib.Path(path).resolve() != folder.resolve():
-                raise ModelFileError(
-                    f"'{path}' is a folder, and the model's replay_dir is {str(folder)!r}: load the model with "
-                    "replay_buffer_kwargs={'replay_dir': ...} of the same folder"
-                )
-            self._attach_replay(None)
-            fresh = algorithm.replay_buffer
-        elif trust_pickle and persistence.is_pickle_file(cast(Any, path)):
-            from stable_baselines3.common.save_util import load_from_pkl
-
-            fresh.release()
-            fresh.reset()
-            fresh.add_episodes(load_from_pkl(cast(Any, path)))
-        else:
-            arrays, metadata = persistence.read_arrays(cast(Any, path))
-            fresh.from_arrays(arrays, metadata, name=str(path))
-        if truncate_last_traj and self._last_obs is None:
-            fresh.cut()
-        fresh.device = self.device
-        algorithm.replay_buffer = fresh
-
-    def _attach_replay(self, state: dict[str, Any] | None) -> None:
-        """Go on with the rows in ``replay_dir``, as they were at a checkpoint or at the last flush."""
-        replay = cast("WorldModelAlgorithm", self).replay_buffer
-        if not replay.on_disk:
-            raise ModelFileError("the checkpoint's replay is in a folder: load it with replay_buffer_kwargs as it had")
-        lost = replay.attach(state)
-        if lost:
-            warnings.warn(
-                f"{lost} of the oldest rows in replay_dir were overwritten after this checkpoint and are left out: "
-                "write checkpoints more often, or raise spare_rows",
-                stacklevel=3,
-            )

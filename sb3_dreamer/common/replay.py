@@ -1,7 +1,6 @@
 """Sequence replay: one ring of rows for each environment, sampled in stretches that may span episodes."""
 
 import os
-import shutil
 from typing import Any
 
 import numpy as np
@@ -9,17 +8,17 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_dreamer.common import episodes, replay_state
-from sb3_dreamer.common.replay_memory import DiskRows, Layout, MemoryRows
-from sb3_dreamer.common.replay_views import ReplayViews
-from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys, space_dict
+from sb3_dreamer.common import episodes
+from sb3_dreamer.common.replay_memory import DiskRows, MemoryRows
+from sb3_dreamer.common.replay_rows import ReplayRows
+from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys
 from sb3_dreamer.core.types import SequenceBatch
 
 Obs = np.ndarray | dict[str, np.ndarray]
 SPARE_ROWS = 50_000  #: rows on disk beyond buffer_size, which protect what a checkpoint needs from being overwritten
 
 
-class SequenceReplayBuffer(ReplayViews):
+class SequenceReplayBuffer(ReplayRows):
     """Stores every observation once, in its own dtype, and samples sequences ``(B, T, ...)``.
 
     An episode of L steps takes L + 1 rows: its first observation, then one row for each step with the observation,
@@ -76,44 +75,6 @@ class SequenceReplayBuffer(ReplayViews):
         self.written = np.zeros(n_envs, np.int64)  # rows ever written
         self.starts_episode = np.ones(n_envs, bool)  # the next add begins an episode
         self.limit = self.written + self.ring  # on disk: what ``written`` may reach before the next flush
-
-    # ---- memory ------------------------------------------------------------------------------------------------
-
-    def layout(self) -> Layout:
-        """Shape of one row and dtype of every array."""
-        sub_spaces = space_dict(self.observation_space)
-        layout = {f"obs.{key.name}": (key.shape, np.dtype(sub_spaces[key.name].dtype)) for key in self.keys}
-        flag = ((), np.dtype(bool))
-        return layout | {
-            "action": ((self.codec.parts,), self.codec.replay_dtype),
-            "reward": ((), np.dtype(np.float32)),
-            "is_first": flag,
-            "is_last": flag,
-            "is_terminal": flag,
-        }
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the full buffer takes, whether they are taken yet or not."""
-        row = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in self.layout().values())
-        return row * self.ring * self.n_envs
-
-    def allocate(self) -> None:
-        """Take the memory, or make the files. The operating system commits pages as rows are written."""
-        if not self.arrays:
-            self.arrays = self.storage.create(self.layout(), self.n_envs, self.ring)
-            self.flush()
-
-    def release(self) -> None:
-        """Let go of the memory, or of the files; what is in them stays."""
-        self.arrays = {}
-        if isinstance(self.storage, DiskRows):
-            self.storage = DiskRows(self.storage.folder)
-
-    @property
-    def on_disk(self) -> bool:
-        """Whether the rows are kept in files."""
-        return isinstance(self.storage, DiskRows)
 
     # ---- writing -----------------------------------------------------------------------------------------------
 
@@ -234,8 +195,6 @@ class SequenceReplayBuffer(ReplayViews):
             array = array.astype(np.float32)
         return th.from_numpy(array).to(self.device, non_blocking=True)
 
-    # ---- files -------------------------------------------------------------------------------------------------
-
     def add_episodes(self, source: Any) -> int:
         """Add recorded episodes; see :func:`sb3_dreamer.common.episodes.read_episodes` for what may be given.
 
@@ -243,42 +202,3 @@ class SequenceReplayBuffer(ReplayViews):
         :raises ValueError: if an episode does not fit the spaces, or while an episode is running
         """
         return episodes.add_episodes(self, source)
-
-    def flush(self) -> None:
-        """On disk: bring the rows there, then the journal. From then on a crash loses nothing of them."""
-        if isinstance(self.storage, DiskRows):
-            self.limit = self.written - self.filled + self.ring
-            self.storage.flush(self.layout(), self.journal())
-
-    def journal(self) -> dict[str, Any]:
-        """Cursors and sampling as JSON, for a replay folder."""
-        names = ("cursor", "filled", "written", "starts_episode", "limit")
-        cursors = {name: getattr(self, name).tolist() for name in names}
-        sizes = {"n_envs": self.n_envs, "ring": self.ring, "rows": self.buffer_size}
-        return {**cursors, **sizes, "random": replay_state.random_to_json(self.rng)}
-
-    def attach(self, state: dict[str, Any] | None = None) -> int:
-        """Go on with the rows that a run left in ``replay_dir``.
-
-        :param state: the :meth:`journal` of a checkpoint; None: of the last flush
-        :return: how many of the oldest rows were overwritten after ``state`` and are lost
-        :raises ModelFileError: if the folder is damaged, or of another buffer
-        """
-        assert isinstance(self.storage, DiskRows), "the buffer has no replay_dir"
-        return replay_state.attach(self, self.storage, state)
-
-    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Everything that a file must hold; see :func:`sb3_dreamer.common.replay_state.to_arrays`."""
-        return replay_state.to_arrays(self)
-
-    def from_arrays(self, arrays: dict[str, np.ndarray], metadata: dict[str, Any], name: str = "the file") -> None:
-        """Take over what :meth:`to_arrays` gave; see :func:`sb3_dreamer.common.replay_state.from_arrays`."""
-        replay_state.from_arrays(self, arrays, metadata, name)
-
-    def free_space(self) -> int:
-        """Bytes that the file system of ``replay_dir`` still has."""
-        assert isinstance(self.storage, DiskRows)
-        folder = self.storage.folder.absolute()
-        while not folder.exists():
-            folder = folder.parent
-        return shutil.disk_usage(folder).free

@@ -7,8 +7,8 @@ import numpy as np
 from sb3_dreamer.common.json_text import ModelFileError, one_line
 
 if TYPE_CHECKING:
-    from sb3_dreamer.common.replay import SequenceReplayBuffer
     from sb3_dreamer.common.replay_memory import DiskRows
+    from sb3_dreamer.common.replay_rows import ReplayRows
 
 CURSORS = {"cursor": np.int64, "filled": np.int64, "starts_episode": bool}
 
@@ -32,7 +32,7 @@ def random_from_json(state: Any) -> np.random.Generator:
     return generator
 
 
-def to_arrays(buffer: "SequenceReplayBuffer") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def to_arrays(buffer: "ReplayRows") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Everything that a file must hold: the rows written so far, cursors and the state of the sampling."""
     rows = int(np.minimum(buffer.written, buffer.ring).max())
     arrays = {name: array[:, :rows] for name, array in buffer.arrays.items()}
@@ -41,9 +41,7 @@ def to_arrays(buffer: "SequenceReplayBuffer") -> tuple[dict[str, np.ndarray], di
     return arrays | cursors, about | {"random": random_to_json(buffer.rng)}
 
 
-def from_arrays(
-    buffer: "SequenceReplayBuffer", arrays: dict[str, np.ndarray], metadata: dict[str, Any], name: str
-) -> None:
+def from_arrays(buffer: "ReplayRows", arrays: dict[str, np.ndarray], metadata: dict[str, Any], name: str) -> None:
     """Take over what :func:`to_arrays` gave; nothing changes if it does not fit.
 
     :param name: of the file, for messages
@@ -76,7 +74,7 @@ def from_arrays(
             array[env, : filled[env]] = arrays[key][env, order]
 
 
-def _check_arrays(buffer: "SequenceReplayBuffer", arrays: dict[str, np.ndarray], ring: Any, name: str) -> None:
+def _check_arrays(buffer: "ReplayRows", arrays: dict[str, np.ndarray], ring: Any, name: str) -> None:
     if type(ring) is not int or ring < buffer.buffer_size:
         raise ModelFileError(f"{name} has a ring of {one_line(ring)} rows: the file is damaged")
     expected = {key: ((buffer.n_envs,), np.dtype(dtype)) for key, dtype in CURSORS.items()}
@@ -100,7 +98,7 @@ def _check_arrays(buffer: "SequenceReplayBuffer", arrays: dict[str, np.ndarray],
         raise ModelFileError(f"{name} has fewer rows than its cursors say: the file is damaged")
 
 
-def attach(buffer: "SequenceReplayBuffer", storage: "DiskRows", state: dict[str, Any] | None) -> int:
+def attach(buffer: "ReplayRows", storage: "DiskRows", state: dict[str, Any] | None) -> int:
     """Map the files of a replay folder, with the cursors of a checkpoint or of its own journal.
 
     The journal's ``limit`` is how many rows of an environment the last run may have written before it died. What lies

@@ -238,32 +238,3 @@ def random_shooting(layout: ActionLayout, *, candidates: int = 1000, horizon: in
     :param options: further arguments of :class:`CEMPlanner`
     """
     return CEMPlanner(layout, horizon=horizon, iterations=1, candidates=candidates, elites=1, **options)
-
-
-class NoisyBehavior(Behavior):
-    """Another behaviour with exploration noise: normal noise, clipped to [-1, 1], or some uniform choices.
-
-    :param behavior: acts
-    :param layout: kind and sizes of the action
-    :param noise: standard deviation for continuous actions (PlaNet: 0.3); for discrete ones, which the paper does not
-        have, the probability of a uniform choice of each part
-    """
-
-    def __init__(self, behavior: Behavior, layout: ActionLayout, noise: float):
-        super().__init__()
-        self.behavior = behavior
-        self.layout = layout
-        self.noise = noise
-
-    def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
-        """See :class:`Behavior`; deterministic calls have no noise."""
-        action = self.behavior.act(world_model, state, deterministic=deterministic)
-        if deterministic or self.noise == 0.0:
-            return action
-        if self.layout.kind == "continuous":
-            return (action + self.noise * th.randn_like(action)).clamp(-1.0, 1.0)
-        parts = []
-        for part in action.split(self.layout.sizes, -1):
-            uniform = F.one_hot(th.randint_like(part[..., 0], part.shape[-1]).long(), part.shape[-1]).to(part.dtype)
-            parts.append(th.where(th.rand_like(part[..., :1]) < self.noise, uniform, part))
-        return th.cat(parts, -1)

@@ -39,7 +39,7 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         "rssm": rssm,
         "decoder": decoder,
         "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=style),
-        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=style, hard=True),
+        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=style, hard=spec.hard_continue),
         "objective": DynRepKL(dyn=0.5, rep=0.1, free=1.0),
     }
     return assemble(spec, parts, actions, spec.mlp, style=style)

@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-import torch as th
+import torch.nn.functional as F
 
 from sb3_dreamer.common.replay import Obs, SequenceReplayBuffer
+from sb3_dreamer.common.replay_memory import Layout
 from sb3_dreamer.core.action_masks import MASK_KEY
 from sb3_dreamer.core.types import LatentState, SequenceBatch
 
@@ -44,8 +45,9 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
             raise ValueError("the replay has rows already: configure it before")
         self.context, self.context_dtype, self.masked = context, dtype, masked
 
-    def _layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        layout = super()._layout()
+    def layout(self) -> Layout:
+        """See :class:`SequenceReplayBuffer`; with the chosen columns."""
+        layout = dict(super().layout())
         if self.context:
             deter, stoch, classes = self.context
             layout[DETER] = ((deter,), np.dtype(self.context_dtype))
@@ -81,15 +83,26 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """See :class:`SequenceReplayBuffer`; annotations go to the rows of ``obs``."""
-        rows = np.where(self.starts_episode, self.cursor, (self.cursor - 1) % self.buffer_size)
+        rows = np.where(self.starts_episode, self.cursor, (self.cursor - 1) % self.ring)
         super().add(obs, next_obs, action, reward, done, infos)
         for name, value in (self.pending or {}).items():
             self.arrays[name][np.arange(self.n_envs), rows] = value
         self.pending = None
 
-    def _write(self, env: int, obs: dict[str, np.ndarray], action: np.ndarray, reward: float, **flags: bool) -> None:
+    def write_row(
+        self,
+        env: int,
+        obs: dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: float,
+        *,
+        is_first: bool = False,
+        is_last: bool = False,
+        is_terminal: bool = False,
+    ) -> None:
+        """See :class:`SequenceReplayBuffer`; the new row has no annotation yet."""
         row = self.cursor[env]
-        super()._write(env, obs, action, reward, **flags)
+        super().write_row(env, obs, action, reward, is_first=is_first, is_last=is_last, is_terminal=is_terminal)
         for name in (DETER, STOCH, MASK):
             if name in self.arrays:
                 self.arrays[name][env, row] = 0  # The ring may have had another row here.
@@ -121,12 +134,16 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         return batch._replace(obs=batch.obs | {MASK_KEY: self._tensor(self.arrays[MASK][env[:, None], rows])})
 
     def start_state(self) -> LatentState | None:
-        """Latent state before the first row of the sequences drawn last, ``(B, ...)``; None without context."""
+        """Latent state before the first row of the sequences drawn last, ``(B, ...)``; None without context.
+
+        Zeros where no state is known, as in a recorded episode that was added.
+        """
         if not self.context or self.drawn is None:
             return None
         env, rows = self.drawn
         deter, stoch = (self._tensor(self.arrays[name][env, rows[:, 0]]) for name in (DETER, STOCH))
-        return LatentState(deter.float(), th.nn.functional.one_hot(stoch.long(), self.context[2]).float())
+        known = deter.any(-1)[:, None, None]
+        return LatentState(deter.float(), F.one_hot(stoch.long(), self.context[2]) * known.float())
 
     def write_back(self, post: LatentState) -> None:
         """Store newer latent states of the sequences drawn last.

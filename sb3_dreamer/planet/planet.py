@@ -13,11 +13,11 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay import SequenceReplayBuffer
-from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 from sb3_dreamer.core.overshooting import LatentOvershooting
-from sb3_dreamer.core.planner import CEMPlanner, Deviation, NoisyBehavior
+from sb3_dreamer.core.planner import CEMPlanner, Deviation
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.planet.forecast import PlaNetForecast
 from sb3_dreamer.planet.policies import CnnPolicy, MlpPolicy, MultiInputPolicy

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_dreamer.core.behavior import RandomBehavior
+from sb3_dreamer.core.behavior import NoisyBehavior, RandomBehavior
 from sb3_dreamer.core.planner import (
     CEMPlanner,
-    NoisyBehavior,
     cem_categorical,
     cem_normal,
     dream_returns,

@@ -38,7 +38,9 @@ def one_hot(index, n):
 class Reference:
     """:param weights: state dict of the policy, ``:param family:`` 2023 or 2024."""
 
-    def __init__(self, weights: Weights, family: str, *, classes: int, stoch: int, action_sizes: tuple[int, ...] | None):
+    def __init__(
+        self, weights: Weights, family: str, *, classes: int, stoch: int, action_sizes: tuple[int, ...] | None
+    ):
         self.w = {name: value.astype(np.float64) for name, value in weights.items()}
         self.new = family == "2024"
         self.classes, self.stoch, self.action_sizes = classes, stoch, action_sizes
@@ -258,7 +260,9 @@ class Reference:
 
     # ---- the losses ------------------------------------------------------------------------------------------------
 
-    def losses(self, batch, *, horizon: int, gamma: float, lam: float, eta: float, free: float = 1.0) -> dict[str, float]:
+    def losses(
+        self, batch, *, horizon: int, gamma: float, lam: float, eta: float, free: float = 1.0
+    ) -> dict[str, float]:
         """Everything that one update minimises, by the names of the metrics."""
         deter, stoch, post = self.observe(batch)
         n, length = batch["reward"].shape
@@ -336,5 +340,3 @@ class Reference:
         slow = self.two_hot_mean(self.head("behavior.slow_critic", feat[:, :-1]))
         loss = self.two_hot_loss(logits, returns) + self.two_hot_loss(logits, slow)
         return float((loss * (1 - last[:, :-1])).mean())
-
-

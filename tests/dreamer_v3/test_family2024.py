@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_dreamer.zoo import sizes
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
@@ -15,7 +16,6 @@ from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.dreamer_v3 import AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.families import family_of
-from sb3_dreamer.zoo import sizes
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
 
@@ -182,7 +182,7 @@ def test_everything_but_the_slow_critic_learns() -> None:
 
 def test_context_is_the_state_of_the_row_before() -> None:
     """While collecting, every row gets the state of the agent that saw it; an update overwrites it."""
-    env = make_vec_env(lambda: CountingEnv(5), 2)
+    env = make_vec_env(lambda: CountingEnv((5,)), 2)
     model = make(env, train_ratio=0, learning_starts=1000, batch_length=4)
     seen = []
     original = model._store_transition
@@ -286,9 +286,7 @@ def test_all_kinds_of_observations_and_actions() -> None:
     assert {f"loss_recon_{key}" for key in space.spaces} <= metrics.keys()
     chance = np.log(3)
     assert float(metrics["loss_recon_gear"]) == pytest.approx(chance, rel=0.5), "cross-entropy of three categories"
-    dream = model.behavior.rollout(
-        model.policy.world_model, model.policy.world_model.rssm.initial(7), th.ones(7), 4
-    )
+    dream = model.behavior.rollout(model.policy.world_model, model.policy.world_model.rssm.initial(7), th.ones(7), 4)
     for part, n in zip(dream.action.split((3, 2, 5), -1), (3, 2, 5), strict=True):
         assert part.shape == (7, 4, n) and (part.sum(-1) == 1).all()
     decoded = model.policy.world_model.decode(dream.feat)

@@ -1,0 +1,183 @@
+"""Open-loop prediction: numbers against arithmetic, films, the callback, and the world model with numpy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.logger import configure
+
+from sb3_dreamer import DreamerV3
+from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
+from sb3_dreamer.core.types import ObsKey, SequenceBatch
+from sb3_dreamer.dreamer_v3 import OpenLoopCallback
+from sb3_dreamer.dreamer_v3.open_loop import horizon_table, save_film
+from tests.algorithms import equal, weights
+from tests.spaces_env import SpacesEnv, image
+
+KEYS = (ObsKey("cam", "image", (1, 16, 16)), ObsKey("pos", "vector", (2,)), ObsKey("gear", "discrete", (), (3,), (0,)))
+SPACE = spaces.Dict({"cam": image(1, 16, 16), "gear": spaces.Discrete(3), "pos": spaces.Box(-1, 1, (2,), np.float32)})
+
+
+def make(size: str = "debug", **kwargs) -> DreamerV3:
+    tiny = {"batch_size": 2, "batch_length": 6, "horizon": 3, "buffer_size": 300, "learning_starts": 20}
+    tiny |= {"train_ratio": 2, "seed": 0, "device": "cpu"}
+    return DreamerV3("MultiInputPolicy", SpacesEnv(SPACE, spaces.Discrete(3)), model_size=size, **(tiny | kwargs))
+
+
+def make_batch(b: int = 2, t: int = 6) -> SequenceBatch:
+    generator = th.Generator().manual_seed(0)
+    flags = th.zeros(b, t, dtype=th.bool)
+    obs = {
+        "cam": th.randint(0, 256, (b, t, 1, 16, 16), dtype=th.uint8, generator=generator),
+        "pos": th.randn(b, t, 2, generator=generator),
+        "gear": th.randint(0, 3, (b, t), generator=generator),
+    }
+    action = th.eye(3)[th.randint(0, 3, (b, t), generator=generator)]
+    return SequenceBatch(obs, action, th.randn(b, t, generator=generator), flags.clone(), flags.clone(), flags.clone())
+
+
+def test_numbers_by_hand() -> None:
+    batch = make_batch()
+    batch.is_first[1, 4] = True  # the second sequence ends after one predicted row
+    batch.is_terminal[1, 3] = True
+    obs = {"cam": batch.obs["cam"].float() + 25.5, "pos": batch.obs["pos"].clone(), "gear": batch.obs["gear"] * 0}
+    prediction = OpenLoop(obs, batch.reward + 2.0, th.ones(2, 6))
+    errors = open_loop_errors(prediction, batch, KEYS, context=3)
+    assert all(value.shape == (3,) for value in errors.values())
+    assert errors["image_error"].tolist() == pytest.approx([0.01] * 3)
+    assert errors["psnr"].tolist() == pytest.approx([20.0] * 3)
+    assert errors["vector_error"].tolist() == [0.0] * 3
+    assert errors["reward_error"].tolist() == pytest.approx([2.0] * 3)
+    assert errors["cont_error"].tolist() == [0.5, 0.0, 0.0], "the end of the second sequence counts one step ahead only"
+    wrong = (batch.obs["gear"] != 0).float()
+    assert errors["discrete_error"].tolist() == pytest.approx([wrong[:, 3].mean().item(), *wrong[0, 4:].tolist()])
+    real = batch.obs["cam"].float() / 255
+    copied = (real[0, 2] - real[0, 5]).square().mean()
+    assert errors["image_error_copy"][2].item() == pytest.approx(copied.item(), rel=1e-5)
+    assert errors["psnr_copy"][2].item() == pytest.approx(-10 * np.log10(copied.item()), rel=1e-4)
+
+
+def test_a_horizon_that_no_sequence_reaches_is_nan() -> None:
+    batch = make_batch()
+    batch.is_first[:, 5] = True
+    errors = open_loop_errors(OpenLoop(batch.obs, batch.reward, th.ones(2, 6)), batch, KEYS, context=3)
+    assert errors["reward_error"].isnan().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("size", ["debug", "debug2024"])
+def test_predictions_do_not_see_what_they_predict(size) -> None:
+    world_model, batch = make(size).policy.world_model, make_batch()
+    changed = {key: value.clone() for key, value in batch.obs.items()}
+    changed["cam"][:, 3:] = 0
+    changed["pos"][:, 3:] = 9.0
+    results = []
+    for obs in (batch.obs, changed):
+        th.manual_seed(0)
+        results.append(predict_open_loop(world_model, batch._replace(obs=obs), 3))
+    assert all(th.equal(results[0].obs[key], results[1].obs[key]) for key in changed)
+    th.manual_seed(0)
+    flipped = batch.prev_action.clone()
+    flipped[:, 4:] = flipped[:, 4:].roll(1, -1)
+    other = predict_open_loop(world_model, batch._replace(prev_action=flipped), 3)
+    th.testing.assert_close(other.reward[:, :4], results[0].reward[:, :4])
+    assert not th.equal(other.obs["pos"][:, 4], results[0].obs["pos"][:, 4]), "the actions matter"
+    with pytest.raises(ValueError, match="context=6"):
+        predict_open_loop(world_model, batch, 6)
+
+
+def test_film(tmp_path) -> None:
+    batch = make_batch()
+    prediction = OpenLoop({"cam": batch.obs["cam"].float()}, batch.reward, batch.reward)
+    frames = open_loop_frames(prediction, batch, KEYS[0], context=2).numpy()
+    assert frames.shape == (6, 2 * 20, 3 * 20, 3) and frames.dtype == np.uint8
+    real, model, error = (frames[:, 2:18, 20 * i + 2 : 20 * i + 18, 0] for i in range(3))
+    np.testing.assert_array_equal(real, batch.obs["cam"][0, :, 0])
+    np.testing.assert_array_equal(model, real)
+    assert (np.abs(error.astype(int) - 128) <= 1).all(), "no error is grey"
+    assert frames[1, 0, 0].tolist() == [0, 200, 0] and frames[2, 0, 0].tolist() == [220, 0, 0]
+    assert save_film(frames, tmp_path / "film.gif", 10).read_bytes()[:3] == b"GIF"
+    written = save_film(frames, tmp_path / "film.mp4", 10)
+    assert written.stat().st_size > 500 and written.suffix in (".mp4", ".gif")
+
+
+def test_callback(tmp_path) -> None:
+    plain = make()
+    plain.learn(90)
+    model = make()
+    callback = OpenLoopCallback(40, context=2, horizon=4, sequences=3, shown=2, folder=tmp_path / "films")
+    model.set_logger(configure(str(tmp_path), ["csv", "tensorboard"]))
+    model.learn(90, callback=callback, log_interval=1)
+    assert equal(weights(plain), weights(model)), "looking changes nothing"
+    assert callback.errors["image_error"].shape == (4,)
+    header = (tmp_path / "progress.csv").read_text().splitlines()[-1]
+    text = (tmp_path / "progress.csv").read_text()
+    for name in ("image_error", "psnr", "psnr_copy", "reward_error_1", "cont_error"):
+        assert f"open_loop/{name}" in text, header
+    films = list((tmp_path / "films").iterdir())
+    assert len(films) == 2 and all(film.stat().st_size > 500 for film in films)
+    events = b"".join(path.read_bytes() for path in Path(tmp_path).glob("events*"))
+    assert b"open_loop/cam" in events and b"GIF89a" in events
+    lines = horizon_table(callback.errors).splitlines()
+    assert len(lines) == 2 and "psnr" in lines[0] and lines[1].split()[0] == "1"
+
+
+def test_callback_with_context_in_replay() -> None:
+    plain, model = make("debug2024").learn(60), make("debug2024")
+    model.learn(60, callback=OpenLoopCallback(25, context=2, horizon=3, sequences=2))
+    assert equal(weights(plain), weights(model))
+
+
+@pytest.mark.parametrize("size", ["debug", "debug2024"])
+def test_world_model_with_numpy(size) -> None:
+    model = make(size).learn(40)
+    view, rng = model.world_model, np.random.default_rng(0)
+    obs = {
+        "cam": rng.integers(0, 256, (2, 5, 1, 16, 16)).astype(np.uint8),
+        "gear": rng.integers(0, 3, (2, 5)),
+        "pos": rng.normal(size=(2, 5, 2)),
+    }
+    actions = rng.integers(0, 3, (2, 5))
+    before = th.get_rng_state()
+    states = view.observe(obs, actions)
+    assert states.deter.shape[:2] == states.stoch.shape[:2] == (2, 5) and isinstance(states.deter, np.ndarray)
+    assert view.reward(states).shape == view.cont(states).shape == (2, 5)
+    decoded = view.decode(states)
+    assert decoded["cam"].shape == (2, 5, 1, 16, 16) and 0 <= decoded["cam"].min() <= decoded["cam"].max() <= 255
+    dreamed, taken = view.imagine(states.at(-1), actions[:, :3])
+    np.testing.assert_array_equal(taken, actions[:, :3])
+    assert dreamed.deter.shape[:2] == (2, 3)
+    own, chosen = view.imagine(states.at(-1), horizon=7)
+    assert own.deter.shape[:2] == (2, 7) and chosen.shape == (2, 7) and model.action_space.contains(chosen[0, 0])
+    assert th.equal(before, th.get_rng_state()), "the training's random numbers are left alone"
+    # Going on from a state is the same as not stopping.
+    latent = model.policy.world_model.rssm.latent
+    object.__setattr__(model.policy.world_model.rssm, "latent", Deterministic(latent))
+    whole = view.observe(obs, actions)
+    head, tail = ({key: value[:, part] for key, value in obs.items()} for part in (slice(0, 2), slice(2, 5)))
+    first = view.observe(head, actions[:, :2])
+    rest = view.observe(tail, actions[:, 2:], state=first.at(-1))
+    np.testing.assert_allclose(np.concatenate([first.deter, rest.deter], 1), whole.deter, atol=1e-5)
+    with pytest.raises(ValueError, match="obs has no"):
+        view.observe({"cam": obs["cam"]}, actions)
+
+
+class Deterministic:
+    """A latent whose samples are its modes."""
+
+    def __init__(self, latent):
+        self.latent = latent
+
+    def __getattr__(self, name):
+        return getattr(self.latent, "mode" if name == "sample" else name)
+
+
+def test_world_model_of_a_box() -> None:
+    env = SpacesEnv(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(1.0, 50.0, (2,), np.float32))
+    model = DreamerV3("MlpPolicy", env, model_size="debug", buffer_size=100, device="cpu", seed=0)
+    actions = np.random.default_rng(0).uniform(1, 50, (1, 4, 2)).astype(np.float32)
+    states = model.world_model.observe(np.zeros((1, 4, 3), np.float32), actions)
+    _, taken = model.world_model.imagine(states.at(0), actions)
+    np.testing.assert_allclose(taken, actions, rtol=1e-4)
+    assert model.world_model.decode(states).shape == (1, 4, 3)

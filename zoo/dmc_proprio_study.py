@@ -1,0 +1,205 @@
+"""DreamerV3 2024 on DMC proprio tasks beside the published curves: one command per task and seed, resumable.
+
+::
+
+    python -m sb3_dreamer.zoo.dmc_proprio_study run --task cartpole_balance --seed 0 --frames 50000
+    python -m sb3_dreamer.zoo.dmc_proprio_study plot --scores dmc_proprio-dreamerv3.json.gz
+
+``run`` trains size ``1m`` with the benchmark's settings (train ratio 1024, no action repeat; the authors collect with 16
+environments, here ``--n-envs``) and goes on from its last checkpoint if there is one. Called again with more
+``--frames`` it trains further. ``--device cuda`` is for walker_walk and cheetah_run.
+
+``plot`` draws all runs inside the range of the published seeds and prints a table of scores at 20,000 and 50,000 frames.
+The published file is ``scores/dmc_proprio-dreamerv3.json.gz`` of github.com/danijar/dreamerv3. Our score is the mean
+return of the training episodes that ended in the last 10,000 frames, which is the distance of the published points.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BIN = 10_000  # frames over which the published scores are averaged
+SETTINGS = {"model_size": "1m", "train_ratio": 1024, "batch_size": 16, "batch_length": 64, "learning_starts": 1024}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train one seed of one task, from its checkpoint on."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    os.environ.setdefault("MUJOCO_GL", "disable")
+    import torch as th
+    from sb3_dreamer.wrappers import make_env
+    from stable_baselines3.common.callbacks import CallbackList
+    from stable_baselines3.common.env_util import make_vec_env
+
+    from sb3_dreamer import DreamerV3
+
+    th.set_num_threads(args.threads)
+    folder = Path(args.out) / f"{args.task}_{args.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"dmc_proprio:{args.task}"
+    env = make_vec_env(lambda: make_env(name, preset="dreamerv3-2024"), n_envs=args.n_envs, seed=args.seed)
+    model_file, replay_file = folder / "model.zip", folder / "replay"
+    if model_file.exists():
+        # A run that goes on gets new episodes, hence another seed for its environments.
+        model = DreamerV3.load(model_file, env=env, device=args.device)
+        model.load_replay_buffer(replay_file, truncate_last_traj=True)
+        print(f"{name}, seed {args.seed}: goes on at {model.num_timesteps:,} frames", flush=True)
+    else:
+        model = DreamerV3(
+            "MlpPolicy", env, seed=args.seed, device=args.device, buffer_size=args.buffer_size, **SETTINGS
+        )
+    episodes = EpisodeLog(folder, args.save_every, model_file, replay_file)
+    left = args.frames - model.num_timesteps
+    if left > 0:
+        model.learn(left, callback=CallbackList([episodes.callback()]), reset_num_timesteps=model.num_timesteps == 0)
+        episodes.save(model)
+
+
+class EpisodeLog:
+    """Writes each training episode as a line, and model and replay every so often.
+
+    :param folder: of the run
+    :param save_every: frames between two checkpoints
+    """
+
+    def __init__(self, folder: Path, save_every: int, model_file: Path, replay_file: Path):
+        self.path = folder / "episodes.jsonl"
+        self.save_every = save_every
+        self.files = (model_file, replay_file)
+        self.next_save: int | None = None
+        self.start = time.time()
+
+    def callback(self) -> Any:
+        """For ``learn``."""
+        from stable_baselines3.common.callbacks import ConvertCallback
+
+        return ConvertCallback(self.step)
+
+    def step(self, values: dict[str, Any], _: dict[str, Any]) -> bool:
+        """After each environment step."""
+        model = values["self"]
+        for info in values["infos"]:
+            if "episode" in info:
+                line = {"step": model.num_timesteps, "return": float(info["episode"]["r"]), "updates": model._n_updates}
+                with self.path.open("a") as file:
+                    file.write(json.dumps(line | {"seconds": round(time.time() - self.start, 1)}) + "\n")
+        self.next_save = self.next_save or model.num_timesteps + self.save_every
+        if model.num_timesteps >= self.next_save:
+            self.next_save += self.save_every
+            self.save(model)
+        return True
+
+    def save(self, model: Any) -> None:
+        """Model last, so that it never speaks of a replay that is not there."""
+        model.save_replay_buffer(self.files[1])
+        model.save(self.files[0])
+
+
+def read_episodes(path: Path) -> list[dict[str, float]]:
+    """Episodes of a run. What was trained twice, since it came after the last checkpoint, counts in its last form."""
+    kept: list[dict[str, float]] = []
+    for text in path.read_text().splitlines():
+        episode = json.loads(text)
+        while kept and kept[-1]["step"] >= episode["step"] and kept[-1]["updates"] > episode["updates"]:
+            kept.pop()
+        kept.append(episode)
+    return kept
+
+
+def score_at(episodes: Sequence[dict[str, float]], frames: int) -> float | None:
+    """Mean return of the episodes of the last ``BIN`` frames; None if there is none."""
+    returns = [e["return"] for e in episodes if frames - BIN < e["step"] <= frames]
+    return sum(returns) / len(returns) if returns else None
+
+
+def read_published(path: Path, task: str) -> dict[int, list[float]]:
+    """Scores of all published seeds by frame number."""
+    with gzip.open(path, "rt") as file:
+        curves = [curve for curve in json.load(file) if curve["task"] == f"dmc_{task}"]
+    if not curves:
+        raise ValueError(f"{path} has no curve for dmc_{task}")
+    points: dict[int, list[float]] = {}
+    for curve in curves:
+        for frames, score in zip(curve["xs"], curve["ys"], strict=True):
+            points.setdefault(int(frames), []).append(float(score))
+    return points
+
+
+def plot(args: argparse.Namespace) -> None:
+    """Draw every task that was run, and print the table."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    runs: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for path in sorted(Path(args.out).glob("*/episodes.jsonl")):
+        task, seed = path.parent.name.rsplit("_", 1)
+        runs.setdefault(task, {})[int(seed)] = read_episodes(path)
+    if not runs:
+        raise ValueError(f"{args.out} holds no runs: begin with the command 'run'")
+    figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
+    print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
+    for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
+        published = read_published(Path(args.scores), task)
+        most = max(episode["step"] for episodes in seeds.values() for episode in episodes)
+        xs = [x for x in sorted(published) if x <= most + BIN]
+        low, high = ([pick(published[x]) for x in xs] for pick in (min, max))
+        axis.fill_between(xs, low, high, color="0.85", label=f"published, {len(published[xs[0]])} seeds")
+        axis.plot(xs, [sum(published[x]) / len(published[x]) for x in xs], color="0.5", label="published mean")
+        for seed, episodes in seeds.items():
+            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + BIN, BIN)]
+            drawn = [(x, y) for x, y in points if y is not None]
+            axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
+            for frames in (20_000, 50_000):
+                score = score_at(episodes, frames)
+                if score is not None and frames in published:
+                    theirs = published[frames]
+                    mean = sum(theirs) / len(theirs)
+                    row = (task, seed, f"{frames:,}", f"{score:.0f}", f"{mean:.0f}")
+                    print("| " + " | ".join(map(str, row)) + f" | {min(theirs):.0f} to {max(theirs):.0f} |")
+        axis.set(title=task, xlabel="environment frames", ylabel="episode return")
+        axis.legend(fontsize=7)
+    target = Path(args.picture)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, dpi=120)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("run", help="train one task, from its checkpoint on")
+    train.add_argument("--task", required=True, help="cartpole_balance, reacher_easy, walker_walk, ...")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--frames", type=int, default=50_000, help="environment frames in all")
+    train.add_argument("--n-envs", type=int, default=1)
+    train.add_argument("--buffer-size", type=int, default=500_000)
+    train.add_argument("--save-every", type=int, default=5_000, help="frames between checkpoints")
+    train.add_argument("--device", default="auto")
+    train.add_argument("--threads", type=int, default=1)
+    train.set_defaults(command=run)
+    draw = commands.add_parser("plot", help="draw all runs inside the published range")
+    draw.add_argument("--scores", required=True, help="dmc_proprio-dreamerv3.json.gz")
+    draw.add_argument("--picture", default="docs/media/dmc_proprio.png")
+    draw.set_defaults(command=plot)
+    for command in (train, draw):
+        command.add_argument("--out", default="runs/dmc_proprio", help="folder of the runs")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line."""
+    args = make_parser().parse_args(argv)
+    args.command(args)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
