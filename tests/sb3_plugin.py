@@ -119,7 +119,8 @@ def main(words: Sequence[str] | None = None) -> int:
         "--timeout=1800",
         "--tb=line",
     ]
-    options += ["-W", "ignore", f"--rootdir={args.tests.parent}", "-k", args.k, "--noconftest", "--import-mode=importlib"]
+    options += ["-W", "ignore", f"--rootdir={args.tests.parent}", "-k", args.k]
+    options += ["--noconftest", "--import-mode=importlib"]  # so that the two packages named tests do not meet
     pytest.main([*options, *paths], plugins=[results])
     counts: dict[str, int] = {}
     for outcome, _ in results.outcomes.values():

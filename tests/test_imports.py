@@ -11,14 +11,16 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "sb3_dreamer" / "core").glob("*.py"))
 #: what each core module may import from core, from the bottom up
 LAYERS = [
-    {"types", "functional", "estimators", "baselines"},
+    {"types", "functional", "estimators", "baselines", "optim"},
     {"layers", "latents"},
-    {"cells", "convs", "heads", "objectives", "optim"},
-    {"codecs", "action_heads"},
-    {"rssm"},
+    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives"},
+    {"codecs", "action_heads", "image_bits"},
+    {"rssm", "ssm"},
+    {"overshooting"},
     {"world_model"},
-    {"behavior"},
+    {"behavior", "open_loop"},
     {"planner", "imagination"},
+    {"action_masks"},
 ]
 
 
@@ -44,8 +46,9 @@ def test_core_knows_torch_only(path: Path) -> None:
 def test_core_imports_point_down() -> None:
     level = {name: i for i, names in enumerate(LAYERS) for name in names}
     for path in CORE:
-        if path.stem not in level:
+        if path.stem == "__init__":
             continue
+        assert path.stem in level, f"{path} has no place in LAYERS (and in docs/architecture.md)"
         for name in imports(path):
             target = name.removeprefix("sb3_dreamer.core.")
             if name.startswith("sb3_dreamer.core.") and target in level:
@@ -107,4 +110,5 @@ def test_no_pickle_on_the_loading_path() -> None:
                     assert "class StrictLoader(yaml.SafeLoader)" in path.read_text(), path
                     assert [ast.unparse(k.value) for k in node.keywords if k.arg == "Loader"] == ["StrictLoader"]
                 if called in ("np.load", "numpy.load"):
-                    assert not any(k.arg == "allow_pickle" for k in node.keywords), path
+                    allowed = [ast.unparse(k.value) for k in node.keywords if k.arg == "allow_pickle"]
+                    assert allowed in ([], ["False"]), path

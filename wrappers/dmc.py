@@ -12,7 +12,7 @@ from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.errors import require
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.presets import Settings
-from sb3_dreamer.wrappers.rendering import choose_backend
+from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
 from sb3_dreamer.wrappers.tidy import TidyObservation
 from sb3_dreamer.wrappers.time_limit import FrameLimit
 
@@ -74,10 +74,12 @@ def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> g
     :param settings: the preset's settings
     :param render_mode: ``"rgb_array"`` for ``render()`` at 256 × 256 from the same camera
     """
-    if settings.pixels is not None or render_mode is not None:
-        choose_backend()
+    choose_backend()  # even for states: dm_control binds its renderer when it is first imported
+    draws = settings.pixels is not None or render_mode is not None
     domain, name = split_task(task)
     gym.register_envs(require("shimmy", "dmc", INSTALL))
+    if draws:
+        check_renderer()
     camera = CAMERAS.get(domain, 0) if settings.camera is None else settings.camera
     kwargs: dict[str, Any] = {}
     if render_mode == "rgb_array":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -59,3 +60,21 @@ def choose_backend() -> str | None:
             os.environ["MUJOCO_GL"] = backend
             return backend
     return None
+
+
+def check_renderer() -> None:
+    """Refuse to draw with a dm_control that was imported before a backend was chosen.
+
+    On a machine without a display it is bound to a window system that is not there, and the first picture would end the
+    process (``abort``) instead of raising.
+
+    :raises RuntimeError: if that is the case, with what to do
+    """
+    render = importlib.import_module("dm_control._render")
+    headless = sys.platform.startswith("linux") and not os.environ.get("DISPLAY")
+    if headless and getattr(render, "BACKEND", None) in (None, "glfw"):
+        raise RuntimeError(
+            "dm_control was imported before a rendering backend was chosen, and there is no display: set MUJOCO_GL=egl "
+            "(or osmesa) before Python starts, or make the environment with make_env before importing dm_control. "
+            "'python -m sb3_dreamer.zoo.doctor' tells which backend works here."
+        )

@@ -19,7 +19,7 @@ from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.one_hot_action import OneHotAction
 from sb3_dreamer.wrappers.pixels import PixelObservation
 from sb3_dreamer.wrappers.presets import Settings, SuitePreset, apply_overrides, find_preset
-from sb3_dreamer.wrappers.rendering import choose_backend
+from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
 from sb3_dreamer.wrappers.resize import ResizeFrame
 from sb3_dreamer.wrappers.reward import SquashReward
 from sb3_dreamer.wrappers.suite_info import SuiteInfo
@@ -146,12 +146,16 @@ def _changes(suite: str, settings: Settings, overrides: Mapping[str, Any]) -> di
 def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kwargs: dict[str, Any]) -> gym.Env:
     """Make a registered environment and apply the settings that are not the default."""
     namespace = env_id.split("/", maxsplit=1)[0]
+    if namespace == "dm_control":
+        choose_backend()  # before the first import: dm_control binds its renderer then
     if namespace in NAMESPACES and env_id not in gym.registry:
         module = importlib.import_module(NAMESPACES[namespace])
         gym.register_envs(module)
     if settings.pixels is not None and render_mode is None:
         render_mode = "rgb_array"
-    if render_mode is not None and _draws_with_mujoco(env_id):
+    if render_mode is not None and namespace == "dm_control":
+        check_renderer()
+    elif render_mode is not None and _is_mujoco(env_id):
         choose_backend()
     env: gym.Env = gym.make(env_id, render_mode=render_mode, **kwargs)
     if namespace == "dm_control":
@@ -171,10 +175,10 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
     return env
 
 
-def _draws_with_mujoco(env_id: str) -> bool:
-    """Return whether an environment needs MuJoCo's renderer."""
+def _is_mujoco(env_id: str) -> bool:
+    """Return whether an environment is one of gymnasium's own MuJoCo tasks."""
     entry = gym.registry[env_id].entry_point if env_id in gym.registry else None
-    return env_id.startswith("dm_control/") or (isinstance(entry, str) and "mujoco" in entry)
+    return isinstance(entry, str) and "mujoco" in entry
 
 
 def _finish(env: gym.Env, settings: Settings) -> gym.Env:

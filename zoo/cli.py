@@ -32,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without complaining about the missing screen
     name = f"sb3-dreamer {words[0]}" if words and words[0] in PROGRAMS else "sb3-dreamer"
     try:
         return _run(words)

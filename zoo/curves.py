@@ -84,13 +84,14 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def on_grid(curves: list[Curve], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """The curves at common places, as far as the shortest one goes.
+    """The curves at common places; NaN before the first and after the last point of a curve.
 
-    :return: places ``(points,)`` and values ``(curves, points)``
+    :return: places ``(points,)`` and values ``(curves, points)``; every place has at least one value
     """
-    start, stop = max(curve.x[0] for curve in curves), min(curve.x[-1] for curve in curves)
-    grid = np.linspace(min(start, stop), stop, points)
-    return grid, np.stack([np.interp(grid, curve.x, curve.y) for curve in curves])
+    grid = np.linspace(min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves), points)
+    values = np.stack([np.interp(grid, curve.x, curve.y, np.nan, np.nan) for curve in curves])
+    covered = ~np.isnan(values).all(0)
+    return grid[covered], values[:, covered]
 
 
 @cache

@@ -5,11 +5,11 @@
     python -m sb3_dreamer.zoo.dmc_proprio_study run --task cartpole_balance --seed 0 --frames 50000
     python -m sb3_dreamer.zoo.dmc_proprio_study plot --scores dmc_proprio-dreamerv3.json.gz
 
-``run`` trains size ``1m`` with the benchmark's settings (train ratio 1024, no action repeat; the authors collect with 16
-environments, here ``--n-envs``) and goes on from its last checkpoint if there is one. Called again with more
+``run`` trains size ``1m`` with the benchmark's settings (train ratio 1024, no action repeat; the authors collect with
+16 environments, here ``--n-envs``) and goes on from its last checkpoint if there is one. Called again with more
 ``--frames`` it trains further. ``--device cuda`` is for walker_walk and cheetah_run.
 
-``plot`` draws all runs inside the range of the published seeds and prints a table of scores at 20,000 and 50,000 frames.
+``plot`` draws all runs inside the range of the published seeds and prints scores at 20,000 and 50,000 frames.
 The published file is ``scores/dmc_proprio-dreamerv3.json.gz`` of github.com/danijar/dreamerv3. Our score is the mean
 return of the training episodes that ended in the last 10,000 frames, which is the distance of the published points.
 """
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{name}, seed {args.seed}: goes on at {model.num_timesteps:,} frames", flush=True)
     else:
         model = DreamerV3(
-            "MlpPolicy", env, seed=args.seed, device=args.device, buffer_size=args.buffer_size, **SETTINGS
+            "MultiInputPolicy", env, seed=args.seed, device=args.device, buffer_size=args.buffer_size, **SETTINGS
         )
     episodes = EpisodeLog(folder, args.save_every, model_file, replay_file)
     left = args.frames - model.num_timesteps

@@ -29,7 +29,7 @@ PACKAGES = {  # what each suite needs
 def make_parser() -> OneLineParser:
     """The parser of ``list``."""
     parser = OneLineParser(
-        prog="sb3-dreamer list", description="List algorithms and suites, tasks of a suite, or runs."
+        prog="sb3-dreamer list", description="List suites, tasks of a suite, or runs."
     )
     parser.add_argument("what", nargs="?", metavar="SUITE", help="list the tasks of this suite (or: classic)")
     parser.add_argument("--algo", metavar="ALGO", help="only this algorithm")

@@ -83,8 +83,10 @@ def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
     notes += _override(plan, args)
     if args.eval_freq is None and not config:
         plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, plan.n_timesteps // 10))
-    if args.seed >= 0 or (args.trained_agent and args.seed < 0) or plan.seed < 0:
-        plan.seed = args.seed if args.seed >= 0 else secrets.randbelow(2**31)
+    if args.seed >= 0:
+        plan.seed = args.seed
+    elif plan.seed < 0 or args.trained_agent:  # Going on with the old seed would repeat the run's first episodes.
+        plan.seed = secrets.randbelow(2**31)
     plan.trained_agent = args.trained_agent
     return plan, notes
 

@@ -136,8 +136,8 @@ def draw_runs(axis: Any, lines: Sequence[curves.Curve], label: str, color: str) 
         axis.plot(lines[0].x, lines[0].y, color=color, label=label)
     elif lines:
         grid, values = curves.on_grid(list(lines))
-        axis.plot(grid, values.mean(0), color=color, label=f"{label} ({len(lines)} runs)")
-        axis.fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
+        axis.plot(grid, np.nanmean(values, 0), color=color, label=f"{label} ({len(lines)} runs)")
+        axis.fill_between(grid, np.nanmin(values, 0), np.nanmax(values, 0), color=color, alpha=0.2, linewidth=0)
     return len(lines)
 
 

@@ -34,16 +34,16 @@ def make_parser() -> OneLineParser:
     search.add_argument("--max-total-trials", type=positive, metavar="N", help="stop when the study has so many")
     search.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are chosen")
     search.add_argument(
-        "--pruner", choices=["median", "halving", "none"], default="median", help="who is stopped early"
+        "--pruner", choices=["median", "halving", "none"], default="median", help="who stops early"
     )
     search.add_argument(
-        "--n-startup-trials", type=whole, default=5, metavar="N", help="random trials; none pruned before"
+        "--n-startup-trials", type=whole, default=5, metavar="N", help="random trials, never pruned"
     )
     search.add_argument("--n-evaluations", type=positive, default=5, metavar="N", help="evaluations of a trial")
     search.add_argument("--eval-episodes", type=positive, default=5, metavar="N", help="episodes of an evaluation")
     search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes on the study")
     search.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="of the sampler; trial i trains with seed + i"
+        "--seed", type=whole, default=0, metavar="N", help="of the sampler; trial i trains with N + i"
     )
     files = parser.add_argument_group("study")
     files.add_argument("--study-name", default="", metavar="NAME", help="default: ALGO-ENV")
@@ -108,8 +108,8 @@ def open_study(optuna: Any, args: Namespace) -> Any:
     }
     pruners = {
         "median": lambda: optuna.pruners.MedianPruner(args.n_startup_trials, n_warmup_steps=args.n_evaluations // 3),
-        "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(),
-        "none": lambda: optuna.pruners.NopPruner(),
+        "halving": optuna.pruners.SuccessiveHalvingPruner,
+        "none": optuna.pruners.NopPruner,
     }
     try:
         study = optuna.create_study(
@@ -122,7 +122,7 @@ def open_study(optuna: Any, args: Namespace) -> Any:
         )
     except Exception as error:
         raise UsageError(f"--storage {args.storage!r} cannot be used: {one_line(error)[:200]}") from error
-    print(f"Study {args.study_name!r} in {args.storage}: {len(study.trials)} trials so far")
+    print(f"Study {args.study_name!r} in {args.storage}: {len(study.trials)} trial(s) so far")
     return study
 
 

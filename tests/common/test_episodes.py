@@ -71,7 +71,8 @@ def test_dicts_npz_and_minari_give_the_same_rows(tmp_path) -> None:
 def test_an_sb3_buffer_gives_the_rows_of_its_episodes() -> None:
     """Collected by DQN in an environment that counts; compared with what our own collection stores."""
     env = DummyVecEnv([lambda: CountingEnv((3, 2), ("terminated", "truncated"))])
-    dqn = DQN("MlpPolicy", env, buffer_size=50, learning_starts=1000, policy_kwargs={"net_arch": [4]}).learn(9)
+    dqn = DQN("MlpPolicy", env, buffer_size=50, learning_starts=1000, train_freq=1, policy_kwargs={"net_arch": [4]})
+    dqn.learn(9)
     replay = SequenceReplayBuffer(100, env.observation_space, env.action_space, "cpu")
     assert replay.add_episodes(dqn.replay_buffer) == 4
     batch = replay.gather(np.array([0]), np.arange(replay.filled[0])[None])

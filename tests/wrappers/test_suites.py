@@ -138,6 +138,27 @@ def test_control_from_pixels(mujoco_pixels, suite):
     assert env.step(env.action_space.sample())[4]["frames"] == 2
 
 
+@pytest.mark.parametrize("first", ["dmc_proprio:cartpole_swingup", "dm_control/cartpole-swingup-v0"])
+def test_pictures_after_states_in_one_process(mujoco_pixels, run_script, first):
+    code = (
+        "from sb3_dreamer.wrappers import make_env\n"
+        f"make_env({first!r}).reset(seed=0)\n"
+        "print(make_env('dmc_vision:cartpole_swingup').reset(seed=0)[0].std() > 5)\n"
+    )
+    done = run_script(code, timeout=500, MUJOCO_GL="")
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_a_renderer_bound_too_early_is_an_error_not_a_crash(mujoco_pixels, run_script):
+    code = (
+        "import os; os.environ.pop('DISPLAY', None)\n"
+        "import dm_control.suite\nfrom sb3_dreamer.wrappers import make_env\n"
+        "make_env('dmc_vision:cartpole_swingup')\n"
+    )
+    done = run_script(code, timeout=500, MUJOCO_GL="")
+    assert "RuntimeError: dm_control was imported before" in done.stderr and done.returncode == 1
+
+
 @pytest.mark.skipif(not installed("dm_control"), reason="needs dm_control")
 def test_planet_repeats_are_in_the_preset():
     for task, repeat in PLANET_REPEATS.items():

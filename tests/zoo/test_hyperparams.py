@@ -116,25 +116,82 @@ def test_names_resolve() -> None:
 
 
 def entries_of_files() -> list[tuple[str, str, str]]:
-    """Algorithm, suite and task of everything that a file has an entry for (an anchor alone is none)."""
+    """Algorithm, suite and task of every entry; the default of a suite stands for its first task."""
     found = []
     for algo, path in FILES:
-        tasks = [task for task in load_file(path, algo)[0] if task != "default"]
-        found += [(algo, path.stem, task) for task in tasks]
+        for task in load_file(path, algo)[0]:
+            if task != "default":
+                found.append((algo, path.stem, task))
+            elif path.stem in hyperparams.SUITES and path.stem != "planet":
+                found.append((algo, path.stem, hyperparams.SUITES[path.stem].tasks[0]))
+            elif path.stem == "other":
+                found.append((algo, path.stem, "FrozenLake-v1"))
     return found
 
 
-@pytest.mark.parametrize(("algo", "suite", "task"), entries_of_files())
-def test_every_entry_makes_a_model(algo: str, suite: str, task: str, tmp_path: Path) -> None:
+def construct(algo: str, suite: str, task: str) -> None:
+    """Make environment and model of an entry at the smallest size, and act once."""
     from sb3_dreamer.zoo import building
     from sb3_dreamer.zoo.plan import make_plan
     from sb3_dreamer.zoo.training_arguments import make_parser
 
     name = f"{suite}:{task}" if suite in hyperparams.SUITES else task
-    words = ["--algo", algo, "--env", name, "--seed", "0", "-params", "model_size:debug"]
+    words = ["--algo", algo, "--env", name, "--seed", "0", "-params", "model_size:debug", "n_envs:1"]
     plan, _ = make_plan(make_parser().parse_args(words))
-    env = building.make_training_env(plan, "dummy")
+    try:
+        env = building.make_training_env(plan, "dummy")
+    except UsageError as error:
+        if "To install it" in str(error) or "pip install" in str(error):
+            pytest.skip(str(error))
+        raise
     model = building.make_model(plan, env, "cpu")
     assert isinstance(model, algorithm_class(algo))
-    assert model.predict(env.reset())[0].shape == (env.num_envs, *env.action_space.shape)
+    if algo == "planet":
+        assert model.policy.world_model is not None  # acting would plan for seconds
+    else:
+        assert model.predict(env.reset())[0].shape == (env.num_envs, *env.action_space.shape)
     env.close()
+
+
+@pytest.mark.parametrize(("algo", "suite", "task"), entries_of_files())
+def test_every_entry_makes_a_model(algo: str, suite: str, task: str) -> None:
+    construct(algo, suite, task)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algo", "suite"), [(algo, path.stem) for algo, path in FILES if path.stem in hyperparams.SUITES]
+)
+def test_every_task_of_a_suite_makes_a_model(algo: str, suite: str) -> None:
+    for task in hyperparams.SUITES[suite].tasks:
+        construct(algo, suite, task)
+
+
+def test_suite_names_resolve_by_the_algorithm() -> None:
+    pong = find_entry("dreamerv2", "Pong")
+    assert (pong.env, pong.run_name, pong.values["preset"]) == ("atari:pong", "atari-pong", "dreamerv2")
+    walker = find_entry("dreamerv3", "walker_walk")
+    assert walker.env == "dmc_vision:walker_walk" and "also: dmc_proprio:walker_walk" in walker.note
+    assert find_entry("planet", "walker_walk").env == "planet:walker_walk"
+    assert find_entry("planet", "cup_catch").values["n_timesteps"] == 250_000
+    assert find_entry("dreamerv3", "atari100k:MsPacman").env == "atari100k:ms_pacman"
+
+
+@pytest.mark.parametrize("suite", ["atari", "atari100k", "dmc_vision", "dmc_proprio", "crafter"])
+def test_steps_and_frames_are_those_of_the_paper(suite: str) -> None:
+    """Environment frames of arXiv 2301.04104v1, Table A.1, are agent steps times the preset's action repeat."""
+    from sb3_dreamer.wrappers.presets import PRESETS
+
+    frames = {"atari": 200e6, "atari100k": 400e3, "dmc_vision": 1e6, "dmc_proprio": 500e3, "crafter": 1e6}[suite]
+    values = find_entry("dreamerv3", f"{suite}:{hyperparams.SUITES[suite].tasks[0]}").values
+    assert values["n_timesteps"] * PRESETS[suite][values["preset"]].action_repeat == frames
+
+
+def test_released_dreamerv2_values_are_the_class_presets() -> None:
+    from sb3_dreamer import DreamerV2
+
+    for suite, preset in (("atari", "atari"), ("dmc_vision", "dmc"), ("crafter", "crafter")):
+        values = find_entry("dreamerv2", f"{suite}:{hyperparams.SUITES[suite].tasks[0]}").values
+        for name, value in DreamerV2.presets[preset].items():
+            if name != "buffer_size":  # the class's default
+                assert values[name] == value, f"{suite}: {name}"
