@@ -37,7 +37,7 @@ class Killed(Exception):  # noqa: N818
     """The run has died."""
 
 
-CLOCK = ("time/fps", "time/time_elapsed")
+CLOCK = ("time/fps", "time/time_elapsed", "train/plan_ms")
 
 
 def run_part(folder: Path, algorithm: str, n_envs: int, total: int, **options: Any) -> Any:

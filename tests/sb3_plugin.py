@@ -71,7 +71,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [
         item
         for item in items
-        if any(value in OURS for value in getattr(getattr(item, "callspec", None), "params", {}).values())
+        if any(
+            isinstance(value, type) and value in OURS
+            for value in getattr(getattr(item, "callspec", None), "params", {}).values()
+        )
     ]
 
 

@@ -57,6 +57,7 @@ def split_task(task: str) -> tuple[str, str]:
     :param task: ``"walker_walk"``; ``"cup_catch"`` is ``"ball_in_cup_catch"``, as in the papers
     :raises ValueError: if there is no such task
     """
+    choose_backend()  # even for states: dm_control binds its renderer when it is first imported
     suite = require("dm_control.suite", "dmc", INSTALL)
     known = {f"{domain}_{name}": (domain, name) for domain, name in suite.ALL_TASKS}
     name = task.replace("-", "_")
@@ -74,7 +75,6 @@ def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> g
     :param settings: the preset's settings
     :param render_mode: ``"rgb_array"`` for ``render()`` at 256 × 256 from the same camera
     """
-    choose_backend()  # even for states: dm_control binds its renderer when it is first imported
     draws = settings.pixels is not None or render_mode is not None
     domain, name = split_task(task)
     gym.register_envs(require("shimmy", "dmc", INSTALL))

@@ -2,11 +2,13 @@
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from sb3_dreamer.wrappers.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.suites import SUITES
 from sb3_dreamer.zoo.errors import UsageError, near, one_line
@@ -117,8 +119,16 @@ def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[s
             raise UsageError(f"env_wrapper={path!r}: there is no such class ({one_line(error)})") from error
         if not (isinstance(wrapper, type) and issubclass(wrapper, gym.Wrapper)):
             raise UsageError(f"env_wrapper={path!r} is not a gymnasium.Wrapper")
-        found.append((wrapper, dict(kwargs or {})))
+        found.append((wrapper, {name: _as_annotated(wrapper, name, value) for name, value in (kwargs or {}).items()}))
     return found
+
+
+def _as_annotated(wrapper: type[gym.Wrapper], name: str, value: Any) -> Any:
+    """A list as an array where the wrapper wants one: YAML knows no arrays."""
+    wanted = inspect.signature(wrapper.__init__).parameters.get(name)
+    if isinstance(value, list) and wanted is not None and "ndarray" in str(wanted.annotation):
+        return np.asarray(value, np.float32)
+    return value
 
 
 def apply_wrappers(env: gym.Env, wrappers: list[tuple[Callable[..., gym.Env], dict[str, Any]]]) -> gym.Env:

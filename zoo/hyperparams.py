@@ -109,7 +109,7 @@ def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]
         if suite not in files:
             raise UsageError(f"{algo} has no hyperparameters for suite {suite!r}: it has {', '.join(files)}")
         return suite, _spelling(suite, task) or task, ""
-    for other, path in files.items():  # Entries under their own names, such as CartPole-pixels.
+    for other, path in files.items():  # Entries under their own names, such as PixelCatch.
         if other not in SUITES and other != PLAIN and name != "default" and name in read_yaml(path):
             return other, name, ""
     homes = [] if name in gym.registry else [s for s in SUITE_ORDER[algo] if s in files and _spelling(s, name)]

@@ -38,7 +38,7 @@ SETTINGS = {
     "DreamerV2": TINY | IMAGINES,
     "PlaNet": TINY | PLANS | {"planning_candidates": 10, "planning_elites": 3},
 }
-CLOCK = ("time/fps", "time/time_elapsed")
+CLOCK = ("time/fps", "time/time_elapsed", "train/plan_ms")
 
 
 def train(folder: Path, args: argparse.Namespace) -> None:
@@ -92,7 +92,8 @@ def final_state(folder: Path, kind: str) -> dict[str, bytes]:
     for name in ("model.zip", "training.zip"):
         for part, tensors in read_model(path / name, kind=kind).tensors.items():
             if part != "logs":
-                found |= {f"{name} {part} {key}": value.numpy().tobytes() for key, value in tensors.items()}
+                measured = {key: value for key, value in tensors.items() if f"train/{key}" not in CLOCK}
+                found |= {f"{name} {part} {key}": value.numpy().tobytes() for key, value in measured.items()}
     if (path / "replay.safetensors").exists():
         found |= {
             f"replay {key}": value.tobytes() for key, value in read_arrays(path / "replay.safetensors")[0].items()

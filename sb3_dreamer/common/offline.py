@@ -1,7 +1,5 @@
 """Learning from recorded episodes alone, without an environment."""
 
-import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import gymnasium as gym
@@ -61,7 +59,7 @@ class OfflineMethods(OffPolicyAlgorithm):
         """Train on what replay holds, without an environment. ``num_timesteps`` stays.
 
         :param updates: number of updates
-        :param log_interval: updates between two log lines
+        :param log_interval: updates between two log lines, whose step is the number of updates
         :param tb_log_name: name of the TensorBoard run; the class's name by default
         :return: the model itself
         :raises ValueError: if replay holds no sequence of ``batch_length`` rows
@@ -75,14 +73,12 @@ class OfflineMethods(OffPolicyAlgorithm):
         if not self._custom_logger:
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
-        self.start_time, self._num_timesteps_at_start = time.time_ns(), self.num_timesteps
-        if self.ep_info_buffer is None or self.ep_success_buffer is None:
-            self.ep_info_buffer, self.ep_success_buffer = (deque(maxlen=self._stats_window_size) for _ in range(2))
         model._forecast = report.Forecast(model)
         for update in range(updates):
             self._current_progress_remaining = 1.0 - update / updates
             self.train(1, self.batch_size)
             if (update + 1) % log_interval == 0:
-                self.logger.record("train/n_updates", self._n_updates)
-                self.dump_logs()
+                for name, value in model._metrics.take().items():
+                    self.logger.record(f"train/{name}", value)
+                self.logger.dump(step=self._n_updates)
         return self

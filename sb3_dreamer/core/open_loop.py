@@ -54,7 +54,8 @@ def open_loop_errors(
     """Errors by steps ahead, ``(H,)`` each; names ending in ``_copy`` repeat the last row that was seen.
 
     ``image_error``: mean squared error of pixels in [0, 1]; ``psnr``: in dB, per frame; ``vector_error``: mean
-    squared error of symlog values; ``discrete_error``: share of wrong categories; ``reward_error``, ``cont_error``: absolute.
+    squared error of symlog values; ``discrete_error``: share of wrong categories; ``reward_error`` and ``cont_error``:
+    mean absolute error.
     Rows after the end of an episode do not count; a horizon that no sequence reaches is NaN.
     """
     same_episode = th.cumsum(batch.is_first[:, context:].int(), 1) == 0

@@ -60,6 +60,7 @@ class OpenLoopCallback(BaseCallback):
         self.rng = np.random.default_rng(seed)
         self.next_step = every
         self.errors: dict[str, np.ndarray] = {}  #: of the last look, ``(H,)`` each
+        self.films: dict[str, np.ndarray] = {}  #: of the last look, by image key, ``(T, rows, columns, 3)``
 
     def _on_training_start(self) -> None:
         self.next_step = self.num_timesteps + self.every
@@ -131,7 +132,7 @@ class OpenLoopCallback(BaseCallback):
         )
         for key in images:
             shown = OpenLoop({key.name: prediction.obs[key.name][: self.shown]}, prediction.reward, prediction.cont)
-            frames = open_loop_frames(shown, few, key, self.context).cpu().numpy()
+            frames = self.films[key.name] = open_loop_frames(shown, few, key, self.context).cpu().numpy()
             if self.folder is not None:
                 name = "".join(c if c.isalnum() else "_" for c in key.name)
                 save_film(frames, self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", self.fps)

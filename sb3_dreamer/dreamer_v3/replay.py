@@ -51,7 +51,7 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         if self.context:
             deter, stoch, classes = self.context
             layout[DETER] = ((deter,), np.dtype(self.context_dtype))
-            layout[STOCH] = ((stoch,), np.dtype(np.uint8 if classes <= 256 else np.int16))
+            layout[STOCH] = ((stoch,), np.dtype(np.uint8 if classes <= 255 else np.int16))
         if self.masked:
             layout[MASK] = ((self.codec.layout.size,), np.dtype(bool))
         return layout
@@ -69,9 +69,9 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
             self.pending[MASK] = mask
 
     def _columns(self, state: LatentState) -> dict[str, np.ndarray]:
-        """Latent states in the form in which they are stored. A start state of zeros counts as class 0."""
+        """Latent states in the form in which they are stored: classes count from 1, so that 0 stands for not known."""
         deter = state.deter.detach().float().cpu().numpy()
-        return {DETER: deter, STOCH: state.stoch.detach().argmax(-1).cpu().numpy()}
+        return {DETER: deter, STOCH: state.stoch.detach().argmax(-1).cpu().numpy() + 1}
 
     def add(
         self,
@@ -142,15 +142,18 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
             return None
         env, rows = self.drawn
         deter, stoch = (self._tensor(self.arrays[name][env, rows[:, 0]]) for name in (DETER, STOCH))
-        known = deter.any(-1)[:, None, None]
-        return LatentState(deter.float(), F.one_hot(stoch.long(), self.context[2]) * known.float())
+        one_hot = F.one_hot(stoch.long(), self.context[2] + 1)[..., 1:]
+        return LatentState(deter.float(), one_hot.float())
 
     def write_back(self, post: LatentState) -> None:
-        """Store newer latent states of the sequences drawn last.
+        """Store newer latent states of the sequences drawn last, except those that are not finite.
 
         :param post: ``(B, T, ...)``
         """
-        if self.context and self.drawn is not None:
-            env, rows = self.drawn
-            for name, value in self._columns(post).items():
-                self.arrays[name][env[:, None], rows[:, 1:]] = value
+        if not self.context or self.drawn is None:
+            return
+        env, rows = np.broadcast_arrays(self.drawn[0][:, None], self.drawn[1][:, 1:])
+        columns = self._columns(post)
+        finite = np.isfinite(columns[DETER]).all(-1)
+        for name, value in columns.items():
+            self.arrays[name][env[finite], rows[finite]] = value[finite]

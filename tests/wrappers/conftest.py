@@ -1,5 +1,6 @@
 """A counting environment: every observation tells episode and step, so that wrappers can be checked exactly."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from sb3_dreamer.wrappers.rendering import choose_backend, probe_backend
 
 
 class CountingEnv(gym.Env):
@@ -69,20 +71,16 @@ def counting():
     return CountingEnv
 
 
-_EGL = None
+if importlib.util.find_spec("dm_control") is not None:
+    choose_backend()  # before any test imports dm_control, which binds its renderer then
 
 
 @pytest.fixture
 def mujoco_pixels():
-    """Skip where MuJoCo cannot draw; else choose a backend."""
-    global _EGL  # noqa: PLW0603
+    """Skip where MuJoCo cannot draw."""
     pytest.importorskip("dm_control")
-    from sb3_dreamer.wrappers.rendering import choose_backend, probe_backend
-
-    if _EGL is None:
-        chosen = choose_backend()
-        _EGL = probe_backend(chosen) is None if chosen else False
-    if not _EGL:
+    backend = os.environ.get("MUJOCO_GL")
+    if not backend or probe_backend(backend) is not None:
         pytest.skip("no MuJoCo rendering backend draws here")
 
 

@@ -105,8 +105,9 @@ def test_files_read_the_same_as_plain_yaml_and_name_their_sources(algo: str, pat
 
 
 def test_names_resolve() -> None:
-    pixels = find_entry("dreamerv3", "CartPole-pixels")
-    assert pixels.env == "CartPole-v1" and pixels.run_name == "CartPole-pixels" and pixels.suite == "classic"
+    pixels = find_entry("dreamerv3", "PixelCatch")
+    assert pixels.env == "sb3_dreamer.zoo.pixel_catch:PixelCatch-v0"
+    assert pixels.run_name == "PixelCatch" and pixels.suite == "classic"
     other = find_entry("dreamerv3", "FrozenLake-v1")
     assert other.suite == "other" and other.env == "FrozenLake-v1" and "paper" in other.note
     with pytest.raises(UsageError, match="did you mean 'dreamerv3'"):
