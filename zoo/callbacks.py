@@ -69,6 +69,8 @@ class Evaluation(EvalCallback):
         for path in (self.best_model_save_path, self.log_path and Path(self.log_path).parent):
             if path is not None:
                 Path(path).mkdir(parents=True, exist_ok=True)
+        if self.callback_on_new_best is not None:
+            self.callback_on_new_best.init_callback(self.model)
 
     def _on_step(self) -> bool:
         before, count = self.best_mean_reward, len(self.evaluations_timesteps)
@@ -86,6 +88,7 @@ class Evaluation(EvalCallback):
             print(
                 f"Evaluation at step {self.num_timesteps:,}: {mean_and_std(returns)} over {len(returns)} episodes"
                 + (", the best so far" if best else "")
+                + ("" if goes_on else ": as good as it has to be, training ends")
             )
         return goes_on
 

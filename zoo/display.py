@@ -20,7 +20,7 @@ def print_table(console: Console, title: str, rows: Sequence[tuple[str, str]]) -
     :param rows: name and value
     """
     table = Table(title=title, box=box.ROUNDED, show_header=False, title_justify="left", title_style="bold")
-    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="cyan", overflow="fold")
     table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, value)

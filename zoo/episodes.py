@@ -9,12 +9,12 @@ import numpy as np
 class Episode(NamedTuple):
     """A finished episode.
 
-    :param index: of its environment
+    :param env_index: of its environment
     :param reward: return
     :param length: agent steps
     """
 
-    index: int
+    env_index: int
     reward: float
     length: int
 

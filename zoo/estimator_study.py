@@ -200,12 +200,12 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def plot(results: dict[str, dict[str, Any]], file: Path) -> None:
+def plot(rows: dict[str, dict[str, Any]], file: Path) -> None:
     """Draw test figures (dots: seeds, bars: 95% intervals) above mean validation curves, one column per row."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(17, 8), layout="constrained")
-    for (row, cells), above, below in zip(results.items(), *figure.subplots(2, len(results)), strict=True):
+    figure = Figure(figsize=(4.25 * len(rows), 8), layout="constrained")
+    for (row, cells), above, below in zip(rows.items(), *figure.subplots(2, len(rows), squeeze=False), strict=True):
         ranks = np.argsort(np.argsort(PAPER[row], kind="stable")) + 1
         for i, (method, cell) in enumerate(cells.items()):
             above.plot([i] * len(cell["test"]), cell["test"], ".", color=f"C{i}", alpha=0.4)

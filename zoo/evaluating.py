@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     result = {"algo": args.algo, "env": args.env, "runs": runs, **summary([run["mean"] for run in runs])}
     if args.output:
         Path(args.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    rows = [(run["model"], in_words(run, f"{len(run['returns'])} episodes")) for run in runs]
+    rows = [(short_name(run["model"]), in_words(run, f"{len(run['returns'])} episodes")) for run in runs]
     if len(runs) > 1:
         rows.append((f"{len(runs)} runs", in_words(result, "run means")))
     console = display.make_console()
@@ -52,6 +52,11 @@ def main(words: Sequence[str]) -> int:
     if args.output:
         print(f"Written to {args.output}")
     return 0
+
+
+def short_name(model: str) -> str:
+    """Run folder and file, without the folders above, which would leave no room for the scores."""
+    return str(Path(*Path(model).parts[-2:]))
 
 
 def wanted_runs(args: Namespace) -> list[int]:

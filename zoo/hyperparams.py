@@ -13,7 +13,8 @@ from sb3_dreamer.zoo.values import check_value, check_values
 from sb3_dreamer.zoo.yaml_files import read_yaml
 
 FOLDER = Path(__file__).with_name("hyperparams")
-RUN_DEFAULTS = ("eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs", "save_freq")
+STOP = "stop_at_return"  #: by task: training ends with the first evaluation that reaches it
+RUN_DEFAULTS = ("eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs", "save_freq", STOP)
 PLAIN = "other"  # the file for environments that no other file names
 
 
@@ -36,7 +37,7 @@ class Entry:
     suite: str
     env: str
     values: dict[str, Any]
-    run_defaults: dict[str, int] = field(default_factory=dict)
+    run_defaults: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     source: str = ""
 
@@ -51,7 +52,7 @@ def suite_files(algo: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((FOLDER / check_algorithm(algo)).glob("*.yml"))}
 
 
-def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The checked entries of a file, and its run defaults.
 
     :raises UsageError: for anything that is not an entry, naming file, task and value
@@ -61,13 +62,20 @@ def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[st
     for name, value in run_defaults.items():
         if name not in RUN_DEFAULTS:
             raise UsageError(f"{path}: unknown run default {name}={value!r}: use {', '.join(RUN_DEFAULTS)}")
-        check_value(name, value, int, f"{path}, run_defaults")
+        for task, number in value.items() if name == STOP and isinstance(value, dict) else [(name, value)]:
+            check_value(task, number, float if name == STOP else int, f"{path}, run_defaults")
     entries = {}
     for task, values in content.items():
         if not isinstance(values, dict):
             raise UsageError(f"{path}: entry {task!r} must be a mapping, not {values!r}")
         entries[str(task)] = check_values(values, algorithm_class(algo), f"{path.name}, {task}")
     return entries, run_defaults
+
+
+def _for_task(run_defaults: dict[str, Any], task: str) -> dict[str, Any]:
+    """The run defaults of one task: returns to stop at are given by task."""
+    stops = run_defaults.get(STOP) or {}
+    return run_defaults | {STOP: stops[task]} if task in stops else {k: v for k, v in run_defaults.items() if k != STOP}
 
 
 def find_entry(algo: str, name: str, conf_file: str | None = None) -> Entry:
@@ -93,7 +101,7 @@ def find_entry(algo: str, name: str, conf_file: str | None = None) -> Entry:
     if values is None:
         raise UsageError(f"{files[suite]} has neither an entry {task!r} nor a default: use --conf-file")
     env = values.get("env") or (name if suite == PLAIN else _full_name(suite, task))
-    return Entry(algo, task, suite, env, values, run_defaults, note, f"{algo}/{suite}.yml")
+    return Entry(algo, task, suite, env, values, _for_task(run_defaults, task), note, f"{algo}/{suite}.yml")
 
 
 def _full_name(suite: str, task: str) -> str:
@@ -134,4 +142,6 @@ def _from_conf_file(algo: str, name: str, path: Path) -> Entry:
     values = entries.get(name, entries.get("default"))
     if values is None:
         raise UsageError(f"{path} has no entry {name!r} and no default: it has {', '.join(entries) or 'nothing'}")
-    return Entry(algo, name, "conf-file", values.get("env") or name, values, run_defaults, "", str(path))
+    return Entry(
+        algo, name, "conf-file", values.get("env") or name, values, _for_task(run_defaults, name), "", str(path)
+    )

@@ -118,7 +118,8 @@ class Running:
 
 def run_local(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, int]]:
     """Run jobs, some at a time, yielding each with its exit status; all are asked to save if this is interrupted."""
-    waiting, running = list(jobs), []
+    waiting = list(jobs)
+    running: list[Running] = []
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
@@ -156,7 +157,8 @@ def run_ray(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, int]]:
         return status
 
     remote: Any = ray.remote(num_cpus=1)(work)
-    waiting, references = list(jobs), {}
+    waiting = list(jobs)
+    references: dict[Any, Job] = {}
     while waiting or references:
         while waiting and len(references) < parallel:
             job = waiting.pop(0)

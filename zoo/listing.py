@@ -28,9 +28,7 @@ PACKAGES = {  # what each suite needs
 
 def make_parser() -> OneLineParser:
     """The parser of ``list``."""
-    parser = OneLineParser(
-        prog="sb3-dreamer list", description="List suites, tasks of a suite, or runs."
-    )
+    parser = OneLineParser(prog="sb3-dreamer list", description="List suites, tasks of a suite, or runs.")
     parser.add_argument("what", nargs="?", metavar="SUITE", help="list the tasks of this suite (or: classic)")
     parser.add_argument("--algo", metavar="ALGO", help="only this algorithm")
     parser.add_argument("--runs", action="store_true", help="list runs instead")
@@ -102,7 +100,9 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
             values = run_folder.read_config(run)
             best = best_evaluation(run.path / "evaluations.npz")
             finished = "yes" if run.model.exists() else "no"
-            table.add_row(str(run.path), str(values.get("n_timesteps")), str(values.get("seed")), best, finished)
+            table.add_row(
+                f"{algo}/{run.path.name}", str(values.get("n_timesteps")), str(values.get("seed")), best, finished
+            )
     if not table.rows:
         raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder}")
     return table

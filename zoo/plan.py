@@ -48,6 +48,7 @@ class Plan:
     eval_episodes: int = 5
     final_eval_episodes: int | None = None
     n_eval_envs: int = 1
+    stop_at_return: float | None = None
     save_freq: int = -1
     trained_agent: str = ""
     suite_preset: dict[str, Any] | None = None

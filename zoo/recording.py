@@ -25,9 +25,7 @@ def make_parser() -> OneLineParser:
     length.add_argument("-n", "--n-timesteps", type=positive, metavar="N", help="steps, instead of episodes")
     length.add_argument("--n-episodes", type=positive, default=1, metavar="N", help="whole episodes")
     group.add_argument("-o", "--output-folder", default="", metavar="DIR", help="default: videos/ in the run folder")
-    group.add_argument(
-        "--fps", type=positive, metavar="N", help="pictures per second (default: the environment's)"
-    )
+    group.add_argument("--fps", type=positive, metavar="N", help="pictures per second (default: the environment's)")
     group.add_argument("--gif", action="store_true", help="write a GIF")
     return parser
 

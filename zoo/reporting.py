@@ -64,7 +64,8 @@ def evaluation_in_words(plan: Plan) -> str:
     during = (
         f"{plan.eval_episodes} episodes every {plan.eval_freq:,} steps" if plan.eval_freq > 0 else "not during training"
     )
-    return f"{during}, {plan.final_episodes} at the end"
+    stop = "" if plan.stop_at_return is None else f"; a return of {plan.stop_at_return:g} ends the training"
+    return f"{during}, {plan.final_episodes} at the end{stop}"
 
 
 def final_evaluation(model: Any, env: Any, plan: Plan, path: Path) -> tuple[str, str]:

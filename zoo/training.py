@@ -168,12 +168,20 @@ class Session:
                 best_model_save_path=str(folder),
                 log_path=str(folder),
                 deterministic=environments.deterministic_by_default(plan.env),
+                callback_on_new_best=self._stop_when_solved(),
             )
             callbacks.append(self.evaluation)
         if plan.save_freq > 0:
             frequency = max(1, plan.save_freq // plan.n_envs)
             callbacks.append(Checkpoints(frequency, str(folder), save_replay_buffer=self.args.save_replay_buffer))
         return callbacks
+
+    def _stop_when_solved(self) -> Any:
+        """SB3's callback for the return at which the task's file says that training may end, or None."""
+        from stable_baselines3.common.callbacks import StopTrainingOnRewardThreshold
+
+        threshold = self.plan.stop_at_return
+        return None if threshold is None else StopTrainingOnRewardThreshold(threshold)
 
     def _failure(self, error: Exception) -> RunError:
         """The error in one line; the traceback goes to a file of the run, and the model so far is kept."""

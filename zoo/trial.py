@@ -44,9 +44,9 @@ class Objective:
         values = {**(self.args.hyperparams or {}), **suggest(trial, self.space)}
         print(f"Trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in values.items())}")
         plan = self.plan(values, self.args.seed + trial.number)
-        env = building.make_training_env(plan, None)
-        eval_env = None
+        env = eval_env = None
         try:
+            env = building.make_training_env(plan, None)
             model = building.make_model(plan, env, self.args.device)
             eval_env = building.make_evaluation_env(plan, None, model)
             callback = Reports(trial, eval_env, plan, self.args)
@@ -55,9 +55,9 @@ class Objective:
             print(f"Trial {trial.number} failed: {one_line(error)}")
             raise TrialFailedError(one_line(error)) from error
         finally:
-            env.close()
-            if eval_env is not None:
-                eval_env.close()
+            for each in (env, eval_env):
+                if each is not None:
+                    each.close()
         if callback.pruned:
             print(f"Trial {trial.number}: stopped early at {callback.last:.1f}")
             raise optuna.TrialPruned
@@ -79,7 +79,7 @@ class Reports(BaseCallback):
             return True
         self.done += 1
         returns, _ = evaluate_policy(
-            self.model,  # type: ignore[arg-type]
+            self.model,
             self.env,
             n_eval_episodes=self.episodes,
             deterministic=environments.deterministic_by_default(self.plan.env),

@@ -33,18 +33,12 @@ def make_parser() -> OneLineParser:
     search.add_argument("--n-trials", type=positive, default=20, metavar="N", help="trials of this command")
     search.add_argument("--max-total-trials", type=positive, metavar="N", help="stop when the study has so many")
     search.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are chosen")
-    search.add_argument(
-        "--pruner", choices=["median", "halving", "none"], default="median", help="who stops early"
-    )
-    search.add_argument(
-        "--n-startup-trials", type=whole, default=5, metavar="N", help="random trials, never pruned"
-    )
+    search.add_argument("--pruner", choices=["median", "halving", "none"], default="median", help="who stops early")
+    search.add_argument("--n-startup-trials", type=whole, default=5, metavar="N", help="random trials, never pruned")
     search.add_argument("--n-evaluations", type=positive, default=5, metavar="N", help="evaluations of a trial")
     search.add_argument("--eval-episodes", type=positive, default=5, metavar="N", help="episodes of an evaluation")
     search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes on the study")
-    search.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="of the sampler; trial i trains with N + i"
-    )
+    search.add_argument("--seed", type=whole, default=0, metavar="N", help="of the sampler; trial i trains with N + i")
     files = parser.add_argument_group("study")
     files.add_argument("--study-name", default="", metavar="NAME", help="default: ALGO-ENV")
     files.add_argument("--storage", default="", metavar="URL", help="default: sqlite:///LOG_FOLDER/ALGO/tune.db")
@@ -96,7 +90,7 @@ def open_study(optuna: Any, args: Namespace) -> Any:
 
     :raises UsageError: if the storage cannot be used
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder = Path(args.log_folder) / args.algo
     if not args.storage:
         folder.mkdir(parents=True, exist_ok=True)

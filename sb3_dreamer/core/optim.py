@@ -168,7 +168,7 @@ class LaProp(th.optim.Optimizer):
         return sums.sqrt()[units]
 
 
-def clipping_units(params: Iterable[th.nn.Parameter], joint: Iterable[Iterable[th.nn.Parameter]]) -> list[int]:
+def clipping_units(params: Iterable[th.Tensor], joint: Iterable[Iterable[th.Tensor]]) -> list[int]:
     """Numbers for ``LaProp(units=...)``.
 
     :param params: the parameters, in the order in which the optimizer has them

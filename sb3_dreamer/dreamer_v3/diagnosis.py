@@ -51,7 +51,7 @@ class Diagnosis:
                 "continue": no_termination(facts),
             }
         patience = {"skipped": 1, "continue": 1}
-        return [text for name, text in found.items() if self.due(name, text, patience.get(name, PATIENCE))]
+        return [text for name, text in found.items() if self.due(name, text, patience.get(name, PATIENCE)) and text]
 
     def due(self, name: str, text: str | None, patience: int = 1) -> bool:
         """Whether ``text`` is to be said now: found ``patience`` times in a row, and not said before."""

@@ -117,7 +117,7 @@ class SideBySide(nn.Module):
         return th.cat([layer(x) for layer in self.layers], -1)
 
 
-def joint_kernels(world_model: WorldModel) -> list[tuple[nn.Parameter, nn.Parameter]]:
+def joint_kernels(world_model: WorldModel) -> list[tuple[th.Tensor, th.Tensor]]:
     """Kernels that we keep as two, to take a part out of the loop over time, and the released code as one."""
     rssm = world_model.rssm
     assert isinstance(rssm.cell, BlockGRU)

@@ -70,7 +70,8 @@ def stop_with_report(model: "DreamerV3", batch: SequenceBatch, folder: Path) -> 
     """
     folder.mkdir(parents=True, exist_ok=True)
     first, lines = examine(model, batch)
-    np.savez(folder / "batch.npz", **{name: value.cpu().numpy() for name, value in batch_tensors(batch)})
+    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in batch_tensors(batch)}
+    np.savez(folder / "batch.npz", **arrays)
     model.save(folder / "model.zip")
     text = (
         f"{model._skip_watch.limit} updates in a row were not finite (update {model._n_updates}, "

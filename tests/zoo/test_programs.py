@@ -60,7 +60,7 @@ def test_list(logs: Path, capsys) -> None:
     assert main(["list", "crafter"]) == 0
     assert capsys.readouterr().out.split() == ["crafter:reward", "crafter:noreward"]
     assert main(["list", "--runs", "-f", str(logs)]) == 0
-    assert "CartPole-v1_1" in capsys.readouterr().out.replace("\n", "")
+    assert "dreamerv3/CartPole-v1_1" in capsys.readouterr().out
 
 
 def test_evaluate_writes_every_episode(logs: Path, tmp_path: Path, capsys) -> None:
