@@ -1,6 +1,6 @@
 """Stable-Baselines3's own tests, with our algorithms in the place of SAC and DQN.
 
-    python -m tests.sb3_plugin --tests PATH/TO/stable-baselines3/tests --algo DreamerV3 --out result.json
+    python tests/sb3_plugin.py --tests PATH/TO/stable-baselines3/tests --algo DreamerV3 --out result.json
 
 The test files come from the repository of the installed Stable-Baselines3 (https://github.com/DLR-RM/stable-baselines3,
 folder ``tests``, tag of the version); nothing of them is copied here. Arguments that belong to SAC or DQN alone, such
@@ -53,9 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Put the stand-ins where the test files import SAC and DQN from."""
     import stable_baselines3
     import torch as th
+    from algorithms import TINY  # beside this file; the package ``tests`` is that of Stable-Baselines3 here
 
     import sb3_dreamer
-    from tests.algorithms import TINY
 
     th.set_num_threads(1)
     algorithm = getattr(sb3_dreamer, os.environ.get("SB3_TESTS_ALGO", "DreamerV3"))
@@ -111,19 +111,9 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ["SB3_TESTS_ALGO"] = args.algo
     results = Results()
     paths = [str(args.tests / f"test_{name}.py") for name in args.files]
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=",
-        "-p",
-        "tests.sb3_plugin",
-        "--timeout=1800",
-        "--tb=line",
-    ]
-    options += ["-W", "ignore", f"--rootdir={args.tests.parent}", "-k", args.k]
-    options += ["--noconftest", "--import-mode=importlib"]  # so that the two packages named tests do not meet
+    options = ["-q", "-p", "no:cacheprovider", "-p", "sb3_plugin", "-o", "addopts=", "-k", args.k, "--noconftest"]
+    options += ["--timeout=1800", "--tb=line", "--disable-warnings", f"--rootdir={args.tests.parent}"]
+    options += ["--import-mode=append"]  # the installed Stable-Baselines3 is tested, not that of the repository
     pytest.main([*options, *paths], plugins=[results])
     counts: dict[str, int] = {}
     for outcome, _ in results.outcomes.values():

@@ -102,8 +102,9 @@ def run(jobs: Sequence[Job], args: Namespace) -> int:
     try:
         for job, status in engine(left, args.jobs):
             failed += status != 0
-            print(f"{'finished' if status == 0 else 'failed  '} {job.name}", flush=True)
-            if status != 0:
+            word = {0: "finished", 130: "stopped "}.get(status, "failed  ")
+            print(f"{word} {job.name}", flush=True)
+            if word == "failed  ":
                 print(f"         see {Path(job.folder) / job.name}.log")
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on.")
@@ -111,7 +112,7 @@ def run(jobs: Sequence[Job], args: Namespace) -> int:
         return 130
     tell(jobs)
     if failed:
-        raise RunError(f"{failed} of {len(left)} jobs failed; the same command tries them again")
+        raise RunError(f"{failed} of {len(left)} jobs are not finished; the same command goes on with them")
     return 0
 
 

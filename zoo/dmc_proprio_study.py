@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any
 
 BIN = 10_000  # frames over which the published scores are averaged
-SETTINGS = {"model_size": "1m", "train_ratio": 1024, "batch_size": 16, "batch_length": 64, "learning_starts": 1024}
+SETTINGS: dict[str, Any] = {
+    "model_size": "1m",
+    "train_ratio": 1024,
+    "batch_size": 16,
+    "batch_length": 64,
+    "learning_starts": 1024,
+}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -140,8 +146,8 @@ def plot(args: argparse.Namespace) -> None:
 
     runs: dict[str, dict[int, list[dict[str, float]]]] = {}
     for path in sorted(Path(args.out).glob("*/episodes.jsonl")):
-        task, seed = path.parent.name.rsplit("_", 1)
-        runs.setdefault(task, {})[int(seed)] = read_episodes(path)
+        task, text = path.parent.name.rsplit("_", 1)
+        runs.setdefault(task, {})[int(text)] = read_episodes(path)
     if not runs:
         raise ValueError(f"{args.out} holds no runs: begin with the command 'run'")
     figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
@@ -157,13 +163,13 @@ def plot(args: argparse.Namespace) -> None:
             points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + BIN, BIN)]
             drawn = [(x, y) for x, y in points if y is not None]
             axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
-            for frames in (20_000, 50_000):
-                score = score_at(episodes, frames)
-                if score is not None and frames in published:
-                    theirs = published[frames]
+            for mark in (20_000, 50_000):
+                score = score_at(episodes, mark)
+                if score is not None and mark in published:
+                    theirs = published[mark]
                     mean = sum(theirs) / len(theirs)
-                    row = (task, seed, f"{frames:,}", f"{score:.0f}", f"{mean:.0f}")
-                    print("| " + " | ".join(map(str, row)) + f" | {min(theirs):.0f} to {max(theirs):.0f} |")
+                    cells = (task, seed, f"{mark:,}", f"{score:.0f}", f"{mean:.0f}")
+                    print("| " + " | ".join(map(str, cells)) + f" | {min(theirs):.0f} to {max(theirs):.0f} |")
         axis.set(title=task, xlabel="environment frames", ylabel="episode return")
         axis.legend(fontsize=7)
     target = Path(args.picture)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,6 +83,11 @@ def make_envs(
 def explain(name: str, error: Exception) -> str:
     """One line about an environment that could not be made, with the nearest name or what to install."""
     text = one_line(error)
+    in_worker = re.match(r".*failed in its worker: (\w+): (.*?) Traceback there: ", text)
+    if in_worker:
+        text = in_worker[2]
+        if in_worker[1] == "SuiteNotInstalledError":
+            return text
     if isinstance(error, SuiteNotInstalledError):
         return text
     prefix = name.partition(":")[0]

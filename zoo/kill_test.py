@@ -65,10 +65,10 @@ def start(folder: Path, args: argparse.Namespace) -> Any:
     return process
 
 
-def is_writing(folder: Path) -> bool:
-    """Whether a checkpoint is being written."""
+def hidden(folder: Path) -> set[str]:
+    """Names of checkpoints that are being written, or were when a process died."""
     root = folder / "checkpoints"
-    return root.is_dir() and any(path.name.startswith(".") for path in root.iterdir())
+    return {path.name for path in root.iterdir() if path.name.startswith(".")} if root.is_dir() else set()
 
 
 def unreadable(folder: Path, kind: str) -> list[str]:
@@ -88,7 +88,7 @@ def unreadable(folder: Path, kind: str) -> list[str]:
 def final_state(folder: Path, kind: str) -> dict[str, bytes]:
     """Everything in the last checkpoint and in the log that does not speak of the clock."""
     path = checkpoints(folder / "checkpoints")[-1]
-    found = {}
+    found: dict[str, Any] = {}
     for name in ("model.zip", "training.zip"):
         for part, tensors in read_model(path / name, kind=kind).tensors.items():
             if part != "logs":
@@ -138,30 +138,31 @@ class Killer:
     def run_once(self, folder: Path) -> None:
         """One run to its end, killed until the kills are spent."""
         while True:
+            left = hidden(folder)
             process = start(folder, self.args)
             if self.kills >= self.args.kills:
                 process.join()
             else:
-                self._wait(folder, process)
+                self._wait(folder, process, left)
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
                 process.join()
                 self.kills += 1
-                self.while_writing += is_writing(folder)
+                self.while_writing += bool(hidden(folder) - left)
                 self.bad += unreadable(folder, self.args.algo)
             elif process.exitcode == 0:
                 return
             else:
                 raise RuntimeError(f"training ended with status {process.exitcode} after {self.kills} kills")
 
-    def _wait(self, folder: Path, process: Any) -> None:
+    def _wait(self, folder: Path, process: Any, left: set[str]) -> None:
         """Wait for a random while, then, for every second kill, for a checkpoint that is being written."""
         end = time.monotonic() + self.rng.random() * 2 * self.interval
         while process.is_alive() and time.monotonic() < end:
             time.sleep(0.001)
         if self.kills % 2:
             end = time.monotonic() + 20 * self.interval
-            while process.is_alive() and time.monotonic() < end and not is_writing(folder):
+            while process.is_alive() and time.monotonic() < end and not hidden(folder) - left:
                 time.sleep(0.0002)
             time.sleep(self.rng.random() * 0.02)
 

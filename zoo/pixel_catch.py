@@ -48,7 +48,7 @@ class PixelCatch(gym.Env[np.ndarray, np.int64]):
         reward = (1.0 if self.paddle == self.column else -1.0) if landed else 0.0
         return self._image(), reward, landed, False, {}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The observation in three channels, if asked for."""
         return self._image().repeat(3, -1) if self.render_mode == "rgb_array" else None
 
@@ -59,4 +59,4 @@ class PixelCatch(gym.Env[np.ndarray, np.int64]):
         return board.repeat(self.scale, 0).repeat(self.scale, 1)[..., None]
 
 
-gym.register("PixelCatch-v0", entry_point=PixelCatch)
+gym.register("PixelCatch-v0", entry_point="sb3_dreamer.zoo.pixel_catch:PixelCatch")

@@ -37,7 +37,8 @@ def curves(folders: list[Path], out: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=[3, 2])
-    labelled, ends = set(), {}
+    labelled: set[str] = set()
+    ends: dict[tuple[str, str], Any] = {}
     for folder in folders:
         rows, result = read_rows(folder / "episodes.csv"), json.loads((folder / "result.json").read_text())
         name = result["command"]

@@ -161,7 +161,7 @@ def evaluate(model: PlaNet, env: Any, episodes: int) -> dict[str, list[float]]:
     for name, (planner, deterministic) in actors.items():
         env.seed(1000)
         rewards, _ = evaluate_policy(
-            Planned(model, planner),  # type: ignore[arg-type]
+            Planned(model, planner),
             env,
             n_eval_episodes=episodes,
             deterministic=deterministic,

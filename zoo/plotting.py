@@ -83,11 +83,14 @@ def find_runs(args: Namespace) -> Runs:
         raise UsageError(f"there is no run in {root}: train one, or give -f FOLDER")
     if not args.env:
         return found
-    wanted = [name.replace("/", "-").replace(":", "-") for name in args.env]
-    for name in wanted:
-        if name not in found:
-            raise UsageError(f"there is no run of {name!r} in {root}{near(name, found)}: it has {', '.join(found)}")
-    return {name: found[name] for name in wanted}
+    wanted: Runs = {}
+    for env in args.env:  # With its suite or without: walker_walk stands for every suite that was trained.
+        name = env.replace("/", "-").replace(":", "-")
+        matches = [run for run in found if run == name or run.endswith(f"-{name}")]
+        if not matches:
+            raise UsageError(f"there is no run of {env!r} in {root}{near(name, found)}: it has {', '.join(found)}")
+        wanted |= {run: found[run] for run in matches}
+    return wanted
 
 
 def run_curves(runs: Sequence[RunFolder], args: Namespace) -> list[curves.Curve]:

@@ -52,11 +52,18 @@ def preset_rows(preset: dict[str, Any] | None) -> list[tuple[str, str]]:
         for name, v in preset["settings"].items()
         if v not in (None, False, 0.0, [0, 0]) and v != UNCHANGED.get(name)
     }
-    words = ", ".join(f"{name} {'x'.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items())
+    words = ", ".join(f"{name} {_in_words(name, v)}" for name, v in values.items())
     if preset["suite"] == "gymnasium":
         return [("settings", words)]
     changed = f", changed: {', '.join(preset['overrides'])}" if preset["overrides"] else ""
     return [("preset", f"{preset['suite']}, {preset['preset']}{changed}"), ("settings", words)]
+
+
+def _in_words(name: str, value: Any) -> str:
+    """``64x64`` for a size, ``1 to 30`` for a range."""
+    if not isinstance(value, list):
+        return str(value)
+    return ("x" if name == "size" else " to ").join(map(str, value))
 
 
 def evaluation_in_words(plan: Plan) -> str:

@@ -11,6 +11,7 @@ networks of this package. The slow critic, a copy, is not counted.
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 PUBLISHED = {"XS": 8e6, "S": 18e6, "M": 37e6, "L": 77e6, "XL": 200e6}
 PUBLISHED |= {"1m": 1e6, "12m": 12e6, "25m": 25e6, "50m": 50e6, "100m": 100e6, "200m": 200e6, "400m": 400e6}
@@ -90,15 +91,15 @@ def table() -> list[list[str]]:
     """Rows: size, family, published, and ours and the reference's layers for an image and for vectors."""
     from sb3_dreamer.dreamer_v3.spec import SIZES
 
-    cases = {"image": {"vector": 0, "actions": ACTIONS, "discrete": True}}
+    cases: dict[str, dict[str, Any]] = {"image": {"vector": 0, "actions": ACTIONS, "discrete": True}}
     cases["vector"] = {"vector": 24, "actions": 6, "discrete": False}  # walker_walk
     rows = [["size", "family", "published"]]
-    for case in cases:
-        rows[0] += [f"{case}: ours", "reference layers", "difference"]
+    for name in cases:
+        rows[0] += [f"{name}: ours", "reference layers", "difference"]
     for size, spec in SIZES.items():
         row = [size, spec.family, f"{PUBLISHED[size] / 1e6:g}M" if size in PUBLISHED else "-"]
         for case in cases.values():
-            ours, theirs = count(size, **case), reference(size, **case)  # type: ignore[arg-type]
+            ours, theirs = count(size, **case), reference(size, **case)
             row += [f"{ours:,}", f"{theirs:,}" if theirs else "-", f"{ours / theirs - 1:+.2%}" if theirs else "-"]
         rows.append(row)
     return rows

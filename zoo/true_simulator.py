@@ -223,7 +223,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Play the episodes that are missing in ``--out``; write after each."""
     suite = args.env.split(":")[0]
-    kwargs = {"pixels": None, "flatten": True} if suite == "planet" else {}
+    kwargs: dict[str, Any] = {"pixels": None, "flatten": True} if suite == "planet" else {}
     env = make_env(args.env, **kwargs)
     keys = ("env", "horizon", "iterations", "candidates", "elites", "warm_start")
     record: dict[str, Any] = {key: getattr(args, key) for key in keys}

@@ -31,8 +31,13 @@ class StrictLoader(yaml.SafeLoader):
         node.value = [(key, value) for key, value in merged if key.value not in own] + written
 
 
-_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+")
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+class StrictDumper(yaml.SafeDumper):
+    """``yaml.SafeDumper`` that quotes the texts which ``StrictLoader`` would read as numbers (``"12e4"``)."""
+
+
+_FLOAT = re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+for _class in (StrictLoader, StrictDumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -57,4 +62,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
     """Write a mapping of plain values in its own order."""
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.dump(content, Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")

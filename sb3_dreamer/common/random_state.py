@@ -28,14 +28,14 @@ class RandomState(NamedTuple):
     def take(model: "WorldModelAlgorithm") -> "RandomState":
         """The present states; nothing is drawn."""
         version, words, gauss = random.getstate()
-        kind, key, position, has_gauss, cached = np.random.get_state()  # type: ignore[misc]
+        kind, key, position, has_gauss, cached = np.random.get_state()
         tensors = {"torch": th.get_rng_state(), "python": th.tensor(words, dtype=th.int64)}
         tensors["numpy"] = th.from_numpy(np.asarray(key).astype(np.int64))
         if model.device.type == "cuda":
             tensors["cuda"] = th.cuda.get_rng_state(model.device)
         if model.policy.random_state is not None:
             tensors["predict"] = model.policy.random_state.clone()
-        numpy = [kind, int(position), int(has_gauss), float(cached)]  # type: ignore[arg-type]
+        numpy = [kind, int(position), int(has_gauss), float(cached)]
         return RandomState(tensors, {"python": [version, gauss], "numpy": numpy})
 
     def put(self, model: "WorldModelAlgorithm") -> None:

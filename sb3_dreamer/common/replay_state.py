@@ -77,7 +77,9 @@ def from_arrays(buffer: "ReplayRows", arrays: dict[str, np.ndarray], metadata: d
 def _check_arrays(buffer: "ReplayRows", arrays: dict[str, np.ndarray], ring: Any, name: str) -> None:
     if type(ring) is not int or ring < buffer.buffer_size:
         raise ModelFileError(f"{name} has a ring of {one_line(ring)} rows: the file is damaged")
-    expected = {key: ((buffer.n_envs,), np.dtype(dtype)) for key, dtype in CURSORS.items()}
+    expected: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+        key: ((buffer.n_envs,), np.dtype(dtype)) for key, dtype in CURSORS.items()
+    }
     filled = np.asarray(arrays.get("filled", []))
     if filled.shape == (buffer.n_envs,) and filled.any():
         rows = arrays["reward"].shape[1] if arrays.get("reward", filled).ndim == 2 else -1

@@ -51,7 +51,7 @@ def callback_states(root: BaseCallback | None) -> list[list[Any]]:
     """Path, class name and memory of every callback, as JSON."""
     found = []
     for path, callback in walk(root) if root is not None else ():
-        memory = {}
+        memory: dict[str, Any] = {}
         for family, names in MEMORY.items():
             if isinstance(callback, getattr(sb3_callbacks, family, ())):
                 memory |= {name: getattr(callback, name) for name in names if hasattr(callback, name)}
@@ -105,7 +105,8 @@ def logger_state(logger: Logger | None) -> tuple[dict[str, Any], dict[str, th.Te
         excluded = logger.name_to_excluded.get(key, ())
         with contextlib.suppress(NotEncodable):
             pending.append(encode([key, value, logger.name_to_count.get(key, 0), excluded], key))
-    files, contents = [], {}
+    files: list[Any] = []
+    contents: dict[str, Any] = {}
     for name, output in _files(logger):
         output.file.flush()
         content = Path(output.file.name).read_bytes()

@@ -174,11 +174,12 @@ class Decoder(nn.Module):
             return error.square().sum((-3, -2, -1))
         batch = out.shape[:-1]
         if key.kind == "discrete":
-            hot = one_hot_blocks(target.reshape(-1, len(key.classes)), key).unflatten(0, batch)
-            logs = th.cat([F.log_softmax(part.float(), -1) for part in out.split(key.classes, -1)], -1)
+            hot: th.Tensor = one_hot_blocks(target.reshape(-1, len(key.classes)), key).unflatten(0, batch)
+            logs: th.Tensor = th.cat([F.log_softmax(part.float(), -1) for part in out.split(key.classes, -1)], -1)
             return -(hot * logs).sum(-1)
-        value = target.float().reshape(*batch, -1)
-        return (out.float() - (symlog(value) if self.symlog_targets else value)).square().sum(-1)
+        value: th.Tensor = target.float().reshape(*batch, -1)
+        error = out.float() - (symlog(value) if self.symlog_targets else value)
+        return error.square().sum(-1)
 
     def observation(self, outs: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
         """Reconstructions in the units of the environment: images 0..255 floats, vectors, category indices."""

@@ -32,6 +32,10 @@ CASES = {
     "missing package": (["train", "--gym-packages", "no_such_package"], "cannot be imported"),
     "unknown wrapper": (["train", "-params", "env_wrapper:gymnasium.wrappers.Clip"], "there is no such class"),
     "wrong setting": (["train", "--env-kwargs", "lenght:3"], "lenght"),
+    "unknown game in a worker process": (
+        ["train", "--env", "atari:pnog", "-params", "n_envs:2", "policy:CnnPolicy"],
+        "there is no Atari game 'pnog'. Did you mean pong?",
+    ),
     "no run": (["enjoy", "-f", "nowhere"], "there is no run of 'CartPole-v1'"),
     "unknown enjoy flag": (["enjoy", "--deterministc"], "did you mean '--deterministic'"),
 }

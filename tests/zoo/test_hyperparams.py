@@ -10,6 +10,7 @@ from sb3_dreamer.zoo.arguments import parse_value, write_value
 from sb3_dreamer.zoo.errors import UsageError
 from sb3_dreamer.zoo.hyperparams import find_entry, load_file, suite_files
 from sb3_dreamer.zoo.values import check_values, to_constructor
+from sb3_dreamer.zoo.yaml_files import read_yaml, write_yaml
 
 from sb3_dreamer import DreamerV3
 
@@ -102,6 +103,12 @@ def test_files_read_the_same_as_plain_yaml_and_name_their_sources(algo: str, pat
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.startswith("  ") and ":" in line and "<<" not in line and not line.strip().startswith("#"):
             assert line.partition(" # ")[2].strip(), f"{path.name}:{number} does not say where its value is from"
+
+
+def test_texts_that_look_like_numbers_survive_a_config(tmp_path: Path) -> None:
+    content = {"hash": "0e3f6a5a08f4", "other": "12e4", "number": 12e4, "rate": 1e-5, "text": "1.5", "nothing": None}
+    write_yaml(tmp_path / "config.yml", content)
+    assert read_yaml(tmp_path / "config.yml") == content
 
 
 def test_names_resolve() -> None:

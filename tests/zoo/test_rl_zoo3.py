@@ -14,9 +14,7 @@ SCRIPT, CONFIG = (DOCS.partition(f"```{kind}\n")[2].partition("```")[0] for kind
 
 def run(folder: Path, program: str, *words: str) -> subprocess.CompletedProcess[str]:
     path = folder / f"rl_{program}.py"
-    path.write_text(
-        SCRIPT.replace("rl_zoo3.train.train", f"rl_zoo3.{program}.{program}").replace(".train", f".{program}")
-    )
+    path.write_text(SCRIPT.replace("train", program))
     (folder / "own.yml").write_text(CONFIG)
     command = [sys.executable, path.name, "--algo", "dreamerv3", "--env", "CartPole-v1", *words]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
