@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,13 @@ def main(words: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     os.environ["SB3_TESTS_ALGO"] = args.algo
     results = Results()
-    paths = [str(args.tests / f"test_{name}.py") for name in args.files]
     options = ["-q", "-p", "no:cacheprovider", "-p", "sb3_plugin", "-o", "addopts=", "-k", args.k, "--noconftest"]
-    options += ["--timeout=1800", "--tb=line", "--disable-warnings", f"--rootdir={args.tests.parent}"]
-    options += ["--import-mode=append"]  # the installed Stable-Baselines3 is tested, not that of the repository
-    pytest.main([*options, *paths], plugins=[results])
+    options += ["--timeout=1800", "--tb=line", "--disable-warnings", "--import-mode=prepend"]
+    with tempfile.TemporaryDirectory() as root:
+        # Beside the tests lies the source of Stable-Baselines3; it is the installed one that is tested.
+        (Path(root) / "tests").symlink_to(args.tests.resolve(), target_is_directory=True)
+        paths = [str(Path(root) / "tests" / f"test_{name}.py") for name in args.files]
+        pytest.main([*options, f"--rootdir={root}", *paths], plugins=[results])
     counts: dict[str, int] = {}
     for outcome, _ in results.outcomes.values():
         counts[outcome] = counts.get(outcome, 0) + 1

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -51,6 +52,7 @@ def train(folder: Path, args: argparse.Namespace) -> None:
     if checkpoints(folder / "checkpoints"):
         model = cls.load_checkpoint(folder / "checkpoints", env=env)
     else:
+        shutil.rmtree(folder / "replay", ignore_errors=True)  # of a run that died before its first checkpoint
         disk = {"replay_buffer_kwargs": {"replay_dir": str(folder / "replay")}} if args.disk else {}
         model = cls("MlpPolicy", env, **SETTINGS[args.algo], **disk)
     model.set_logger(configure(str(folder / "log"), ["csv"]))

@@ -78,7 +78,7 @@ def read_episodes(buffer: "SequenceReplayBuffer", source: Any) -> Iterator[Episo
     elif isinstance(source, dict):
         yield _from_dict(buffer, source)
     elif isinstance(source, str | os.PathLike):
-        with np.load(Path(source)) as file:  # numpy refuses pickled arrays unless told otherwise
+        with np.load(Path(source), allow_pickle=False) as file:
             yield _from_dict(buffer, dict(file))
     elif isinstance(source, Sequence):
         for part in source:

@@ -52,7 +52,7 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps:
             self._resume = self._restart_seed = None
-        if self.optimize_memory_usage and reset_num_timesteps and not self.replay_buffer.starts_episode.all():
+        if self.optimize_memory_usage and reset_num_timesteps and self.replay_buffer.size() > 0:  # as SB3 does
             warnings.warn(
                 "The last trajectory in the replay buffer will be truncated: learn() resets the environments. "
                 "Use reset_num_timesteps=False to go on with the running episodes",
