@@ -206,7 +206,7 @@ def plot(rows: dict[str, dict[str, Any]], file: Path) -> None:
 
     figure = Figure(figsize=(4.25 * len(rows), 8), layout="constrained")
     for (row, cells), above, below in zip(rows.items(), *figure.subplots(2, len(rows), squeeze=False), strict=True):
-        ranks = np.argsort(np.argsort(PAPER[row], kind="stable")) + 1
+        ranks = [sorted(PAPER[row]).index(x) + 1 for x in PAPER[row]]
         for i, (method, cell) in enumerate(cells.items()):
             above.plot([i] * len(cell["test"]), cell["test"], ".", color=f"C{i}", alpha=0.4)
             above.errorbar(i, cell["mean"], cell["half"], fmt="o", color=f"C{i}", capsize=4)
@@ -216,7 +216,7 @@ def plot(rows: dict[str, dict[str, Any]], file: Path) -> None:
         above.set_xticks(range(len(cells)), labels, rotation=45, ha="right")
         above.set(title=row.replace("_", ", "), ylabel="test, nats (lower is better)")
         below.set(xlabel="epoch", ylabel="validation, nats")
-    below.legend(fontsize="small")
+    figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(file, dpi=100)
 
 
