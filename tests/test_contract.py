@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -413,3 +414,27 @@ def test_replay_is_refused_where_it_cannot_fit(algorithm) -> None:
     with pytest.raises(MemoryError, match=r"GiB.*lower buffer_size"):
         model.learn(10**9)
     assert not model.replay_buffer.arrays
+
+
+@algorithms
+def test_a_cut_trajectory_is_said_with_the_memory_option(algorithm) -> None:
+    """SB3 warns so when learn() begins anew with optimize_memory_usage, and not when it goes on."""
+    model = tiny(algorithm, "MlpPolicy", "CartPole-v1", optimize_memory_usage=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.learn(5).learn(5, reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match="The last trajectory in the replay buffer will be truncated"):
+        model.learn(5)
+
+
+@algorithms
+def test_gradient_steps_of_minus_one_are_as_many_as_steps(algorithm) -> None:
+    env = make_vec_env("CartPole-v1", 2, seed=0)
+    numbers = {"learning_starts": 0, "batch_length": 4, "train_freq": 3, "gradient_steps": -1}
+    model = tiny(algorithm, "MlpPolicy", env, **numbers)
+    if algorithm.__name__ == "PlaNet":  # its first updates follow the seed episodes
+        model._episode_num = model.seed_episodes
+        model.learn(3, reset_num_timesteps=False)
+    else:
+        model.learn(3)
+    assert model._n_updates == 6 == model.logger.name_to_value["train/n_updates"]

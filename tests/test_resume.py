@@ -201,6 +201,27 @@ def test_a_failed_write_loses_nothing_older(tmp_path, monkeypatch, step) -> None
     model.learn(5, reset_num_timesteps=False)
 
 
+def test_a_disk_that_is_full_indeed(tmp_path) -> None:
+    """A file system with room for one checkpoint and a half."""
+    model = tiny(DreamerV3, "MlpPolicy", make_vec_env("CartPole-v1", 1, seed=0)).learn(22)
+    size = sum(path.stat().st_size for path in model.save_checkpoint(tmp_path / "size").iterdir())
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={int(1.5 * size)}", "tmpfs", str(disk)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a tmpfs is not permitted here; test_a_failed_write_loses_nothing_older runs")
+    try:
+        first = model.save_checkpoint(disk, keep=1)
+        with pytest.warns(UserWarning, match="No space left"):
+            model.learn(8, ResumableCheckpoint(disk, 20, keep=1), reset_num_timesteps=False)
+        assert [path.name for path in disk.iterdir()] == [first.name]
+        assert DreamerV3.load_checkpoint(disk).num_timesteps == 22
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_a_damaged_checkpoint_names_the_one_before(tmp_path) -> None:
     model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(22)
     first, second = (model.save_checkpoint(tmp_path) for _ in range(2))

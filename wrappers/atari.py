@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 import gymnasium as gym
+
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.errors import require
 from sb3_dreamer.wrappers.life_loss import LifeLoss

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.check_spaces import Finding, check_spaces, leaves
 
 LEVELS = ("error", "warning", "note")

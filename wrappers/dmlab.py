@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.errors import require
 from sb3_dreamer.wrappers.presets import Settings
 

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.minecraft_spec import KEYS, make_minerl
 from sb3_dreamer.wrappers.presets import Settings
 from sb3_dreamer.wrappers.time_limit import FrameLimit

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.one_hot_action import OneHotSpace
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.resize import check_method, check_size, resize_image
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.video import VideoWriter, open_video
 
 SOURCES = ("auto", "render", "observation")

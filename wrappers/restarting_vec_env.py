@@ -10,7 +10,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from sb3_dreamer.wrappers.worker import WorkerError, collect, run_worker
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import (
     CloudpickleWrapper,
@@ -20,6 +19,8 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvStepReturn,
 )
 from stable_baselines3.common.vec_env.subproc_vec_env import _stack_obs
+
+from sb3_dreamer.wrappers.worker import WorkerError, collect, run_worker
 
 START_SECONDS = 60.0
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers import tasks
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.discount import DiscountInfo

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+
 from sb3_dreamer.wrappers.suites import SUITES, make_env, split_name
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from gymnasium.wrappers.vector import (
     VectorizeTransformObservation,
     VectorizeTransformReward,
 )
+
 from sb3_dreamer.wrappers.filter_keys import FilterKeys
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.one_hot_action import OneHotAction

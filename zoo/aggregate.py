@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from sb3_dreamer.zoo import run_folder, scores
 from sb3_dreamer.zoo.errors import UsageError
 from sb3_dreamer.zoo.run_folder import RunFolder

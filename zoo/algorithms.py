@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from sb3_dreamer.zoo.errors import UsageError, near
-
 import sb3_dreamer
+from sb3_dreamer.zoo.errors import UsageError, near
 
 CLASSES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
 ALGORITHMS = tuple(name for name, cls in CLASSES.items() if cls in sb3_dreamer.__all__)

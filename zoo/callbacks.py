@@ -9,9 +9,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
-from sb3_dreamer.zoo.stopping import StopOnSignal
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.monitor import ResultsWriter
+
+from sb3_dreamer.zoo.stopping import StopOnSignal
 
 LINE_SECONDS = 30.0  #: between two lines of progress where there is no bar
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from sb3_dreamer.zoo import environments, run_folder
 from sb3_dreamer.zoo.errors import UsageError
 from sb3_dreamer.zoo.run_folder import RunFolder

@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     os.environ.setdefault("MUJOCO_GL", "disable")
     import torch as th
-    from sb3_dreamer.wrappers import make_env
     from stable_baselines3.common.callbacks import CallbackList
     from stable_baselines3.common.env_util import make_vec_env
 
     from sb3_dreamer import DreamerV3
+    from sb3_dreamer.wrappers import make_env
 
     th.set_num_threads(args.threads)
     folder = Path(args.out) / f"{args.task}_{args.seed}"

@@ -158,6 +158,7 @@ def check_ale() -> Diagnosis:
 def check_video() -> Diagnosis:
     """Write a video of four frames."""
     import numpy as np
+
     from sb3_dreamer.wrappers.video import find_writer, write_video
 
     fix = "pip install moviepy (it brings its own ffmpeg through imageio-ffmpeg)"

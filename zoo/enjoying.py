@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from sb3_dreamer.zoo import environments
 from sb3_dreamer.zoo.agents import Agent, add_agent_arguments, load_agent
 from sb3_dreamer.zoo.arguments import OneLineParser, positive

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+
 from sb3_dreamer.wrappers.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.suites import SUITES
 from sb3_dreamer.zoo.errors import UsageError, near, one_line
@@ -59,9 +60,10 @@ def make_envs(
     :param render_mode: as in ``gymnasium.make``
     :raises UsageError: in one line, whatever the environment's own error looks like
     """
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
     from sb3_dreamer.wrappers.restarting_vec_env import RestartingVecEnv
     from sb3_dreamer.wrappers.vec import make_vec_env
-    from stable_baselines3.common.vec_env import DummyVecEnv
 
     classes = {None: None, "dummy": DummyVecEnv, "subproc": RestartingVecEnv}
     wrappers = find_wrappers(env_wrapper)

@@ -72,10 +72,11 @@ def run_seed(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     :return: evaluations ``[step, mean, std]``, training episodes ``[step, return]``, the final evaluation, the time
     """
     import torch as th
-    from sb3_dreamer.wrappers import make_env
-    from sb3_dreamer.zoo.learning_check_callback import CheckCallback
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
+
+    from sb3_dreamer.wrappers import make_env
+    from sb3_dreamer.zoo.learning_check_callback import CheckCallback
 
     th.set_num_threads(1)
 

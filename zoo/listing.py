@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table
+
 from sb3_dreamer.wrappers.suites import SUITES
 from sb3_dreamer.zoo import display, run_folder
 from sb3_dreamer.zoo.algorithms import ALGORITHMS, check_algorithm

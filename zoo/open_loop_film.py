@@ -19,14 +19,14 @@ def film(args: argparse.Namespace) -> None:
     """Train, predict, write."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     import torch as th
-    from sb3_dreamer.wrappers import make_env
-    from sb3_dreamer.zoo.learning_check import parse_pairs, policy_for
     from stable_baselines3.common.callbacks import CallbackList
     from stable_baselines3.common.env_util import make_vec_env
 
     from sb3_dreamer import DreamerV3
     from sb3_dreamer.dreamer_v3 import OpenLoopCallback
     from sb3_dreamer.dreamer_v3.open_loop import horizon_table, save_film
+    from sb3_dreamer.wrappers import make_env
+    from sb3_dreamer.zoo.learning_check import parse_pairs, policy_for
 
     th.set_num_threads(args.threads)
     env = make_vec_env(lambda: make_env(args.env, **parse_pairs(args.env_kwargs)), n_envs=1, seed=args.seed)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from sb3_dreamer.zoo.planning_baselines import read_rows
 
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.types import LatentState
+from sb3_dreamer.zoo.planning_baselines import read_rows
 
 COLORS = {"planet": "#1f77b4", "random-shooting": "#d62728", "random-collection": "#7f7f7f"}
 

@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from sb3_dreamer.wrappers import make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -33,6 +32,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.planner import random_shooting
+from sb3_dreamer.wrappers import make_env
 
 ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "pendulum": ("Pendulum-v1", {"action_repeat": 2}),

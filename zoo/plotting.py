@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from sb3_dreamer.zoo import curves, run_folder
 from sb3_dreamer.zoo.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.arguments import OneLineParser, positive

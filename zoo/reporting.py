@@ -80,8 +80,9 @@ def final_evaluation(model: Any, env: Any, plan: Plan, path: Path) -> tuple[str,
 
     :return: a row for the table
     """
-    from sb3_dreamer.zoo.callbacks import mean_and_std
     from stable_baselines3.common.evaluation import evaluate_policy
+
+    from sb3_dreamer.zoo.callbacks import mean_and_std
 
     returns, lengths = evaluate_policy(
         model,

@@ -5,14 +5,15 @@ from typing import Any
 
 import numpy as np
 import optuna
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
 from sb3_dreamer.zoo import building, environments
 from sb3_dreamer.zoo.errors import UsageError, one_line
 from sb3_dreamer.zoo.plan import Plan, make_plan
 from sb3_dreamer.zoo.search_space import suggest
 from sb3_dreamer.zoo.training import set_threads
 from sb3_dreamer.zoo.training_arguments import make_parser
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
 
 
 class TrialFailedError(Exception):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from sb3_dreamer.zoo.errors import UsageError, one_line
 
 

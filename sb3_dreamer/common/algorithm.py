@@ -180,6 +180,8 @@ class WorldModelAlgorithm(LearningMethods):
             optimize_memory_usage=self.optimize_memory_usage,
             **self.replay_buffer_kwargs,
         )
+        if self.verbose >= 1:
+            print(f"Replay: {report.replay_in_words(self.replay_buffer)}, taken as it fills")
 
     def describe(self) -> list[tuple[str, str]]:
         """What is about to be trained, as rows of a table: networks, updates per step, memory."""

@@ -120,6 +120,14 @@ def test_what_does_not_fit_is_refused(change, message) -> None:
         replay.add_episodes(3)
 
 
+def test_a_pickle_in_an_npz_file_is_refused(tmp_path) -> None:
+    np.savez(tmp_path / "bad.npz", **(episode() | {"rewards": np.array([1, {"an": "object"}, None])}))
+    replay = buffer()
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        replay.add_episodes(tmp_path / "bad.npz")
+    assert replay.size() == 0
+
+
 def test_not_while_an_episode_is_running() -> None:
     env = gym.make("CartPole-v1")
     model = tiny(ALGORITHMS[0], "MlpPolicy", env).learn(3)

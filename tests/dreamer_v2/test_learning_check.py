@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.zoo.learning_check import find_algorithm, main, parse_pairs
 

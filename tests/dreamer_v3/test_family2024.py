@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_dreamer.zoo import sizes
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
@@ -16,6 +15,7 @@ from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.dreamer_v3 import AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.families import family_of
+from sb3_dreamer.zoo import sizes
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
 

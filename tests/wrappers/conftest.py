@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers.rendering import choose_backend, probe_backend
 
 

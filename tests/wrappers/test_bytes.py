@@ -4,6 +4,7 @@ import collections
 
 import numpy as np
 import pytest
+
 from sb3_dreamer.wrappers import make_env
 
 LUMA = np.array([0.299, 0.587, 1 - 0.299 - 0.587])

@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers import check_dreamer_env, make_env
 
 

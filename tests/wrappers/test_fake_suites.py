@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.wrappers.bsuite import seed_random_states
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
+
 from sb3_dreamer.wrappers import (
     ActionRepeat,
     DiscountInfo,

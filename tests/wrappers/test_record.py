@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from sb3_dreamer.wrappers import EpisodeRecorder, PixelObservation, StackChannels, make_env, write_video
 from sb3_dreamer.wrappers import video as video_module
 from sb3_dreamer.wrappers.video import prepare_frame

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
+
 from sb3_dreamer.wrappers import (
     FilterKeys,
     NormalizeAction,

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+
 from sb3_dreamer.wrappers import (
     PRESETS,
     SUITES,

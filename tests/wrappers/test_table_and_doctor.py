@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from sb3_dreamer.wrappers import PRESETS, suite_table
 
 DOCS = Path(__file__).parents[2] / "docs" / "suites.md"

@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from sb3_dreamer.wrappers import ActionRepeat, DiscountInfo, FrameCounter, FrameLimit, LifeLoss, NoopReset
 
 

@@ -7,9 +7,9 @@ import time
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from sb3_dreamer.wrappers import RestartingVecEnv, WorkerError, make_vec_env
 from sb3_dreamer.wrappers.vec import is_slow
-
 from tests.wrappers.failing_envs import Failing, FailingReset, broken, plain
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")

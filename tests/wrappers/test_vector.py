@@ -3,6 +3,7 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from sb3_dreamer.wrappers import FilterKeys, NormalizeAction, OneHotAction, ResizeFrame, SquashReward, TidyObservation
 from sb3_dreamer.wrappers import vector as ours
 

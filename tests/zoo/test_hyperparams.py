@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from sb3_dreamer import DreamerV3
 from sb3_dreamer.zoo import hyperparams
 from sb3_dreamer.zoo.algorithms import ALGORITHMS, algorithm_class
 from sb3_dreamer.zoo.arguments import parse_value, write_value
@@ -11,8 +13,6 @@ from sb3_dreamer.zoo.errors import UsageError
 from sb3_dreamer.zoo.hyperparams import find_entry, load_file, suite_files
 from sb3_dreamer.zoo.values import check_values, to_constructor
 from sb3_dreamer.zoo.yaml_files import read_yaml, write_yaml
-
-from sb3_dreamer import DreamerV3
 
 FILES = [(algo, path) for algo in ALGORITHMS for path in suite_files(algo).values()]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sb3_dreamer.zoo import curves, run_folder
 from sb3_dreamer.zoo.cli import PROGRAMS, main
 from sb3_dreamer.zoo.evaluating import summary

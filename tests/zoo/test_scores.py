@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sb3_dreamer.zoo import scores as module
 from sb3_dreamer.zoo.scores import (
     atari_metrics,

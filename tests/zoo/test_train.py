@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from sb3_dreamer.zoo import run_folder
-from sb3_dreamer.zoo.cli import main
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.zoo import run_folder
+from sb3_dreamer.zoo.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
