@@ -438,3 +438,19 @@ def test_gradient_steps_of_minus_one_are_as_many_as_steps(algorithm) -> None:
     else:
         model.learn(3)
     assert model._n_updates == 6 == model.logger.name_to_value["train/n_updates"]
+
+
+@algorithms
+def test_the_suite_settings_are_stored_and_another_setting_warns(algorithm, tmp_path, recwarn) -> None:
+    from sb3_dreamer.wrappers import make_env
+
+    model = tiny(algorithm, "MlpPolicy", make_env("CartPole-v1"))
+    model.save(tmp_path / "model")
+    same = algorithm.load(tmp_path / "model", env=make_env("CartPole-v1"))
+    assert same.suite_preset == model.suite_preset and same.suite_preset["task"] == "CartPole-v1"
+    assert not [w for w in recwarn if "other settings" in str(w.message)]
+    with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
+        algorithm.load(tmp_path / "model", env=make_env("CartPole-v1", action_repeat=2))
+    with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
+        same.set_env(make_env("CartPole-v1", action_repeat=2))
+    assert tiny(algorithm, "MlpPolicy", "CartPole-v1").suite_preset is None

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dreamer.common import report
 from sb3_dreamer.common.checkpoint import ResumePoint
+from sb3_dreamer.common.checks import suite_preset, warn_other_preset
 from sb3_dreamer.common.learning import LearningMethods
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.ratio import UpdateRatio
@@ -110,6 +111,7 @@ class WorldModelAlgorithm(LearningMethods):
         self.batch_length = batch_length
         self.train_ratio = train_ratio
         self.model_size = model_size
+        self.suite_preset = suite_preset(self.env)  # stored with the model: a score means nothing without it
         self._carry: PolicyState | None = None
         self._ratio_state = [0, 1]
         self._metrics = report.MetricMeans()
@@ -117,6 +119,11 @@ class WorldModelAlgorithm(LearningMethods):
         self._resume: ResumePoint | None = None
         self._restart_seed: int | None = None
         self._collecting = False
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
+        super().set_env(env, force_reset)
+        warn_other_preset(self.suite_preset, self.env)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

@@ -1,5 +1,6 @@
 """Refusals of values that would poison the replay, naming where they came from."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,35 @@ def check_reward(reward: np.ndarray, step: int) -> None:
             f"the reward of environment {env} is {reward[env]} at step {step}: nothing of this step was stored. "
             "Find the cause in the environment, or clip with gymnasium.wrappers.ClipReward"
         )
+
+
+def suite_preset(env: Any) -> dict[str, Any] | None:
+    """The settings that ``make_env`` gave an environment, as plain values; None for any other environment.
+
+    :param env: VecEnv or None
+    """
+    if env is None or not env.has_attr("suite_preset"):  # asking a subprocess for a missing one would end it
+        return None
+    found = env.get_attr("suite_preset")[0]
+    return dict(found) if isinstance(found, dict) else None
+
+
+def warn_other_preset(stored: dict[str, Any] | None, env: Any) -> None:
+    """Warn if an environment is set up in another way than the one that the model was trained on.
+
+    :param stored: what :func:`suite_preset` gave for the training environment
+    :param env: VecEnv to go on or to be evaluated with
+    """
+    current = suite_preset(env)
+    if stored is None or current is None or stored.get("hash") == current.get("hash"):
+        return
+    before, after = ({**preset, **preset.get("settings", {})} for preset in (stored, current))
+    names = [
+        name for name in before if name not in ("settings", "hash", "overrides") and before[name] != after.get(name)
+    ]
+    changes = ", ".join(f"{name} {before[name]!r} -> {after.get(name)!r}" for name in names)
+    warnings.warn(
+        f"the model was trained on {stored.get('suite')}:{stored.get('task')} under other settings ({changes}): "
+        "scores will not compare; make the environment with the model's suite_preset",
+        stacklevel=3,
+    )

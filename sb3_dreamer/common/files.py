@@ -10,6 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
 
 from sb3_dreamer.common import persistence
+from sb3_dreamer.common.checks import warn_other_preset
 from sb3_dreamer.common.persistence import ModelFileError, NotEncodable
 from sb3_dreamer.common.policy import PolicyState
 from sb3_dreamer.common.replay_files import Path, ReplayFileMethods
@@ -135,6 +136,7 @@ class FileMethods(ReplayFileMethods):
         model.__dict__.update(kwargs)
         model._setup_model()
         model._restore_tensors(file.tensors, settings, str(path))
+        warn_other_preset(data.get("suite_preset"), model.env)
         return model
 
     @classmethod
