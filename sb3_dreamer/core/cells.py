@@ -4,6 +4,7 @@ import torch as th
 from torch import nn
 
 from sb3_dreamer.core.layers import MLP, BlockLinear, NormStyle, init_weight, linear, ungroup
+from sb3_dreamer.core.one_hot_linear import OneHotBlocks
 
 
 def gate(deter: th.Tensor, reset: th.Tensor, cand: th.Tensor, update: th.Tensor) -> th.Tensor:
@@ -80,13 +81,13 @@ class InputGRU(RecurrentCell):
     :param stoch: width S·K of the flat latent
     :param action: width A
     :param hidden: width of the hidden layer
-    :param style: norm, activation and initialisation of the hidden layer
+    :param style: norm, activation and initialisation of the hidden layer, and whether the latent is one-hot
     """
 
     def __init__(self, cell: LayerNormGRUCell | GRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
         super().__init__()
         # One linear map of [stoch, action], kept as two so that the action part leaves the loop over time.
-        self.stoch_in = style.linear(stoch, hidden)
+        self.stoch_in = style.first_linear(stoch, hidden)
         self.action_in = linear(action, hidden, bias=False)
         for layer in (self.stoch_in, self.action_in):
             init_weight(layer.weight, stoch + action, hidden, fan=style.fan)
@@ -117,15 +118,26 @@ class BlockGRU(RecurrentCell):
     :param hidden: width of each input projection
     :param blocks: number of blocks G
     :param style: norm, activation and initialisation
+    :param one_hot: the latent's blocks, if it is one-hot
     """
 
-    def __init__(self, *, deter: int, stoch: int, action: int, hidden: int, blocks: int, style: NormStyle):
+    def __init__(
+        self,
+        *,
+        deter: int,
+        stoch: int,
+        action: int,
+        hidden: int,
+        blocks: int,
+        style: NormStyle,
+        one_hot: OneHotBlocks | None = None,
+    ):
         super().__init__()
         if deter % blocks:
             raise ValueError(f"deter={deter} is not a multiple of blocks={blocks}: change one of them")
         fan_in = deter + blocks * 3 * hidden  # the released code counts the inputs of all blocks
         self.deter_in = MLP(deter, (hidden,), style=style)
-        self.stoch_in = MLP(stoch, (hidden,), style=style)
+        self.stoch_in = MLP(stoch, (hidden,), style=style.reading(one_hot))
         self.action_in = MLP(action, (hidden,), style=style)
         self.shared_hidden = linear(3 * hidden, deter, bias=style.bias)
         init_weight(self.shared_hidden.weight, fan_in, deter // blocks, fan="in")
@@ -142,6 +154,12 @@ class BlockGRU(RecurrentCell):
     def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
         """See :class:`RecurrentCell`."""
         shared = self.shared_hidden(th.cat([self.deter_in(deter), self.stoch_in(stoch), action], -1))
-        hidden = self.act(self.norm(shared + ungroup(self.block_hidden(deter))))
-        reset, cand, update = (ungroup(part) for part in self.gates(hidden).chunk(3, -1))
-        return gate(deter, reset, cand, update)
+        # Sums and gates are computed on (G, N, D/G), as the products leave them; the first operand's layout, which is
+        # that of (N, D), passes to the result, so that nothing is copied.
+        hidden = self.act(self.norm(ungroup(self.group(shared) + self.block_hidden(deter))))
+        reset, cand, update = self.gates(hidden).chunk(3, -1)
+        return ungroup(gate(self.group(deter), reset, cand, update))
+
+    def group(self, x: th.Tensor) -> th.Tensor:
+        """``(N, D)`` to ``(G, N, D/G)``, a view."""
+        return x.unflatten(1, (len(self.gates.weight), -1)).transpose(0, 1)

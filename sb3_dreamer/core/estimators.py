@@ -16,6 +16,8 @@ from typing import ClassVar, Protocol
 import torch as th
 from torch import Tensor
 
+from sb3_dreamer.core.functional import softmax
+
 Temperature = float | Tensor
 
 
@@ -23,6 +25,7 @@ class Estimator(Protocol):
     """Callable that draws a sample ``(..., K)`` from logits ``(..., K)`` and defines its gradient."""
 
     pathwise: ClassVar[bool]  #: False if no gradient reaches the logits through the sample
+    hard: ClassVar[bool]  #: whether samples are exactly one-hot
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw one sample per row of logits."""
@@ -39,12 +42,12 @@ def sample_one_hot(probs: Tensor) -> Tensor:
     :return: one-hot samples ``(..., K)`` in the dtype of ``probs``.
     """
     cumulative = probs.detach().cumsum(-1)
-    # Scaled by the last sum, which float rounding leaves beside 1, so that the threshold always lies below it.
-    threshold = th.rand_like(cumulative[..., :1]) * cumulative[..., -1:]
-    index = th.searchsorted(cumulative, threshold, right=True)
-    # Only NaN rows pass the end: clamping leaves the NaN visible in the loss instead of an index error.
-    index = index.clamp_max(probs.shape[-1] - 1)
-    return th.zeros_like(cumulative).scatter_(-1, index, 1.0)
+    # Below the last sum, which float rounding leaves beside 1, so that some class always lies above it.
+    threshold = th.rand_like(cumulative[..., :1]) * (cumulative[..., -1:] * (1.0 - 2.0**-22))
+    # 0 before the drawn class and 1 from there on; the one is where it rises. A row of NaN has none.
+    passed = (cumulative > threshold).to(cumulative.dtype)
+    passed[..., 1:] -= passed[..., :-1].clone()
+    return passed
 
 
 def gumbel_like(logits: Tensor) -> Tensor:
@@ -87,11 +90,15 @@ class StraightThrough:
     ``softmax(logits)``: lowering T steepens the backward pass alone (slope annealing, Chung et al. 2016, section 3.2).
 
     :param temperature: T > 0 of the backward pass (default 1.0, the plain estimator); a float or a 0-d tensor.
+    :param normalized: logits are log-probabilities that add up to 1 by themselves, as a latent's are: saves a softmax,
+        whose gradient theirs then is (default False).
     :raises ValueError: if a float temperature is not positive and finite.
     """
 
     temperature: Temperature = 1.0
+    normalized: bool = False
     pathwise: ClassVar[bool] = True
+    hard: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -99,7 +106,7 @@ class StraightThrough:
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw hard samples ``(..., K)`` whose gradient is that of the probabilities."""
         wide = _widen(logits)
-        probs = wide.softmax(-1)
+        probs = wide.exp() if self.normalized else softmax(wide)
         hard = sample_one_hot(probs)
         if not _is_one(self.temperature):
             probs = (wide / self.temperature).softmax(-1)
@@ -116,6 +123,7 @@ class GumbelSoftmax:
 
     temperature: Temperature = 1.0
     pathwise: ClassVar[bool] = True
+    hard: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -136,6 +144,7 @@ class StraightThroughGumbel:
 
     temperature: Temperature = 1.0
     pathwise: ClassVar[bool] = True
+    hard: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -153,6 +162,7 @@ class ScoreFunction:
     """Hard samples without a gradient, for the score-function losses of ``sb3_dreamer.core.baselines``."""
 
     pathwise: ClassVar[bool] = False
+    hard: ClassVar[bool] = True
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw hard samples ``(..., K)`` that are constants to autograd."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sb3_dreamer.core.functional import (
+    by_memory,
     symexp,
     symexp_bins,
     symlog,
@@ -37,14 +38,14 @@ class Head(nn.Module):
 
     def forward(self, feat: th.Tensor) -> th.Tensor:
         """Raw outputs ``(..., outputs)``."""
-        return self.out(self.mlp(feat))  # type: ignore[no-any-return]
+        return by_memory(lambda rows: self.out(self.mlp(rows)), feat)
 
 
 class ScalarHead(Head):
     """A head that predicts one number. Raw outputs ``(..., outputs)``; losses and means ``(...)``."""
 
-    def loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
-        """Negative log-likelihood of ``target (...)``."""
+    def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:
+        """Negative log-likelihood of a target ``(...)``, or the sum of those of several targets."""
         raise NotImplementedError
 
     def mean(self, out: th.Tensor) -> th.Tensor:
@@ -80,25 +81,20 @@ class TwoHotHead(ScalarHead):
         positions = symlog_bins(n_bins) if self.in_symlog_space else symexp_bins(n_bins)
         self.register_buffer("bins", positions, persistent=False)
 
-    def log_probs(self, out: th.Tensor) -> th.Tensor:
-        """Normalised log-probabilities of the bins ``(..., K)``, float32."""
-        return F.log_softmax(out.float(), -1)
-
-    def loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
+    def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
-        return self.loss_from_log_probs(self.log_probs(out), target)
+        target = targets[0] if len(targets) == 1 else th.stack(targets, -1)
+        if out.ndim > 2 and out.stride(0) < out.stride(1):  # a dream, see by_memory
+            return self._loss(out.transpose(0, 1), target.transpose(0, 1)).transpose(0, 1)
+        return self._loss(out, target)
 
-    def loss_from_log_probs(self, log_probs: th.Tensor, target: th.Tensor) -> th.Tensor:
-        """Like :meth:`loss`, for several targets that share one softmax."""
-        return two_hot_loss(log_probs, symlog(target) if self.in_symlog_space else target, self.bins)
+    def _loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
+        return two_hot_loss(out, symlog(target) if self.in_symlog_space else target, self.bins)
 
     def mean(self, out: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
-        return self.mean_from_log_probs(self.log_probs(out))
-
-    def mean_from_log_probs(self, log_probs: th.Tensor) -> th.Tensor:
-        """Like :meth:`mean`, from what :meth:`log_probs` gave."""
-        mean = symmetric_mean(log_probs.exp(), self.bins)
+        probs = by_memory(lambda rows: F.softmax(rows, -1), out.float())
+        mean = symmetric_mean(probs, self.bins)
         return symexp(mean) if self.in_symlog_space else mean
 
 
@@ -120,9 +116,11 @@ class MSEHead(ScalarHead):
         super().__init__(inputs, units, 1, style=style, outscale=outscale)
         self.symlog_targets = symlog_targets
 
-    def loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
+    def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
-        return 0.5 * (out.squeeze(-1).float() - (symlog(target) if self.symlog_targets else target)).square()
+        mean = out.squeeze(-1).float()
+        losses = [0.5 * (mean - (symlog(target) if self.symlog_targets else target)).square() for target in targets]
+        return losses[0] if len(losses) == 1 else th.stack(losses).sum(0)
 
     def mean(self, out: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
@@ -143,9 +141,11 @@ class BernoulliHead(ScalarHead):
         super().__init__(inputs, units, 1, style=style, outscale=outscale)
         self.hard = hard
 
-    def loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
+    def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
-        return F.binary_cross_entropy_with_logits(out.squeeze(-1).float(), target, reduction="none")
+        logit = out.squeeze(-1).float()
+        losses = [F.binary_cross_entropy_with_logits(logit, target, reduction="none") for target in targets]
+        return losses[0] if len(losses) == 1 else th.stack(losses).sum(0)
 
     def mean(self, out: th.Tensor) -> th.Tensor:
         """The probability, or the more likely flag if ``hard``."""

@@ -57,27 +57,32 @@ class ImaginationActorCritic(Behavior):
         """
         start = start.detach()
         with th.set_grad_enabled(self.actor_gradient != "reinforce"):
-            states, feats, actions = self._dream(world_model, start, horizon)
-            feat = th.cat([start.feat.unsqueeze(1), states.feat], 1)
-            reward = world_model.reward(feat[:, 1:])
-            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat[:, 1:])], 1)
-        # One batched pass for the statistics, with a graph, over the states in which actions were taken.
-        stats = self.actor.stats(self.actor(feats.detach()), actions.detach())
+            feat, outs, actions = self._dream(world_model, start, horizon)
+            # Heads see s_0, too: cutting it off first would cost the backward pass more than computing it.
+            reward = world_model.reward(feat)[:, 1:]
+            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat)[:, 1:]], 1)
+        stats = self.actor.stats(outs, actions.detach())
         return ImaginedTrajectory(feat, actions, stats.log_prob, stats.entropy, reward, cont)
 
     def _dream(
         self, world_model: WorldModel, start: LatentState, horizon: int
-    ) -> tuple[LatentState, th.Tensor, th.Tensor]:
-        """States s_1 .. s_H, features of s_0 .. s_{H-1} as the actor saw them, and its actions a_0 .. a_{H-1}."""
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """Features of s_0 .. s_H, and the actor's raw outputs (always with a graph) and actions in s_0 .. s_{H-1}."""
+        feats, outs = [start.feat], []
 
-        def step(carry: LatentState) -> tuple[LatentState, tuple[LatentState, th.Tensor, th.Tensor]]:
-            feat = carry.feat.detach()
-            action = self.actor.sample(self.actor(feat))
+        def step(carry: LatentState) -> tuple[LatentState, th.Tensor]:
+            with th.enable_grad():
+                out = self.actor(feats[-1].detach())
+            action = self.actor.sample(out)
             after = world_model.rssm.img_step(carry, action)
-            return after, (after, feat, action)
+            feats.append(after.feat)
+            outs.append(out)
+            return after, action
 
-        states, feats, actions = unroll(step, start, (), length=horizon)
-        return states, feats, actions
+        actions = unroll(step, start, (), length=horizon, by_steps=True)
+        with th.enable_grad():
+            stacked_outs = th.stack(outs).transpose(0, 1)
+        return th.stack(feats).transpose(0, 1), stacked_outs, actions
 
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from sb3_dreamer.core.estimators import StraightThrough
 from sb3_dreamer.core.functional import categorical_entropy, categorical_kl, gaussian_kl, unimix_logits
+from sb3_dreamer.core.one_hot_linear import OneHotBlocks
 
 Params = Any  #: a tensor or a tuple of tensors; only the latent that made them looks inside
 
@@ -58,6 +59,10 @@ class Latent(Protocol):
         """The same parameters, cut from the graph."""
         ...
 
+    def one_hot_after(self, start: int) -> OneHotBlocks | None:
+        """Where flat samples hold one-hot blocks if they follow ``start`` other inputs; None if they hold none."""
+        ...
+
 
 @dataclass(frozen=True)
 class CategoricalLatent:
@@ -72,7 +77,7 @@ class CategoricalLatent:
     stoch: int
     classes: int
     unimix: float = 0.01
-    estimator: Callable[[th.Tensor], th.Tensor] = field(default_factory=StraightThrough)
+    estimator: Callable[[th.Tensor], th.Tensor] = field(default_factory=lambda: StraightThrough(normalized=True))
 
     @property
     def param_size(self) -> int:
@@ -112,6 +117,10 @@ class CategoricalLatent:
     def detach(self, params: th.Tensor) -> th.Tensor:
         """See :class:`Latent`."""
         return params.detach()
+
+    def one_hot_after(self, start: int) -> OneHotBlocks | None:
+        """See :class:`Latent`; None for an estimator that does not promise one-hot samples."""
+        return OneHotBlocks(start, self.stoch, self.classes) if getattr(self.estimator, "hard", False) else None
 
 
 class GaussianParams(NamedTuple):
@@ -178,3 +187,6 @@ class GaussianLatent:
     def detach(self, params: GaussianParams) -> GaussianParams:
         """See :class:`Latent`."""
         return GaussianParams(params.mean.detach(), params.std.detach())
+
+    def one_hot_after(self, start: int) -> None:
+        """See :class:`Latent`: real numbers."""

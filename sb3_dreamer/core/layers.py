@@ -3,11 +3,14 @@
 import itertools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch as th
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
+
+from sb3_dreamer.core.one_hot_linear import OneHotBlocks, OneHotLinear
 
 NormKind = Literal["layer", "rms", "none"]
 Activation = Callable[[th.Tensor], th.Tensor]
@@ -35,9 +38,13 @@ def init_weight(weight: th.Tensor, fan_in: int, fan_out: int, *, scale: float = 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
     """A dense layer with the initialisation of :func:`init_weight` and a zero bias."""
-    layer = nn.Linear(inputs, outputs, bias=bias)
-    init_weight(layer.weight, inputs, outputs, scale=scale, fan=fan)
-    if bias:
+    return init_linear(nn.Linear(inputs, outputs, bias=bias), scale=scale, fan=fan)
+
+
+def init_linear(layer: nn.Linear, *, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
+    """Fill a dense layer as :func:`linear` does."""
+    init_weight(layer.weight, layer.in_features, layer.out_features, scale=scale, fan=fan)
+    if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
@@ -47,10 +54,41 @@ def make_norm(kind: NormKind, size: int, *, eps: float = 1e-3) -> nn.Module:
     if kind == "layer":
         return nn.LayerNorm(size, eps=eps)
     if kind == "rms":
-        return nn.RMSNorm(size, eps=eps)
+        return RMSNorm(size, eps=eps)
     if kind == "none":
         return nn.Identity()
     raise ValueError(f"norm={kind!r} is unknown: use 'layer', 'rms' or 'none'")
+
+
+class RMSNorm(nn.RMSNorm):
+    """``x / sqrt(mean(x²) + eps) · weight``; on a CPU with half the passes over memory that torch's own makes."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """``(..., size)`` to ``(..., size)``."""
+        if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        out: th.Tensor = _RMSNorm.apply(x, self.weight, self.eps)
+        return out
+
+
+class _RMSNorm(th.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: th.Tensor, weight: th.Tensor, eps: float) -> th.Tensor:
+        norm = th.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = norm.square_().mul_(1.0 / x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, scale, weight)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:  # type: ignore[override]
+        x, scale, weight = ctx.saved_tensors
+        normed = x * scale
+        product = grad * normed
+        for_weight = product.flatten(0, -2).sum(0)
+        mean = product.mul_(weight).mean(-1, keepdim=True)
+        for_x = (grad * weight).addcmul_(normed, mean, value=-1.0).mul_(scale)
+        return for_x, for_weight, None
 
 
 class NormStyle(nn.Module):
@@ -61,9 +99,19 @@ class NormStyle(nn.Module):
     :param eps: of the norm
     :param bias: whether the linear map before a norm keeps its bias (2024: yes, 2023: no). Always kept without norm.
     :param fan: see :func:`init_weight`
+    :param one_hot: where the inputs of a stack hold one-hot blocks, if they do (see :meth:`reading`)
     """
 
-    def __init__(self, *, norm: NormKind, act: str, eps: float = 1e-3, bias: bool = False, fan: str = "avg"):
+    def __init__(
+        self,
+        *,
+        norm: NormKind,
+        act: str,
+        eps: float = 1e-3,
+        bias: bool = False,
+        fan: str = "avg",
+        one_hot: OneHotBlocks | None = None,
+    ):
         super().__init__()
         if act not in ACTIVATIONS:
             raise ValueError(f"act={act!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
@@ -72,6 +120,11 @@ class NormStyle(nn.Module):
         self.eps = eps
         self.bias = bias or norm == "none"
         self.fan = fan
+        self.one_hot = one_hot
+
+    def reading(self, one_hot: OneHotBlocks | None) -> "NormStyle":
+        """The same style for stacks whose inputs end in one-hot blocks; None for inputs of any value."""
+        return NormStyle(norm=self.norm, act=self.act, eps=self.eps, bias=self.bias, fan=self.fan, one_hot=one_hot)
 
     @property
     def activation(self) -> Activation:
@@ -86,6 +139,13 @@ class NormStyle(nn.Module):
         """The linear map of a hidden layer."""
         return linear(inputs, outputs, bias=self.bias, fan=self.fan)
 
+    def first_linear(self, inputs: int, outputs: int) -> nn.Linear:
+        """The linear map of the first hidden layer, which may see one-hot blocks."""
+        if self.one_hot is None:
+            return self.linear(inputs, outputs)
+        layer = OneHotLinear(inputs, outputs, bias=self.bias, blocks=self.one_hot)
+        return init_linear(layer, fan=self.fan)
+
 
 class MLP(nn.Module):
     """Hidden layers, each linear map, norm and activation: ``(..., inputs)`` to ``(..., units)``.
@@ -98,7 +158,10 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle):
         super().__init__()
         sizes = (inputs, *units)
-        self.linears = nn.ModuleList(style.linear(a, b) for a, b in itertools.pairwise(sizes))
+        makers = (style.first_linear, *[style.linear] * len(units))
+        self.linears = nn.ModuleList(
+            make(a, b) for make, (a, b) in zip(makers, itertools.pairwise(sizes), strict=False)
+        )
         self.norms = nn.ModuleList(style.make_norm(size) for size in units)
         self.act = style.activation
         self.out_size = sizes[-1]

@@ -30,9 +30,9 @@ class DiscountHead(BernoulliHead):
 
     gamma = 0.995
 
-    def loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
+    def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:
         """Cross-entropy with ``gamma · target``; ``target (...)`` is the continue flag."""
-        return super().loss(out, self.gamma * target)
+        return super().loss(out, *(self.gamma * target for target in targets))
 
     def mean(self, out: th.Tensor) -> th.Tensor:
         """Predicted discount divided by gamma, ``(...)``."""
@@ -69,14 +69,21 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
     )
     gru_style = NormStyle(norm="layer" if spec.layer_norm else "none", act=spec.act, eps=1e-3, bias=True)
     gru = LayerNormGRUCell(spec.hidden, spec.deter, style=gru_style)
-    cell = InputGRU(gru, stoch=latent.flat_size, action=actions.size, hidden=spec.hidden, style=style)
+    cell = InputGRU(
+        gru,
+        stoch=latent.flat_size,
+        action=actions.size,
+        hidden=spec.hidden,
+        style=style.reading(latent.one_hot_after(0)),
+    )
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, learned_start=False)
+    head_style = style.reading(latent.one_hot_after(spec.deter))
     decoder = Decoder(
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=style,
+        style=head_style,
         symlog_targets=False,
         image_decoder=ValidImageDecoder,
     )
@@ -86,8 +93,8 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
         encoder=encoder,
         rssm=rssm,
         decoder=decoder,
-        reward=MSEHead(rssm.feat_size, spec.mlp, style=style),
-        cont=DiscountHead(rssm.feat_size, spec.mlp, style=style) if spec.discount_head else None,
+        reward=MSEHead(rssm.feat_size, spec.mlp, style=head_style),
+        cont=DiscountHead(rssm.feat_size, spec.mlp, style=head_style) if spec.discount_head else None,
         objective=BalancedKL(),
         scales=halves,
     )
@@ -95,7 +102,7 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
 
 def build_behavior(spec: DreamerV2Spec, feat_size: int, actions: ActionLayout) -> DreamerV2Behavior:
     """Actor, critic and slow critic; REINFORCE for discrete actions, dynamics gradients for Box actions."""
-    style = make_style(spec)
+    style = make_style(spec).reading(make_latent(spec).one_hot_after(spec.deter))
     critic = MSEHead(feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":

@@ -3,12 +3,13 @@
 from typing import Literal, NamedTuple
 
 import torch as th
+import torch.nn.functional as F
 
 from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.functional import discount_weights, lambda_return, replay_lambda_return
+from sb3_dreamer.core.heads import ScalarHead
 from sb3_dreamer.core.imagination import ActorGradient, ImaginationActorCritic, ReturnNormalizer, StdNormalizer
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState, SequenceBatch
-from sb3_dreamer.dreamer_v3.critics import ValueHead
 
 CriticTarget = Literal["fast", "slow"]
 ReturnNorm = Literal["percentile", "return_std", "advantage_std"]
@@ -17,13 +18,13 @@ ReturnNorm = Literal["percentile", "return_std", "advantage_std"]
 class Targets(NamedTuple):
     """What both losses read off the critic in a dreamed rollout, for states 0 .. H-1.
 
-    :param value_log_probs: log-probabilities of the critic's bins, with a graph, ``(N, H, K)``
+    :param value_out: the critic's raw outputs in states 0 .. H, with a graph, ``(N, H+1, K)``
     :param value: critic's means, ``(N, H)``
     :param returns: λ-returns, ``(N, H)``
     :param weight: how likely each state is still part of the episode, ``(N, H)``
     """
 
-    value_log_probs: th.Tensor
+    value_out: th.Tensor
     value: th.Tensor
     returns: th.Tensor
     weight: th.Tensor
@@ -39,10 +40,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
     :ivar normalize_advantage: feed the advantages, not the returns, to the normaliser
     """
 
-    critic: ValueHead
-    slow_critic: ValueHead
-
-    def __init__(self, actor: ActionHead, critic: ValueHead, *, actor_gradient: ActorGradient):
+    def __init__(self, actor: ActionHead, critic: ScalarHead, *, actor_gradient: ActorGradient):
         super().__init__(actor, critic, actor_gradient=actor_gradient)
         self.return_norm = ReturnNormalizer()
         self.critic_target: CriticTarget = "fast"
@@ -61,11 +59,11 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     def targets(self, dream: ImaginedTrajectory, gamma: float, gae_lambda: float) -> Targets:
         """λ-returns from the critic itself, not from its average (Eq. 7). One forward pass serves both losses."""
-        log_probs = self.critic.log_probs(self.critic(dream.feat))
-        value = self.critic.mean_from_log_probs(log_probs)
+        value_out = self.critic(dream.feat)
+        value = self.critic.mean(value_out)
         target = self.slow_value(dream.feat) if self.critic_target == "slow" else value
         returns = lambda_return(dream.reward, target[:, 1:], dream.cont[:, 1:] * gamma, gae_lambda)
-        return Targets(log_probs[:, :-1], value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
+        return Targets(value_out, value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
 
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
         """Normalised advantage and entropy (Eq. 11 to 13), averaged over the rollout.
@@ -81,11 +79,11 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     def critic_loss(self, dream: ImaginedTrajectory, targets: Targets) -> th.Tensor:
         """Two-hot regression of the returns and of the slow critic's prediction (Eq. 8 to 10), averaged."""
-        loss = self.critic.loss_from_log_probs(targets.value_log_probs, targets.returns.detach())
-        if self.critic_target == "fast":
-            slow = self.slow_value(dream.feat[:, :-1])
-            loss = loss + self.critic.loss_from_log_probs(targets.value_log_probs, slow)
-        return (targets.weight * loss).mean()
+        # The last state has no return. A weight of 0 takes it out, at a lower price than cutting the outputs.
+        returns = F.pad(targets.returns.detach(), (0, 1))
+        slow = [self.slow_value(dream.feat)] if self.critic_target == "fast" else []
+        loss = self.critic.loss(targets.value_out, returns, *slow)
+        return (F.pad(targets.weight, (0, 1)) * loss).sum() / targets.weight.numel()
 
     def replay_value_loss(
         self, post: LatentState, batch: SequenceBatch, dream_return: th.Tensor, gamma: float, gae_lambda: float
@@ -102,10 +100,8 @@ class DreamerV3Behavior(ImaginationActorCritic):
         returns = replay_lambda_return(
             batch.reward, dream_return.detach(), batch.is_last, batch.is_terminal, gamma, gae_lambda
         )
-        log_probs = self.critic.log_probs(self.critic(rows))
-        loss = self.critic.loss_from_log_probs(log_probs, returns)
-        if self.critic_target == "fast":
-            loss = loss + self.critic.loss_from_log_probs(log_probs, self.slow_value(rows))
+        slow = [self.slow_value(rows)] if self.critic_target == "fast" else []
+        loss = self.critic.loss(self.critic(rows), returns, *slow)
         return loss * (1.0 - batch.is_last[:, :-1].float())
 
     @th.no_grad()

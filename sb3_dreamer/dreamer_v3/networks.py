@@ -18,31 +18,42 @@ from sb3_dreamer.dreamer_v3.critics import make_scalar_head
 from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec
 
 
+def make_latent(spec: DreamerV3Spec) -> CategoricalLatent:
+    """Categorical latents with the spec's share of the uniform distribution and its estimator."""
+    return CategoricalLatent(spec.stoch, spec.classes, unimix=spec.unimix)
+
+
 def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
     """Encoder, RSSM, decoder, reward and continue heads of the 2023 version."""
-    style = NormStyle(norm="layer", act=spec.act, eps=1e-3)
-    latent = CategoricalLatent(spec.stoch, spec.classes, unimix=spec.unimix)
+    style, latent = NormStyle(norm="layer", act=spec.act, eps=1e-3), make_latent(spec)
     encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.mlp, style=style, symlog_inputs=spec.symlog_inputs)
     gru = LayerNormGRUCell(spec.units, spec.deter, style=style)
-    cell = InputGRU(gru, stoch=latent.flat_size, action=actions.size, hidden=spec.units, style=style)
+    cell = InputGRU(
+        gru,
+        stoch=latent.flat_size,
+        action=actions.size,
+        hidden=spec.units,
+        style=style.reading(latent.one_hot_after(0)),
+    )
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
+    head_style = style.reading(latent.one_hot_after(spec.deter))
     decoder = Decoder(
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=style,
+        style=head_style,
         symlog_targets=spec.symlog_inputs,
     )
     parts: dict[str, Any] = {
         "encoder": encoder,
         "rssm": rssm,
         "decoder": decoder,
-        "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=style),
-        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=style, hard=spec.hard_continue),
+        "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=head_style),
+        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=head_style, hard=spec.hard_continue),
         "objective": DynRepKL(dyn=0.5, rep=0.1, free=1.0),
     }
-    return assemble(spec, parts, actions, spec.mlp, style=style)
+    return assemble(spec, parts, actions, spec.mlp, style=head_style)
 
 
 def assemble(
@@ -67,7 +78,7 @@ def build_behavior(
 
     :param world_model: predicts the masks of a spec with ``action_masks``
     """
-    style = NormStyle(norm="layer", act=spec.act, eps=1e-3)
+    style = NormStyle(norm="layer", act=spec.act, eps=1e-3).reading(make_latent(spec).one_hot_after(spec.deter))
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":

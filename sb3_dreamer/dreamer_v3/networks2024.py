@@ -11,7 +11,6 @@ from sb3_dreamer.core.cells import BlockGRU
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.convs2024 import BlockDecoder, PoolingEncoder
 from sb3_dreamer.core.heads import BernoulliHead
-from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.layers import NormStyle, linear
 from sb3_dreamer.core.objectives import DynRepKL
 from sb3_dreamer.core.rssm import RSSM
@@ -19,7 +18,7 @@ from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.critics import make_scalar_head
-from sb3_dreamer.dreamer_v3.networks import assemble, discrete_actor
+from sb3_dreamer.dreamer_v3.networks import assemble, discrete_actor, make_latent
 from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec, DreamerV3Spec2024
 
 
@@ -36,8 +35,8 @@ def head_units(spec: DreamerV3Spec) -> tuple[int, ...]:
 def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
     """Encoder, RSSM with a block GRU, decoder, reward and continue heads of the 2024 version."""
     assert isinstance(spec, DreamerV3Spec2024)
-    style = make_style(spec)
-    latent = CategoricalLatent(spec.stoch, spec.classes, unimix=spec.unimix)
+    style, latent = make_style(spec), make_latent(spec)
+    head_style = style.reading(latent.one_hot_after(spec.deter))
     encoder = Encoder(
         keys,
         depth=spec.cnn_depth,
@@ -53,6 +52,7 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         hidden=spec.hidden,
         blocks=spec.blocks,
         style=style,
+        one_hot=latent.one_hot_after(0),
     )
     rssm = RSSM(
         cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, prior_layers=2, learned_start=False
@@ -62,7 +62,7 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=style,
+        style=head_style,
         symlog_targets=spec.symlog_inputs,
         image_decoder=partial(BlockDecoder, deter=spec.deter, units=spec.units),
     )
@@ -70,11 +70,11 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         "encoder": encoder,
         "rssm": rssm,
         "decoder": decoder,
-        "reward": make_scalar_head(spec, rssm.feat_size, head_units(spec), style=style),
-        "cont": BernoulliHead(rssm.feat_size, head_units(spec), style=style),
+        "reward": make_scalar_head(spec, rssm.feat_size, head_units(spec), style=head_style),
+        "cont": BernoulliHead(rssm.feat_size, head_units(spec), style=head_style),
         "objective": DynRepKL(dyn=1.0, rep=0.1, free=1.0),
     }
-    return assemble(spec, parts, actions, head_units(spec), style=style)
+    return assemble(spec, parts, actions, head_units(spec), style=head_style)
 
 
 def build_behavior(
@@ -82,7 +82,7 @@ def build_behavior(
 ) -> DreamerV3Behavior:
     """Actor, critic and return statistics; REINFORCE for all kinds of actions."""
     assert isinstance(spec, DreamerV3Spec2024)
-    style = make_style(spec)
+    style = make_style(spec).reading(make_latent(spec).one_hot_after(spec.deter))
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":

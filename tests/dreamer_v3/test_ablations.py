@@ -8,7 +8,7 @@ import torch as th
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.core.functional import symlog
 from sb3_dreamer.core.types import ImaginedTrajectory, SequenceBatch
-from sb3_dreamer.dreamer_v3.critics import RegressionHead
+from sb3_dreamer.core.heads import MSEHead
 
 FAMILIES = ["debug", "debug2024"]
 
@@ -88,7 +88,7 @@ def test_regression_without_bins(size, form) -> None:
     base, model = make(size), make(size, regression=form)
     world_model, behavior = model.policy.world_model, model.behavior
     heads = (world_model.reward_head, behavior.critic, behavior.slow_critic)
-    assert all(isinstance(head, RegressionHead) and head.out.out_features == 1 for head in heads)
+    assert all(isinstance(head, MSEHead) and head.out.out_features == 1 for head in heads)
     shapes = [{n: p.shape for n, p in m.policy.named_parameters()} for m in (base, model)]
     differing = {name for name in shapes[0] if shapes[0][name] != shapes[1][name]}
     assert {name.rsplit(".", 2)[0] for name in differing} == {
@@ -120,7 +120,7 @@ def test_slow_critic_as_target() -> None:
     swapped.behavior.critic.load_state_dict(model.behavior.slow_critic.state_dict())
     th.testing.assert_close(swapped.behavior.targets(dream, 0.9, 0.95).returns, slow.returns)
     critic = model.behavior.critic
-    alone = (slow.weight * critic.loss_from_log_probs(slow.value_log_probs, slow.returns)).mean()
+    alone = (slow.weight * critic.loss(slow.value_out[:, :-1], slow.returns)).mean()
     th.testing.assert_close(model.behavior.critic_loss(dream, slow), alone, msg="the pull to the slow critic is gone")
     assert changed_losses(base, model) == set()
 
