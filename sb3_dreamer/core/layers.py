@@ -140,8 +140,8 @@ class NormStyle(nn.Module):
         return linear(inputs, outputs, bias=self.bias, fan=self.fan)
 
     def first_linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """The linear map of the first hidden layer, which may see one-hot blocks."""
-        if self.one_hot is None:
+        """The linear map of the first hidden layer, which may see one-hot blocks; other widths have none."""
+        if self.one_hot is None or inputs != self.one_hot.end:
             return self.linear(inputs, outputs)
         layer = OneHotLinear(inputs, outputs, bias=self.bias, blocks=self.one_hot)
         return init_linear(layer, fan=self.fan)
@@ -158,10 +158,8 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle):
         super().__init__()
         sizes = (inputs, *units)
-        makers = (style.first_linear, *[style.linear] * len(units))
-        self.linears = nn.ModuleList(
-            make(a, b) for make, (a, b) in zip(makers, itertools.pairwise(sizes), strict=False)
-        )
+        make = itertools.chain([style.first_linear], itertools.repeat(style.linear))
+        self.linears = nn.ModuleList(next(make)(a, b) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(style.make_norm(size) for size in units)
         self.act = style.activation
         self.out_size = sizes[-1]

@@ -1,4 +1,4 @@
-"""A dense layer that knows which of its inputs are one-hot blocks, and looks their weights up instead of multiplying."""
+"""A dense layer that knows which inputs are one-hot blocks, and looks their weights up instead of multiplying."""
 
 from typing import Any, NamedTuple
 
@@ -24,6 +24,11 @@ class OneHotBlocks(NamedTuple):
     stoch: int
     classes: int
 
+    @property
+    def end(self) -> int:
+        """Width of the whole input."""
+        return self.start + self.stoch * self.classes
+
 
 class OneHotLinear(nn.Linear):
     """``nn.Linear`` for features whose last S·K entries are one-hot blocks (or zeros), as categorical latents are.
@@ -41,7 +46,7 @@ class OneHotLinear(nn.Linear):
 
     def __init__(self, inputs: int, outputs: int, *, blocks: OneHotBlocks, bias: bool = True):
         super().__init__(inputs, outputs, bias=bias)
-        if inputs != blocks.start + blocks.stoch * blocks.classes:
+        if inputs != blocks.end:
             raise ValueError(f"inputs={inputs} must be start + stoch * classes of {blocks}")
         self.blocks = blocks
         # A product with this matrix gives, for each block, 1 + the position of its one, or 0 for a block of zeros.
