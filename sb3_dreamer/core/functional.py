@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 Carry = TypeVar("Carry")
 FEW_CLASSES = 8  #: see :func:`softmax`
+ENOUGH_ROWS = 256  #: see :func:`in_steps`
 
 
 def symlog(x: th.Tensor) -> th.Tensor:
@@ -193,6 +194,20 @@ def by_memory(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor) -> th.Te
     if x.ndim > 2 and x.stride(0) < x.stride(1):
         return function(x.transpose(0, 1)).transpose(0, 1)
     return function(x)
+
+
+def in_steps(x: th.Tensor) -> bool:
+    """Whether to work on ``(N, H, ...)`` step by step: faster on a CPU, whose cache holds one step but not all."""
+    return x.device.type == "cpu" and x.ndim > 2 and len(x) >= ENOUGH_ROWS
+
+
+def step_by_step(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor) -> th.Tensor:
+    """``function(x)`` of a function of single steps, ``(N, h, ...)`` to ``(N, h)``, in the faster way.
+
+    :param x: ``(N, H, ...)``
+    :return: ``(N, H)``
+    """
+    return th.cat([function(step) for step in x.split(1, 1)], 1) if in_steps(x) else function(x)
 
 
 def unroll(

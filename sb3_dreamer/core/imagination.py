@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.behavior import Behavior
-from sb3_dreamer.core.functional import unroll
+from sb3_dreamer.core.functional import in_steps, step_by_step, unroll
 from sb3_dreamer.core.heads import ScalarHead
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
 from sb3_dreamer.core.world_model import WorldModel
@@ -57,17 +57,19 @@ class ImaginationActorCritic(Behavior):
         """
         start = start.detach()
         with th.set_grad_enabled(self.actor_gradient != "reinforce"):
-            feat, outs, actions = self._dream(world_model, start, horizon)
-            # Heads see s_0, too: cutting it off first would cost the backward pass more than computing it.
-            reward = world_model.reward(feat)[:, 1:]
-            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat)[:, 1:]], 1)
+            feats, outs, actions = self._dream(world_model, start, horizon)
+            feat = th.stack(feats).transpose(0, 1)
+            # Step by step, a CPU's cache holds what the heads read, and gradients go straight to their step.
+            steps = [step.unsqueeze(1) for step in feats[1:]] if in_steps(feat) else [feat[:, 1:]]
+            reward = th.cat([world_model.reward(step) for step in steps], 1)
+            cont = th.cat([start_cont.unsqueeze(1), *(world_model.cont(step) for step in steps)], 1)
         stats = self.actor.stats(outs, actions.detach())
         return ImaginedTrajectory(feat, actions, stats.log_prob, stats.entropy, reward, cont)
 
     def _dream(
         self, world_model: WorldModel, start: LatentState, horizon: int
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """Features of s_0 .. s_H, and the actor's raw outputs (always with a graph) and actions in s_0 .. s_{H-1}."""
+    ) -> tuple[list[th.Tensor], th.Tensor, th.Tensor]:
+        """Features of s_0 .. s_H one by one; the actor's raw outputs, always with a graph, and actions up to H-1."""
         feats, outs = [start.feat], []
 
         def step(carry: LatentState) -> tuple[LatentState, th.Tensor]:
@@ -82,7 +84,7 @@ class ImaginationActorCritic(Behavior):
         actions = unroll(step, start, (), length=horizon, by_steps=True)
         with th.enable_grad():
             stacked_outs = th.stack(outs).transpose(0, 1)
-        return th.stack(feats).transpose(0, 1), stacked_outs, actions
+        return feats, stacked_outs, actions
 
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""
@@ -91,7 +93,7 @@ class ImaginationActorCritic(Behavior):
     def slow_value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the slow critic, ``(..., F)`` to ``(...)``, without graph."""
         with th.no_grad():
-            return self.slow_critic.mean(self.slow_critic(feat))
+            return step_by_step(lambda step: self.slow_critic.mean(self.slow_critic(step)), feat)
 
     @th.no_grad()
     def update_slow_critic(self, tau: float) -> None:

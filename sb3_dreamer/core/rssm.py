@@ -150,14 +150,27 @@ class RSSM(nn.Module):
         def step(
             carry: LatentState, action: th.Tensor, embed_part: th.Tensor, first: th.Tensor
         ) -> tuple[LatentState, tuple[LatentState, Params]]:
-            deter, stoch = self._reset(carry, start, first)
-            deter = self.cell(deter, stoch, action)
-            post = self._posterior(deter, embed_part)
-            now = LatentState(deter, self.latent.sample(post))
+            now, post = self.obs_dist(carry, action, embed_part, first, start)
             return now, (now, post)
 
         states, post = unroll(step, state, (actions, embed_parts, first))
         return Observed(states, post, self.prior(states.deter))
+
+    def obs_dist(
+        self, state: LatentState, action: th.Tensor, embed_part: th.Tensor, first: th.Tensor, start: LatentState
+    ) -> tuple[LatentState, Params]:
+        """The posterior step inside the loop over time: what does not depend on ``state`` was computed outside.
+
+        :param action: projected by the cell, ``(N, P)``
+        :param embed_part: the embedding's part of the posterior's first layer, ``(N, hidden)``
+        :param first: ``(N, 1)`` bool
+        :param start: what replaces the state where ``first``
+        :return: posterior state and its parameters
+        """
+        deter, stoch = self._reset(state, start, first)
+        deter = self.cell(deter, stoch, action)
+        post = self._posterior(deter, embed_part)
+        return LatentState(deter, self.latent.sample(post)), post
 
     def imagine(
         self, policy: Callable[[LatentState], th.Tensor], state: LatentState, horizon: int

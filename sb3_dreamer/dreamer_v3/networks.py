@@ -1,11 +1,13 @@
 """Networks of DreamerV3's 2023 version, built from a spec."""
 
+from dataclasses import replace
 from typing import Any
 
 from sb3_dreamer.core.action_heads import ActionHead, BoundedNormalHead, OneHotHead
 from sb3_dreamer.core.action_masks import MaskedOneHotHead, MaskedWorldModel, MaskHead, PredictedMask
 from sb3_dreamer.core.cells import InputGRU, LayerNormGRUCell
 from sb3_dreamer.core.codecs import Decoder, Encoder
+from sb3_dreamer.core.estimators import StraightThrough, make_estimator
 from sb3_dreamer.core.heads import BernoulliHead
 from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.layers import NormStyle
@@ -20,7 +22,10 @@ from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec
 
 def make_latent(spec: DreamerV3Spec) -> CategoricalLatent:
     """Categorical latents with the spec's share of the uniform distribution and its estimator."""
-    return CategoricalLatent(spec.stoch, spec.classes, unimix=spec.unimix)
+    estimator = make_estimator(spec.latent_estimator, spec.latent_temperature)
+    if isinstance(estimator, StraightThrough):
+        estimator = replace(estimator, normalized=True)
+    return CategoricalLatent(spec.stoch, spec.classes, unimix=spec.unimix, estimator=estimator)
 
 
 def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
@@ -84,11 +89,14 @@ def build_behavior(
     if actions.kind == "continuous":
         actor = BoundedNormalHead(feat_size, spec.mlp, actions.size, style=style)
         return DreamerV3Behavior(actor, critic, actor_gradient="dynamics")
-    actor = discrete_actor(spec.mlp, feat_size, actions, world_model, style=style, unimix=spec.unimix, outscale=1.0)
-    return DreamerV3Behavior(actor, critic, actor_gradient="reinforce")
+    actor = discrete_actor(
+        spec, spec.mlp, feat_size, actions, world_model, style=style, unimix=spec.unimix, outscale=1.0
+    )
+    return DreamerV3Behavior(actor, critic, actor_gradient="dynamics" if spec.actor_estimator else "reinforce")
 
 
 def discrete_actor(
+    spec: DreamerV3Spec,
     units: tuple[int, ...],
     feat_size: int,
     actions: ActionLayout,
@@ -104,4 +112,7 @@ def discrete_actor(
         return MaskedOneHotHead(
             feat_size, units, actions.sizes, style=style, unimix=unimix, outscale=outscale, predict_mask=predict
         )
-    return OneHotHead(feat_size, units, actions.sizes, style=style, unimix=unimix, outscale=outscale)
+    estimator = make_estimator(spec.actor_estimator, spec.actor_temperature) if spec.actor_estimator else None
+    return OneHotHead(
+        feat_size, units, actions.sizes, style=style, unimix=unimix, outscale=outscale, estimator=estimator
+    )

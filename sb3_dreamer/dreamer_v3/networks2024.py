@@ -89,9 +89,10 @@ def build_behavior(
         actor = TwoKernelNormalHead(feat_size, spec.mlp, actions.size, style=style, outscale=0.01)
     else:
         actor = discrete_actor(
-            spec.mlp, feat_size, actions, world_model, style=style, unimix=spec.actor_unimix, outscale=0.01
+            spec, spec.mlp, feat_size, actions, world_model, style=style, unimix=spec.actor_unimix, outscale=0.01
         )
-    return DreamerV3Behavior(actor, critic, actor_gradient="reinforce")
+    dynamics = spec.actor_estimator and actions.kind == "discrete"
+    return DreamerV3Behavior(actor, critic, actor_gradient="dynamics" if dynamics else "reinforce")
 
 
 class TwoKernelNormalHead(BoundedNormalHead):

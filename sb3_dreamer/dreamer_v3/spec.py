@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sb3_dreamer.common.specs import one_of, pick_size, positive_integers, replace_fields
+from sb3_dreamer.core.estimators import ESTIMATORS
 from sb3_dreamer.core.types import ObsKey
 
 REGRESSIONS = ("twohot", "symlog", "mse")
+PATHWISE = [name for name in ESTIMATORS if name != "score_function"]  #: estimators that give a gradient to a sample
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,12 @@ class DreamerV3Spec:
     :param action_masks: learn which discrete actions are allowed, and dream with it
     :param hard_continue: dreams go on or end by the more likely flag, as in the 2023 code; False multiplies with the
         probability, as in the 2024 version: better where ends are rare and the model is too coarse to time them
+    :param latent_estimator: gradient through the latents, see :mod:`sb3_dreamer.core.estimators`; the paper's is
+        ``straight_through``
+    :param latent_temperature: of that estimator
+    :param actor_estimator: gradient through discrete actions. None: the actor learns by REINFORCE (paper); a name: by
+        dynamics gradients with that estimator
+    :param actor_temperature: of that estimator
     """
 
     family: ClassVar[str] = "2023"
@@ -46,12 +54,26 @@ class DreamerV3Spec:
     regression: str = "twohot"
     action_masks: bool = False
     hard_continue: bool = True
+    latent_estimator: str = "straight_through"
+    latent_temperature: float = 1.0
+    actor_estimator: str | None = None
+    actor_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         positive_integers(self, ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins"))
         if not 0.0 <= self.unimix < 1.0:
             raise ValueError(f"unimix={self.unimix!r} must be at least 0 and less than 1")
         one_of("regression", self.regression, REGRESSIONS)
+        one_of("latent_estimator", self.latent_estimator, PATHWISE)
+        if self.actor_estimator is not None:
+            one_of("actor_estimator", self.actor_estimator, PATHWISE)
+            if self.action_masks:
+                raise ValueError(
+                    f"actor_estimator={self.actor_estimator!r} does not go with action_masks=True: use None"
+                )
+        for name in ("latent_temperature", "actor_temperature"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be positive")
 
     @property
     def mlp(self) -> tuple[int, ...]:
