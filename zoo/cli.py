@@ -19,6 +19,7 @@ PROGRAMS = {  # name: module of this package, what it does
     "tune": ("tuning", "search hyperparameters with Optuna"),
     "suite": ("benchmarks", "train on a whole benchmark with several seeds"),
     "list": ("listing", "algorithms, suites and their tasks, runs"),
+    "bench": ("bench_main", "measure speed on this machine, in itself and against other programs"),
 }
 ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil")
 DEBUG = "SB3_DREAMER_TRACEBACK"  # set it to see where an error was raised

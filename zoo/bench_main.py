@@ -1,0 +1,64 @@
+"""The program ``bench``: measures speed; see docs/speed.md."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from sb3_dreamer.zoo import display
+from sb3_dreamer.zoo.bench_arguments import make_cases, make_parser
+from sb3_dreamer.zoo.bench_case import Case, run_case
+from sb3_dreamer.zoo.bench_machine import header, header_rows
+from sb3_dreamer.zoo.bench_report import acting_table, floor_table, update_table, write_json
+from sb3_dreamer.zoo.errors import RunError
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure, print and write.
+
+    :param words: command-line arguments
+    :return: exit status
+    """
+    args = make_parser().parse_args(words)
+    cases = make_cases(args)
+    run = table
+    if args.program == "scaling":
+        from sb3_dreamer.zoo.bench_scaling import scaling as run
+    elif args.program == "profile":
+        from sb3_dreamer.zoo.bench_profile import report as run
+    elif args.program == "rivals":
+        from sb3_dreamer.zoo.bench_rivals import rivals as run
+    head = header(words, seed=args.seed, threads=cases[0].threads)
+    console = display.make_console()
+    display.print_table(console, "Where", header_rows(head))
+    results = run(args, cases, console)
+    if args.out:
+        write_json(args.out, {**head, **results})
+        print(f"Written: {args.out}")
+    return 1 if results.get("failures") else 0
+
+
+def table(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[str, Any]:
+    """Measure every case and print one table of all.
+
+    :param args: flags
+    :param cases: what to measure
+    :param console: where to print
+    :return: part of the JSON file
+    """
+    results, failures = [], {}
+    for case in cases:
+        try:
+            with console.status(f"{case.name} ..."):
+                results.append(run_case(case))
+        except RunError as error:  # The other cases are still worth measuring.
+            failures[case.name] = str(error)
+    if not results:
+        raise RunError("; ".join(failures.values()))
+    console.print(update_table(results))
+    console.print(acting_table(results))
+    floors = [result for result in results if "floor" in result]
+    if floors:
+        console.print(floor_table(floors))
+    for message in failures.values():
+        print(f"Failed: {message}")
+    return {"results": results, "failures": failures}
