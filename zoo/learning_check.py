@@ -4,14 +4,13 @@ One command makes one result file. Seeds that are already in the file are not ru
 continues where it stopped::
 
     python -m sb3_dreamer.zoo.learning_check --algo DreamerV2 --env CartPole-v1 --seeds 0 1 2 --steps 20000 \\
-        --goal 475 -params train_ratio:512
+        --goal 475 -params train_ratio:512 learning_rate:lin_0.001
 
 The plot alone, of one or of several result files: ``--compare docs/results/a.json docs/results/b.json --plot c.png``.
 """
 
 import argparse
 import ast
-import difflib
 import os
 import shlex
 import sys
@@ -22,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.zoo.learning_check_setup import find_algorithm, make_envs, make_model
 from sb3_dreamer.zoo.learning_plot import mean, plot
 from sb3_dreamer.zoo.learning_store import read_results, store
 
@@ -38,20 +38,6 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             values[name] = text
     return values
-
-
-def find_algorithm(name: str) -> type:
-    """The class for ``DreamerV3``, ``dreamerv3`` or ``dreamer_v3``."""
-    import sb3_dreamer
-
-    known = {label.lower(): label for label in sb3_dreamer.__all__ if not label.startswith("_")}
-    plain = name.replace("_", "").lower()
-    if plain not in known:
-        close = difflib.get_close_matches(plain, known, n=1)
-        hint = f" (did you mean {known[close[0]]}?)" if close else ""
-        raise ValueError(f"algorithm {name!r} is unknown{hint}: use {', '.join(known.values())}")
-    algorithm: type = getattr(sb3_dreamer, known[plain])
-    return algorithm
 
 
 def policy_for(space: Any) -> str:
@@ -72,22 +58,14 @@ def run_seed(settings: dict[str, Any], seed: int) -> dict[str, Any]:
     :return: evaluations ``[step, mean, std]``, training episodes ``[step, return]``, the final evaluation, the time
     """
     import torch as th
-    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.evaluation import evaluate_policy
 
-    from sb3_dreamer.wrappers import make_env
     from sb3_dreamer.zoo.learning_check_callback import CheckCallback
 
     th.set_num_threads(1)
-
-    def make(n: int, first_seed: int) -> Any:
-        return make_vec_env(lambda: make_env(settings["env"], **settings["env_kwargs"]), n_envs=n, seed=first_seed)
-
-    train_env, eval_env = make(settings["n_envs"], seed), make(1, 10_000 + seed)
-    algorithm = find_algorithm(settings["algo"])
-    preset = getattr(algorithm, "presets", {})[settings["preset"]] if settings["preset"] else {}
-    policy = settings["policy"] or policy_for(train_env.observation_space)
-    model = algorithm(policy, train_env, seed=seed, device=settings["device"], **(preset | settings["params"]))
+    train_env = make_envs(settings, settings["n_envs"], seed)
+    eval_env = make_envs(settings, max(1, min(settings["eval_episodes"], 10)), 10_000 + seed)  # side by side is faster
+    model = make_model(settings, policy_for(train_env.observation_space), train_env, seed)
     callback = CheckCallback(
         eval_env,
         every=settings["eval_every"],
@@ -124,6 +102,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         "algo": find_algorithm(args.algo).__name__,
         "env": args.env,
         "env_kwargs": parse_pairs(args.env_kwargs),
+        "env_wrapper": args.env_wrapper,
         "policy": args.policy,
         "preset": args.preset,
         "params": parse_pairs(args.params),
@@ -187,6 +166,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--algo", default="DreamerV3", help="DreamerV2, DreamerV3, ...")
     parser.add_argument("--env", default="CartPole-v1", help="any name that sb3_dreamer.wrappers.make_env knows")
     parser.add_argument("--env-kwargs", nargs="*", default=[], metavar="NAME:VALUE", help="arguments of make_env")
+    parser.add_argument(
+        "--env-wrapper", metavar="YAML", help="path of a wrapper, or [{path: {argument: value}}], innermost first"
+    )
     parser.add_argument("--policy", help="MlpPolicy, CnnPolicy or MultiInputPolicy; chosen from the space by default")
     parser.add_argument("--preset", help="named constructor arguments of the algorithm")
     parser.add_argument(

@@ -2,11 +2,14 @@
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.errors import UsageError
 from sb3_dreamer.zoo.learning_check import find_algorithm, main, parse_pairs
+from sb3_dreamer.zoo.learning_check_setup import make_envs, make_model
 
 
 def test_pixel_catch_is_won_by_following_the_ball() -> None:
@@ -69,3 +72,47 @@ def test_a_goal_ends_the_training(tmp_path) -> None:
     assert main([*arguments, "-params", "model_size:debug", "train_ratio:0"]) == 0
     run = json.loads((tmp_path / "x.json").read_text())["runs"]["0"]
     assert (run["steps"], run["stopped"]) == (25, "goal reached")
+
+
+WRAPPER = (
+    "[{gymnasium.wrappers.RescaleObservation: {min_obs: [-48.0, -.inf, -6.2831855, -.inf], "
+    "max_obs: [48.0, .inf, 6.2831855, .inf]}}]"
+)
+
+
+def test_wrappers_are_written_as_in_the_files_and_leave_returns_alone() -> None:
+    plain = {"env": "CartPole-v1", "env_kwargs": {}, "env_wrapper": None}
+    raw, scaled = make_envs(plain, 2, 3), make_envs(plain | {"env_wrapper": WRAPPER}, 2, 3)
+    np.testing.assert_allclose(scaled.reset(), raw.reset() * [10, 1, 15, 1], rtol=1e-5)
+    halved = make_envs(plain | {"env_wrapper": "tests.dreamer_v2.test_learning_check.Halved"}, 1, 3)
+    halved.reset()
+    done = False
+    total = length = 0.0
+    while not done:
+        _, reward, (done,), (info,) = halved.step([0])
+        total, length = total + float(reward[0]), length + 1
+    assert info["episode"]["r"] == length == 2 * total
+    for text, message in (("[a", "not plain YAML"), ("gymnasium.Nothing", "no such class"), ("math.pi", "not a gym")):
+        with pytest.raises(UsageError, match=message):
+            make_envs(plain | {"env_wrapper": text}, 1, 0)
+
+
+class Halved(gym.RewardWrapper):
+    """Halves rewards."""
+
+    def reward(self, reward):
+        """See the class."""
+        return 0.5 * reward
+
+
+def test_schedules_and_wrappers_are_used_and_recorded(tmp_path) -> None:
+    arguments = ["--algo", "DreamerV2", "--steps", "40", "--eval-every", "0", "--final-episodes", "1", "--name", "x"]
+    arguments += ["--out", str(tmp_path), "--plot", str(tmp_path / "x.png"), "--env-wrapper", WRAPPER]
+    assert main([*arguments, "-params", "model_size:debug", "train_ratio:0", "learning_rate:lin_0.002"]) == 0
+    settings = json.loads((tmp_path / "x.json").read_text())["settings"]
+    assert settings["env_wrapper"] == WRAPPER and settings["params"]["learning_rate"] == "lin_0.002"
+    env = make_envs(settings, 1, 0)
+    model = make_model(settings, "MlpPolicy", env, 0)
+    assert [model.learning_rate(remaining) for remaining in (1.0, 0.5, 0.0)] == pytest.approx([0.002, 0.001, 0.0])
+    with pytest.raises(UsageError, match="did you mean 'train_ratio'"):
+        make_model(settings | {"params": {"train_ration": 1}}, "MlpPolicy", env, 0)
