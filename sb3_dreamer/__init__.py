@@ -3,22 +3,26 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sb3_dreamer.common.callbacks import ResumableCheckpoint
+    from sb3_dreamer.common.offline import OfflineEnv
     from sb3_dreamer.dreamer_v2 import DreamerV2
     from sb3_dreamer.dreamer_v3 import DreamerV3
     from sb3_dreamer.planet import PlaNet
 
 __version__ = "0.1.0"
-__all__ = ["DreamerV2", "DreamerV3", "PlaNet", "__version__"]
+__all__ = ["DreamerV2", "DreamerV3", "OfflineEnv", "PlaNet", "ResumableCheckpoint", "__version__"]
 
 _HOMES = {
     "DreamerV2": "sb3_dreamer.dreamer_v2",
     "DreamerV3": "sb3_dreamer.dreamer_v3",
+    "OfflineEnv": "sb3_dreamer.common.offline",
     "PlaNet": "sb3_dreamer.planet",
+    "ResumableCheckpoint": "sb3_dreamer.common.callbacks",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import an algorithm on first use, so that ``sb3_dreamer.wrappers`` works without torch."""
+    """Import a public class on first use, so that ``sb3_dreamer.wrappers`` works without torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'sb3_dreamer' has no attribute {name!r}: it has {', '.join(__all__)}")
     from importlib import import_module

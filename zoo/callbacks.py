@@ -23,17 +23,33 @@ class EpisodeLog(BaseCallback):
     :param folder: run folder
     :param env_id: for the header
     :param frames_per_step: environment frames of an agent step
+    :param goes_on: keep what the file holds; a checkpoint then says how much of it
     """
 
-    def __init__(self, folder: Path, env_id: str, frames_per_step: int):
+    def __init__(self, folder: Path, env_id: str, frames_per_step: int, goes_on: bool = False):
         super().__init__()
         self.frames_per_step = frames_per_step
         self.start = time.time()
+        self.path = folder / "0.monitor.csv"
         self.writer = ResultsWriter(
-            str(folder / "0.monitor.csv"),
+            str(self.path),
             header={"t_start": self.start, "env_id": env_id},
             extra_keys=("timesteps", "frames", "env"),
+            override_existing=not (goes_on and self.path.exists()),
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much of the file there is, and the seconds it tells of."""
+        if not self.writer.file_handler.closed:
+            self.writer.file_handler.flush()
+        return {"bytes": self.path.stat().st_size, "seconds": time.time() - self.start}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Forget the episodes that came after a checkpoint."""
+        self.writer.file_handler.flush()
+        if self.path.stat().st_size > int(state["bytes"]):
+            self.writer.file_handler.truncate(int(state["bytes"]))
+        self.start = time.time() - float(state["seconds"])
 
     def _on_step(self) -> bool:
         for index, info in enumerate(self.locals["infos"]):
@@ -64,6 +80,14 @@ class Evaluation(EvalCallback):
         super().__init__(*args, **{"verbose": 0, "warn": False, **kwargs})
         self.stop = stop
         self.best_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What SB3's callback does not know of."""
+        return {"best_step": self.best_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.best_step = int(state["best_step"])
 
     def _init_callback(self) -> None:
         """Make folders; the types of the training and evaluation environments may differ."""

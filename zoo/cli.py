@@ -99,7 +99,7 @@ def command(program: str, words: Sequence[str]) -> str:
     script = Path(sys.argv[0])
     if script.suffix == ".py" and script.stem in PROGRAMS:
         start = ["python", str(script.with_name(f"{program}.py"))]
-    elif script.name == "__main__.py":
+    elif script.name == "__main__.py" and script.parent.name == "zoo":
         start = ["python", "-m", "sb3_dreamer.zoo", program]
     else:
         start = ["sb3-dreamer", program]

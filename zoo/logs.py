@@ -36,6 +36,13 @@ def make_logger(folder: Path, tensorboard: Path, tables: bool) -> Any:
     return Logger(str(folder), formats)
 
 
+def no_logger() -> Any:
+    """A logger that writes nothing."""
+    from stable_baselines3.common.logger import Logger
+
+    return Logger(None, [])
+
+
 def has_tensorboard() -> bool:
     """Whether TensorBoard's writer can be imported."""
     try:

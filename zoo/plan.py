@@ -69,6 +69,7 @@ def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
     :raises UsageError: for whatever cannot be done
     """
     notes: list[str] = []
+    own_eval_freq = False
     config: dict[str, Any] = {}
     if args.trained_agent:
         config = _config_of_model(args)
@@ -80,9 +81,10 @@ def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
     else:
         entry = find_entry(algo, args.env or DEFAULT_ENV, args.conf_file)
         plan = _from_entry(entry)
+        own_eval_freq = "eval_freq" in entry.run_defaults
         notes += [entry.note] if entry.note else []
     notes += _override(plan, args)
-    if args.eval_freq is None and not config:
+    if args.eval_freq is None and not config and not own_eval_freq:
         plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, plan.n_timesteps // 10))
     if args.seed >= 0:
         plan.seed = args.seed

@@ -4,6 +4,7 @@
 
     python -m sb3_dreamer.zoo.planet_figures curves runs/planet_pendulum_s0 ... --out planet_pendulum.png
     python -m sb3_dreamer.zoo.planet_figures table runs/*
+    python -m sb3_dreamer.zoo.planet_figures collect runs/planet_pendulum_s0 ... --out planet_pendulum.json
     python -m sb3_dreamer.zoo.planet_figures video runs/planet_cartpole_balance_pixels_s0 --out planet_open_loop.gif
 """
 
@@ -62,14 +63,29 @@ def curves(folders: list[Path], out: Path) -> None:
 
 def table(folders: list[Path]) -> str:
     """Mean returns after training as a Markdown table."""
-    lines = ["| run | env | seed | episodes | updates | CEM | CEM, sampled | random shooting | random |"]
+    lines = ["| run | env | seed | episodes | updates | planner | planner, sampled | random shooting | random |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for folder in folders:
         result = json.loads((folder / "result.json").read_text())
-        cells = [f"{np.mean(values):.0f} ± {np.std(values):.0f}" for values in result["returns"].values()]
+        returns = [result["returns"].get(name) for name in ("cem", "cem_sampled", "random_shooting", "random")]
+        cells = [f"{np.mean(values):.0f} ± {np.std(values):.0f}" if values else "" for values in returns]
         head = [str(result[key]) for key in ("command", "env", "seed", "episodes", "updates")]
         lines.append("| " + " | ".join(head + cells) + " |")
     return "\n".join(lines)
+
+
+def collect(folders: list[Path]) -> str:
+    """Results and training episodes of runs as JSON, a line a run."""
+    lines = []
+    for folder in folders:
+        record, rows = json.loads((folder / "result.json").read_text()), read_rows(folder / "episodes.csv")
+        record["returns"] = {name: [round(value, 1) for value in values] for name, values in record["returns"].items()}
+        columns = {"return": "training_returns", "loss_model": "loss_model", "loss_recon": "loss_recon"}
+        for name, column in columns.items():
+            record[column] = [round(float(row[name]), 3) if row[name] else None for row in rows]
+        record["seconds"] = float(rows[-1]["seconds"])
+        lines.append(json.dumps(record))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 @th.no_grad()
@@ -111,17 +127,19 @@ def video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
         errors.append(((predicted - real)[context:] / 255.0) ** 2)
         still.append(((real[context - 1] - real[context:]) / 255.0) ** 2)
     strip = np.concatenate(frames, 2).transpose(0, 2, 3, 1).astype(np.uint8)
-    images = [Image.fromarray(frame).resize((frame.shape[1] * 2, frame.shape[0] * 2), 0) for frame in strip]
-    quantized = [image.quantize(64) for image in images]
+    images = [Image.fromarray(frame) for frame in strip]
+    # One palette and no dithering: what stands still costs no bytes.
+    palette = images[len(images) // 2].quantize(48)
+    quantized = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     quantized[0].save(out, save_all=True, append_images=quantized[1:], duration=120, loop=0, optimize=True)
-    mse, copy = (np.mean(values, (0, 2, 3, 4)) for values in (errors, still))
+    mse, copy = (np.mean(values, (0, 2, 3, 4), dtype=float) for values in (errors, still))
     return {"context": context, "mse": mse.round(5).tolist(), "mse_last_frame": copy.round(5).tolist()}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="sb3_dreamer.zoo.planet_figures", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["curves", "table", "video"])
+    parser.add_argument("command", choices=["curves", "table", "collect", "video"])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--context", type=int, default=5)
@@ -132,6 +150,8 @@ def main(argv: list[str] | None = None) -> None:
         curves(args.folders, args.out)
     elif args.command == "table":
         print(table(args.folders))
+    elif args.command == "collect":
+        args.out.write_text(collect(args.folders))
     else:
         print(json.dumps(video(args.folders[0], args.out, args.context, args.length)))
 

@@ -5,7 +5,8 @@
     CartPole-v1_1/
         CartPole-v1.zip               the model at the end
         best_model.zip                the model of the best evaluation
-        rl_model_20000_steps.zip      checkpoints (--save-freq)
+        rl_model_20000_steps.zip      the model so far (--save-freq)
+        checkpoints/                  all that the run needs to go on exactly (--save-freq): train -i RUN_FOLDER
         replay_buffer.safetensors     --save-replay-buffer, or after Ctrl-C
         evaluations.npz               episodes of all evaluations, SB3's format
         0.monitor.csv                 every training episode, SB3's format and more columns
@@ -24,6 +25,8 @@ from sb3_dreamer.zoo.errors import UsageError, near
 from sb3_dreamer.zoo.yaml_files import read_yaml, write_yaml
 
 REPLAY = "replay_buffer.safetensors"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT = r"checkpoint_\d{6,}_step_\d+"  # folders in it
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,15 @@ class RunFolder:
         self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]
     ) -> None:
         """Write what the run was started with."""
-        self.settings.mkdir(parents=True, exist_ok=True)
-        write_yaml(self.config, config)
+        self.write_config(config)
         write_yaml(self.settings / "args.yml", args)
         write_yaml(self.settings / "system.yml", system)
         (self.settings / "command.txt").write_text(command + "\n", encoding="utf-8")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the settings that ``train --config`` repeats."""
+        self.settings.mkdir(parents=True, exist_ok=True)
+        write_yaml(self.config, config)
 
 
 def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
@@ -139,9 +146,11 @@ def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
 
 
 def of_model(path: Path) -> RunFolder | None:
-    """The run folder that a model file lies in, if it lies in one."""
-    for settings in sorted(path.parent.glob("*/config.yml")):
-        return RunFolder(path.parent, settings.parent.name)
+    """The run folder that a model file lies in, itself or in a checkpoint, if it lies in one."""
+    inside = re.fullmatch(CHECKPOINT, path.resolve().parent.name)
+    folder = path.resolve().parents[2] if inside else path.parent
+    for settings in sorted(folder.glob("*/config.yml")):
+        return RunFolder(folder, settings.parent.name)
     return None
 
 

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo import building, cli, display, environments, logs, provenance, reporting, run_folder
+from sb3_dreamer.zoo import (
+    building,
+    cli,
+    display,
+    environments,
+    logs,
+    reporting,
+    run_folder,
+    training_callbacks,
+    training_ranks,
+    training_resume,
+)
 from sb3_dreamer.zoo.arguments import to_words
 from sb3_dreamer.zoo.errors import RunError, UsageError, one_line
 from sb3_dreamer.zoo.plan import Plan, make_plan
@@ -23,19 +34,25 @@ def main(words: Sequence[str]) -> int:
     :return: exit status; 130 after Ctrl-C
     """
     args = make_parser().parse_args(words)
+    checkpoint = training_resume.find_checkpoint(args)
+    training_ranks.start(args)
     if args.track:
         logs.import_wandb()
     environments.import_packages(args.gym_packages)
     plan, notes = make_plan(args)
+    if checkpoint is not None and args.seed < 0:
+        plan.seed = training_resume.stored_seed(checkpoint)
+    plan.seed = training_ranks.from_first(plan.seed)
     set_threads(args.num_threads)
     building.check_device(args.device)
-    session = Session(args, plan)
+    session = Session(args, plan, checkpoint)
     try:
         session.announce(notes)
         session.open_folder(cli.command("train", words))
         return session.train()
     finally:
         session.close()
+        training_ranks.stop()
 
 
 def set_threads(count: int) -> None:
@@ -51,11 +68,13 @@ class Session:
 
     :param args: flags
     :param plan: what to do
+    :param checkpoint: the checkpoint that it goes on from; None: from a model file, or from the start
     :raises UsageError: if it cannot be done; nothing has been written then
     """
 
-    def __init__(self, args: Namespace, plan: Plan):
-        self.args, self.plan = args, plan
+    def __init__(self, args: Namespace, plan: Plan, checkpoint: Path | None = None):
+        self.args, self.plan, self.checkpoint = args, plan, checkpoint
+        self.rank = training_ranks.rank()
         self.console = display.make_console()
         self.envs: list[Any] = []
         self.tracking: Any = None
@@ -64,13 +83,15 @@ class Session:
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
             plan.suite_preset = environments.suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
-            self.eval_env = self._keep(building.make_evaluation_env(plan, args.vec_env, self.model))
+            self.eval_env = None
+            if self.rank == 0:
+                self.eval_env = self._keep(building.make_evaluation_env(plan, args.vec_env, self.model))
             self._check_memory()
         except BaseException:
             self.close()
             raise
         self.run: RunFolder
-        self.best: tuple[float, int] | None = None
+        self.evaluation: Any = None
 
     def _keep(self, env: Any) -> Any:
         self.envs.append(env)
@@ -81,8 +102,13 @@ class Session:
         path = Path(self.plan.trained_agent)
         given = self.args.hyperparams or {}
         changes = {name: self.plan.hyperparams[name] for name in given if name in self.plan.hyperparams}
-        model = building.load_model(path, self.plan.algo, self.env, self.args.device, seed=self.plan.seed, **changes)
-        self.replay_note = building.load_replay(model, path)
+        if self.checkpoint is not None:
+            model = training_resume.load(self.checkpoint, self.plan, self.env, self.args.device, changes)
+            self.replay_note = f"{model.replay_buffer.size():,} steps, and all else, from {self.checkpoint}"
+        else:
+            changes["seed"] = self.plan.seed
+            model = building.load_model(path, self.plan.algo, self.env, self.args.device, **changes)
+            self.replay_note = building.load_replay(model, path)
         done = model.num_timesteps
         if self.args.n_timesteps is not None:
             self.plan.n_timesteps = done + self.args.n_timesteps
@@ -105,23 +131,26 @@ class Session:
             return
         plan = self.plan
         folder = run_folder.next_path(self.args.log_folder, plan.algo, plan.run_name)
+        if self.checkpoint is not None:
+            folder = self.checkpoint.parents[1]
         rows = reporting.plan_rows(plan, self.model, notes, self.replay_note, folder)
         display.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
     def open_folder(self, command: str) -> None:
         """Make the run folder and write what the run was started with."""
         args, plan = self.args, self.plan
-        self.run = run_folder.create(args.log_folder, plan.algo, plan.run_name, _uuid() if args.uuid else "")
-        self.run.write_settings(
-            plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system()
-        )
+        folder = None if self.rank else training_resume.make_folder(args, plan, self.checkpoint, command)
+        self.run = training_ranks.from_first(folder)
+        self.model.verbose = args.verbose
+        if self.rank:
+            self.model.set_logger(logs.no_logger())
+            return
         if args.track:
             self.tracking = logs.start_tracking(args, self.run.path.name, plan.to_config())
         tensorboard = self.run.path / "tensorboard"
         if args.tensorboard_log:
             tensorboard = Path(args.tensorboard_log) / plan.algo / self.run.path.name
         self.model.set_logger(logs.make_logger(self.run.path, tensorboard, args.verbose >= 2))
-        self.model.verbose = args.verbose
 
     def train(self) -> int:
         """Learn, save, evaluate and report."""
@@ -138,7 +167,7 @@ class Session:
             with stop:
                 model.learn(
                     plan.n_timesteps - model.num_timesteps,
-                    callback=[stop, *self._callbacks(stop), progress],
+                    callback=[stop, *training_callbacks.make(self, stop), progress],
                     log_interval=self.args.log_interval if self.args.log_interval > 0 else 4,
                     reset_num_timesteps=False,
                 )
@@ -148,48 +177,23 @@ class Session:
             raise self._failure(error) from error
         finally:
             progress.close()
-        self._save(with_replay=self.args.save_replay_buffer or stop.stopped)
+        if self.rank:
+            return 130 if stop.stopped else 0
+        self._save(with_replay=self.args.save_replay_buffer or (stop.stopped and plan.save_freq <= 0))
         if stop.stopped:
             return self._report_stop()
         self._report(time.monotonic() - start)
         return 0
 
-    def _callbacks(self, stop: Any) -> list[Any]:
-        from sb3_dreamer.zoo.callbacks import Checkpoints, EpisodeLog, Evaluation
-
-        plan, folder = self.plan, self.run.path
-        callbacks: list[Any] = [EpisodeLog(folder, plan.env, environments.frames_per_step(plan.suite_preset))]
-        if plan.eval_freq > 0:
-            self.evaluation = Evaluation(
-                self.eval_env,
-                stop=stop,
-                n_eval_episodes=plan.eval_episodes,
-                eval_freq=max(1, plan.eval_freq // plan.n_envs),
-                best_model_save_path=str(folder),
-                log_path=str(folder),
-                deterministic=environments.deterministic_by_default(plan.env),
-                callback_on_new_best=self._stop_when_solved(),
-            )
-            callbacks.append(self.evaluation)
-        if plan.save_freq > 0:
-            frequency = max(1, plan.save_freq // plan.n_envs)
-            callbacks.append(Checkpoints(frequency, str(folder), save_replay_buffer=self.args.save_replay_buffer))
-        return callbacks
-
-    def _stop_when_solved(self) -> Any:
-        """SB3's callback for the return at which the task's file says that training may end, or None."""
-        from stable_baselines3.common.callbacks import StopTrainingOnRewardThreshold
-
-        threshold = self.plan.stop_at_return
-        return None if threshold is None else StopTrainingOnRewardThreshold(threshold)
-
     def _failure(self, error: Exception) -> RunError:
         """The error in one line; the traceback goes to a file of the run, and the model so far is kept."""
         import traceback
 
-        path = self.run.path / "error.txt"
+        path = self.run.path / (f"error_rank_{self.rank}.txt" if self.rank else "error.txt")
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         kept = self.run.path / f"rl_model_{self.model.num_timesteps}_steps.zip"
+        if self.rank:
+            return RunError(f"rank {self.rank}: {one_line(error) or type(error).__name__} (the traceback is in {path})")
         try:
             self.model.save(kept)
             text = f"the model at step {self.model.num_timesteps:,} is in {kept}"
@@ -204,15 +208,12 @@ class Session:
 
     def _report_stop(self) -> int:
         left = self.plan.n_timesteps - self.model.num_timesteps
-        words = [
-            "--algo",
-            self.plan.algo,
-            "-i",
-            str(self.run.model),
-            *to_words(make_parser(), self.args, NOT_FOR_CONTINUING),
-        ]
+        exact = self.plan.save_freq > 0
+        continued = ["-i", str(self.run.path)] if exact else ["--algo", self.plan.algo, "-i", str(self.run.model)]
+        words = [*continued, *to_words(make_parser(), self.args, NOT_FOR_CONTINUING)]
+        what = "a checkpoint is" if exact else "model and replay are"
         print(
-            f"Stopped at step {self.model.num_timesteps:,}; model and replay are in {self.run.path}.\n"
+            f"Stopped at step {self.model.num_timesteps:,}; {what} in {self.run.path}.\n"
             f"To continue with the {left:,} steps that are left:\n  {cli.command('train', words)}",
             flush=True,
         )
@@ -224,7 +225,7 @@ class Session:
         rows = [("training", f"{self.model.num_timesteps:,} steps in {reporting.duration(seconds)}")]
         if plan.final_episodes > 0:
             rows.append(reporting.final_evaluation(self.model, self.eval_env, plan, run.path / "final_evaluation.csv"))
-        if plan.eval_freq > 0 and self.evaluation.best_step:
+        if self.evaluation is not None and self.evaluation.best_step:
             best, step = self.evaluation.best_mean_reward, self.evaluation.best_step
             rows.append(("best evaluation", f"{best:.1f} over {plan.eval_episodes} episodes at step {step:,}"))
         rows += [("model", str(run.model)), ("logs", f"{run.path}: progress.csv, 0.monitor.csv, tensorboard/")]
@@ -241,9 +242,3 @@ class Session:
             self.model.logger.close()
         if self.tracking is not None:
             self.tracking.finish()
-
-
-def _uuid() -> str:
-    import uuid
-
-    return str(uuid.uuid4())

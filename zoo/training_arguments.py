@@ -10,7 +10,8 @@ def make_parser() -> OneLineParser:
         prog="sb3-dreamer train",
         description="Train an agent. Everything is written to LOG_FOLDER/ALGO/ENV_ID/; Ctrl-C saves the model.",
         epilog="Examples:  train --algo dreamerv3 --env CartPole-v1    train --env atari:pong -n 1e5 "
-        "-params model_size:XS train_ratio:64    train -i logs/dreamerv3/CartPole-v1_1/CartPole-v1.zip",
+        "-params model_size:XS train_ratio:64    train -i logs/dreamerv3/CartPole-v1_1    "
+        "torchrun --nproc-per-node=2 zoo/train.py --env CartPole-v1",
     )
     _add_main(parser)
     _add_evaluation(parser)
@@ -35,7 +36,12 @@ def _add_main(parser: OneLineParser) -> None:
     group.add_argument("-conf", "--conf-file", metavar="FILE", help="YAML file of hyperparameters by task")
     group.add_argument("--config", metavar="FILE", help="config.yml of a run, to repeat it")
     group.add_argument(
-        "-i", "--trained-agent", default="", metavar="FILE", help="model file to continue, with the replay beside it"
+        "-i",
+        "--trained-agent",
+        default="",
+        metavar="PATH",
+        help="what to continue: a run folder or checkpoint folder (--save-freq) goes on exactly, in the same folder; "
+        "a model file starts a new run with the replay beside it",
     )
     group.add_argument(
         "--truncate-last-trajectory", action="store_true",
@@ -76,10 +82,14 @@ def _add_evaluation(parser: OneLineParser) -> None:
         "--eval-env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings that differ in evaluation"
     )
     group.add_argument(
-        "--save-freq", type=whole, default=-1, metavar="N", help="steps between checkpoints (default: -1, none)"
+        "--save-freq",
+        type=whole,
+        default=-1,
+        metavar="N",
+        help="steps between checkpoints, from which -i RUN_FOLDER goes on exactly (default: -1, none)",
     )
     group.add_argument(
-        "--save-replay-buffer", action="store_true", help="save the replay with every checkpoint and at the end"
+        "--save-replay-buffer", action="store_true", help="save the replay with every model file and at the end"
     )
     group.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where the run folders are")
     group.add_argument(

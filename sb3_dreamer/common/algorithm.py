@@ -13,7 +13,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_dreamer.common import report
+from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.checkpoint import ResumePoint
 from sb3_dreamer.common.checks import suite_preset, warn_other_preset
 from sb3_dreamer.common.learning import LearningMethods
@@ -45,6 +45,8 @@ class WorldModelAlgorithm(LearningMethods):
     :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
     :param replay_buffer_kwargs: further arguments of the buffer
+    :param overlap: update while environments in other processes (SubprocVecEnv) take their step. An update then sees
+        replay without that step, and the policy acts with the weights before it; all else, counts included, is equal
     :param model_size: a named size of the algorithm
     :param policy_kwargs: fields of the algorithm's spec to replace, and ``net_arch``
     :param supported: action spaces that the algorithm supports
@@ -75,6 +77,7 @@ class WorldModelAlgorithm(LearningMethods):
         replay_buffer_class: type[SequenceReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
+        overlap: bool = False,
         model_size: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -110,10 +113,13 @@ class WorldModelAlgorithm(LearningMethods):
         )
         self.batch_length = batch_length
         self.train_ratio = train_ratio
+        self.overlap = overlap
         self.model_size = model_size
         self.suite_preset = suite_preset(self.env)  # stored with the model: a score means nothing without it
         self._carry: PolicyState | None = None
         self._ratio_state = [0, 1]
+        self._owed = 0
+        self._forecast = report.Forecast(self)
         self._metrics = report.MetricMeans()
         self._callback: BaseCallback | None = None
         self._resume: ResumePoint | None = None
@@ -147,7 +153,8 @@ class WorldModelAlgorithm(LearningMethods):
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self._convert_train_freq()
-        self.ratio = UpdateRatio(self.train_ratio, self.batch_size, self.batch_length)
+        self._world_size = distributed.world_size()
+        self.ratio = UpdateRatio(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
         self.ratio.restore(self._ratio_state)
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]
@@ -158,10 +165,11 @@ class WorldModelAlgorithm(LearningMethods):
             **self.policy_kwargs,
         ).to(self.device)
         if self.seed is not None:
-            self.policy.seed_random_state(self.seed)
+            self.policy.seed_random_state(distributed.own_seed(self.seed, self.n_envs))
         self.optimizers = self._make_optimizers()
         self.lr_schedules = {name: FloatSchedule(rate) for name, rate in self._learning_rates().items()}
         for name, group in self.optimizers.items():
+            group.average = distributed.average
             setattr(self, name, group.optimizer)
         self.warmup_behavior = RandomBehavior(self.policy.codec.layout)
         if self.replay_buffer is None:
@@ -176,6 +184,9 @@ class WorldModelAlgorithm(LearningMethods):
                 f"replay_buffer_class={self.replay_buffer_class!r} must be SequenceReplayBuffer or a subclass: "
                 "a world model learns from sequences"
             )
+        kwargs = dict(self.replay_buffer_kwargs)
+        if kwargs.get("replay_dir") is not None:
+            kwargs["replay_dir"] = distributed.own_folder(kwargs["replay_dir"])
         self.replay_buffer = self.replay_buffer_class(
             self.buffer_size,
             self.observation_space,
@@ -183,9 +194,9 @@ class WorldModelAlgorithm(LearningMethods):
             device=self.device,
             n_envs=self.n_envs,
             ignore_keys=self.policy.ignore_keys,
-            seed=self.seed,
+            seed=None if self.seed is None else distributed.own_seed(self.seed, self.n_envs),
             optimize_memory_usage=self.optimize_memory_usage,
-            **self.replay_buffer_kwargs,
+            **kwargs,
         )
         if self.verbose >= 1:
             print(f"Replay: {report.replay_in_words(self.replay_buffer)}, taken as it fills")
@@ -209,10 +220,14 @@ class WorldModelAlgorithm(LearningMethods):
         return self.policy.predict(observation, state, episode_start, deterministic, behavior=planner)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`."""
-        super().set_random_seed(seed)
+        """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`.
+
+        Of several processes (see :mod:`sb3_dreamer.common.distributed`) each takes another seed that follows from it.
+        """
         if seed is None:
             return
+        seed = distributed.own_seed(seed, self.n_envs)
+        super().set_random_seed(seed)
         if getattr(self, "policy", None) is not None:
             self.policy.seed_random_state(seed)
         if self.replay_buffer is not None:

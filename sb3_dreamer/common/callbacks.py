@@ -6,6 +6,7 @@ from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.checkpoint import CheckpointMethods
 
 
@@ -22,6 +23,8 @@ class ResumableCheckpoint(BaseCallback):
     :param wait: agent steps that a checkpoint waits at most; None: 1,000, at most half of ``every``
     :param replay: False leaves replay out
     :param verbose: 1 names every checkpoint
+
+    Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
 
     A write that fails, for example on a full disk, is a warning: training goes on and older checkpoints stay.
     """
@@ -54,7 +57,7 @@ class ResumableCheckpoint(BaseCallback):
         if due <= self.last_step:
             return
         assert self.model._last_episode_starts is not None
-        if bool(self.model._last_episode_starts[0]) or step >= due + self.wait:
+        if step >= due + self.wait or distributed.from_first(bool(self.model._last_episode_starts[0])):
             self.write()
 
     def _on_step(self) -> bool:
@@ -74,5 +77,5 @@ class ResumableCheckpoint(BaseCallback):
         except OSError as error:
             warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}", stacklevel=2)
             return
-        if self.verbose:
+        if self.verbose and distributed.is_first():
             print(f"Checkpoint {self.last_path}")

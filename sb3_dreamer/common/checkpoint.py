@@ -1,7 +1,9 @@
 """Exact resume: checkpoints that hold everything a run needs to go on as if it had never stopped.
 
 A checkpoint is a folder with ``model.zip``, ``training.zip`` (random states, callbacks, log, pending metrics) and
-``replay.safetensors``. It is written between two rounds of collecting and updating.
+``replay.safetensors``. It is written between two rounds of collecting and updating. Of several ranks (see
+:mod:`sb3_dreamer.common.distributed`) each but the first has a folder of its own in it, with ``training.zip`` and
+replay.
 
 **The rule for environments.** What is inside an environment cannot be stored, so a checkpoint ends all running
 episodes: their last rows are marked as truncated, and every environment is reset with a seed that follows from the
@@ -10,6 +12,7 @@ checkpoint at N, and N steps, a checkpoint, another process and N more steps, ar
 """
 
 import os
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -17,8 +20,8 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 
-from sb3_dreamer.common import persistence, resume_parts
-from sb3_dreamer.common.checkpoint_folder import damaged, find_checkpoint, new_checkpoint
+from sb3_dreamer.common import distributed, persistence, resume_parts
+from sb3_dreamer.common.checkpoint_folder import damaged, find_checkpoint
 from sb3_dreamer.common.files import FileMethods
 from sb3_dreamer.common.json_text import ModelFileError, one_line
 from sb3_dreamer.common.random_state import RandomState
@@ -55,7 +58,8 @@ class CheckpointMethods(FileMethods):
     def save_checkpoint(self, folder: str | os.PathLike[str], keep: int = 3, replay: bool = True) -> Path:
         """Write a checkpoint, whole or not at all, and start the environments again (see this module's rule).
 
-        Call it between two ``learn()``, or let :class:`sb3_dreamer.common.callbacks.ResumableCheckpoint` call it.
+        Call it between two ``learn()``, or let :class:`sb3_dreamer.common.callbacks.ResumableCheckpoint` call it. Of
+        several ranks all call it.
 
         :param folder: of the run's checkpoints
         :param keep: how many checkpoints stay
@@ -73,11 +77,13 @@ class CheckpointMethods(FileMethods):
         model = cast("WorldModelAlgorithm", self)
         model.replay_buffer.cut()
         entropy = np.random.SeedSequence().entropy if self.seed is None else self.seed
-        sequence = np.random.SeedSequence([abs(int(entropy)), self.num_timesteps])  # type: ignore[arg-type]
+        words = [abs(int(entropy)), self.num_timesteps]  # type: ignore[arg-type]
+        sequence = np.random.SeedSequence(words if distributed.is_first() else [*words, distributed.rank()])
         # Whether writing succeeds or not: the run must not depend on it.
         self._restart_seed = int(sequence.generate_state(1)[0] >> 1)
-        with new_checkpoint(folder, self.num_timesteps, keep) as (part, final):
-            self.save(part / MODEL)
+        with distributed.shared_checkpoint(folder, self.num_timesteps, keep) as (part, final):
+            if distributed.is_first():
+                self.save(part / MODEL)
             self._save_training(part / TRAINING, model, replay)
             if replay and not model.replay_buffer.on_disk:
                 self.save_replay_buffer(part / REPLAY)
@@ -102,6 +108,8 @@ class CheckpointMethods(FileMethods):
             "metric_counts": dict(model._metrics.counts),
             "replay": where,
         }
+        if distributed.world_size() > 1:
+            data |= {"ranks": distributed.world_size(), "episodes": [self.ep_info_buffer, self.ep_success_buffer]}
         tensors = {
             "random": random.tensors,
             "logs": contents,
@@ -127,7 +135,8 @@ class CheckpointMethods(FileMethods):
         :param device: where the model goes; only on the same kind of device the run is the same
         :param custom_objects: see :meth:`load`
         :param allow_empty_replay: take a checkpoint that was written without replay; collecting then refills replay
-            with ``learning_starts`` rows before the first update
+            with ``learning_starts`` rows before the first update. Also takes one of another number of ranks: weights,
+            optimizers and counters go on, replay and random states do not
         :param kwargs: attributes to change
         :raises FileNotFoundError: if there is no checkpoint
         :raises ModelFileError: if it is damaged, of another algorithm, or without replay
@@ -135,7 +144,14 @@ class CheckpointMethods(FileMethods):
         found = find_checkpoint(path)
         try:
             file = persistence.read_model(found / TRAINING, kind=cls.__name__, device="cpu")
-            point, replay, seed = _resume_point(file, found)
+            if not _same_ranks(file.data.get("ranks", 1), found, allow_empty_replay):
+                model = cls.load(found / MODEL, env=env, device=device, custom_objects=custom_objects, **kwargs)
+                model._last_obs = None
+                return model
+            own = distributed.own_folder(found)
+            if own != found:
+                file = persistence.read_model(own / TRAINING, kind=cls.__name__, device="cpu")
+            point, replay, seed = _resume_point(file, own)
             if replay is None and not allow_empty_replay:
                 raise ModelFileError(
                     f"'{found}' was written without replay, and a run without replay does not go on as it was: "
@@ -144,9 +160,11 @@ class CheckpointMethods(FileMethods):
             model = cls.load(found / MODEL, env=env, device=device, custom_objects=custom_objects, **kwargs)
             model._last_obs = None
             if replay == REPLAY:
-                model.load_replay_buffer(found / REPLAY, truncate_last_traj=False)
+                model.load_replay_buffer(own / REPLAY, truncate_last_traj=False)
             elif replay is not None:
                 model._attach_replay(replay)
+            if distributed.world_size() > 1:
+                model.ep_info_buffer, model.ep_success_buffer = file.data["episodes"]
             sums = {name: value.to(model.device) for name, value in file.tensors["metrics"].items()}
             cast("WorldModelAlgorithm", model)._metrics.restore(sums, file.data["metric_counts"])
         except (ModelFileError, FileNotFoundError) as error:
@@ -204,8 +222,26 @@ def _resume_point(file: persistence.ModelFile, path: Path) -> tuple[ResumePoint,
     for name in ("random", "logs", "metrics", "normalizer"):
         if name not in tensors:
             raise ModelFileError(f"'{path / TRAINING}' has no {name}: the checkpoint is damaged")
+    episodes = data.get("episodes", [])
+    if "ranks" in data and not (isinstance(episodes, list) and [type(part) for part in episodes] == [deque, deque]):
+        raise ModelFileError(f"'{path / TRAINING}' has no valid episodes: the checkpoint is damaged")
     replay = data.get("replay")
     if not (replay is None or replay == REPLAY or isinstance(replay, dict)):
         raise ModelFileError(f"'{path / TRAINING}' names an unknown replay ({one_line(replay)})")
     random = RandomState(tensors["random"], data["random"])
     return ResumePoint(data["step"], random, data, tensors["logs"]), replay, data["restart_seed"]
+
+
+def _same_ranks(ranks: Any, path: Path, allow_empty_replay: bool) -> bool:
+    """Whether a checkpoint is of as many ranks as there are now.
+
+    :raises ModelFileError: if it is not, and that was not allowed
+    """
+    now = distributed.world_size()
+    if ranks != now and not allow_empty_replay:
+        raise ModelFileError(
+            f"'{path}' was written by {one_line(ranks)} rank(s), and there are {now}: start as many "
+            f"(torchrun --nproc-per-node={one_line(ranks)}) to go on exactly, or pass allow_empty_replay=True to go on "
+            "with weights, optimizers and counters, and collect anew before the first update"
+        )
+    return bool(ranks == now)

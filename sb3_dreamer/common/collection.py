@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq
 from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.checks import check_observation, check_reward
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.spaces import as_dict
@@ -26,9 +27,14 @@ class CollectionMethods(OffPolicyAlgorithm):
     _carry: PolicyState | None
     _restart_seed: int | None
     _collecting: bool
+    _forecast: report.Forecast
 
     def _restart_environments(self) -> None:
         """See :class:`sb3_dreamer.common.checkpoint.CheckpointMethods`."""
+        raise NotImplementedError
+
+    def _train_owed(self) -> None:
+        """See :class:`sb3_dreamer.common.learning.LearningMethods`."""
         raise NotImplementedError
 
     def collect_rollouts(
@@ -67,11 +73,16 @@ class CollectionMethods(OffPolicyAlgorithm):
     ) -> RolloutReturn:
         num_collected_steps, num_collected_episodes = 0, 0
         while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
-            actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
-            new_obs, rewards, dones, infos = env.step(actions)
-            self.num_timesteps += env.num_envs
+            with self._forecast.part("acting"):
+                actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
+            env.step_async(actions)
+            self._train_owed()  # with overlap, while environments in other processes take their step
+            with self._forecast.part("environments"):
+                new_obs, rewards, dones, infos = env.step_wait()
+            self.num_timesteps += env.num_envs * distributed.world_size()
             num_collected_steps += 1
-            self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
+            with self._forecast.part("storing"):
+                self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
             self._update_info_buffer(infos, dones)
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             callback.update_locals(locals())

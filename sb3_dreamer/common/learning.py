@@ -7,9 +7,10 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, Schedule, TrainFreq
 
-from sb3_dreamer.common import report
+from sb3_dreamer.common import distributed, report, together
 from sb3_dreamer.common.checkpoint import CheckpointMethods
 from sb3_dreamer.common.collection import CollectionMethods
+from sb3_dreamer.common.malloc import keep_freed_memory
 from sb3_dreamer.common.offline import OfflineMethods
 from sb3_dreamer.common.ratio import UpdateRatio
 from sb3_dreamer.common.replay import SequenceReplayBuffer
@@ -30,6 +31,8 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
     ratio: UpdateRatio
     optimizers: dict[str, OptimizerGroup]
     lr_schedules: dict[str, Schedule]
+    overlap: bool
+    _owed: int
     _ratio_state: list[int]
     _metrics: report.MetricMeans
     _callback: BaseCallback | None
@@ -52,6 +55,8 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps:
             self._resume = self._restart_seed = None
+        together.join(cast("WorldModelAlgorithm", self))
+        callback, progress_bar = together.own_callbacks(callback), progress_bar and distributed.is_first()
         if self.optimize_memory_usage and reset_num_timesteps and self.replay_buffer.size() > 0:  # as SB3 does
             warnings.warn(
                 "The last trajectory in the replay buffer will be truncated: learn() resets the environments. "
@@ -65,7 +70,9 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
             self.replay_buffer.cut()
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
-        report.check_memory(self.replay_buffer, total_timesteps)
+        report.check_memory(self.replay_buffer, -(-total_timesteps // distributed.world_size()))
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._callback = result[1]
         self._forecast = report.Forecast(cast("WorldModelAlgorithm", self))
         return result
@@ -94,28 +101,45 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
         )
         callback.on_training_start(locals(), globals())
         self._resume_rest()
-        assert self.env is not None and isinstance(self.train_freq, TrainFreq)
         while self.num_timesteps < total_timesteps:
-            rollout = self.collect_rollouts(
-                self.env,
-                callback,
-                self.train_freq,
-                self.replay_buffer,
-                self.action_noise,
-                self.learning_starts,
-                log_interval,
-            )
+            rollout, filled = self._collect_together(callback, log_interval)
             if not rollout.continue_training:
                 break
-            if self.num_timesteps > self.learning_starts and self._replay_is_filled():
+            if self.num_timesteps > self.learning_starts and filled:
                 self._train_after(rollout)
+        self._train_owed()
         callback.on_training_end()
         return self
+
+    def _collect_together(self, callback: BaseCallback, log_interval: int) -> distributed.Merged:
+        """Collect once, on all ranks: what they decide from afterwards is the same everywhere."""
+        assert self.env is not None and isinstance(self.train_freq, TrainFreq)
+        alone = distributed.world_size() == 1
+        steps, episodes = self.num_timesteps, self._episode_num
+        rollout = self.collect_rollouts(
+            self.env,
+            callback,
+            self.train_freq,
+            self.replay_buffer,
+            self.action_noise,
+            self.learning_starts,
+            log_interval if alone else None,
+        )
+        if alone:
+            return distributed.Merged(rollout, self._replay_is_filled())
+        merged = distributed.merge(rollout, self._replay_is_filled() and self.replay_buffer.ready(self.batch_length))
+        self.num_timesteps = steps + merged.rollout.episode_timesteps
+        self._episode_num = episodes + merged.rollout.n_episodes
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        if log_interval and self._episode_num // log_interval > episodes // log_interval:
+            together.dump_logs(cast("WorldModelAlgorithm", self))
+        return merged
 
     def _replay_is_filled(self) -> bool:
         """Whether replay holds as much as before the first update; not so after a resume without replay."""
         replay = self.replay_buffer
-        return replay.size() >= min(self.learning_starts, replay.buffer_size * replay.n_envs)
+        share = -(-self.learning_starts // distributed.world_size())
+        return replay.size() >= min(share, replay.buffer_size * replay.n_envs)
 
     def _train_after(self, rollout: RolloutReturn) -> None:
         """The updates that a stretch of collection asks for."""
@@ -125,9 +149,16 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
             )
         else:
             updates = self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
+        self._owed += updates
+        self._ratio_state = self.ratio.state()
+        if not self.overlap:
+            self._train_owed()
+
+    def _train_owed(self) -> None:
+        """Do the updates that collection has earned."""
+        updates, self._owed = self._owed, 0
         if updates > 0:
             self.train(updates, self.batch_size)
-        self._ratio_state = self.ratio.state()
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """Do a number of updates, as soon as replay holds a whole sequence.
@@ -141,9 +172,11 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
         for name, schedule in self.lr_schedules.items():
             self.optimizers[name].set_learning_rate(schedule(self._current_progress_remaining))
         for _ in range(gradient_steps):
+            with self._forecast.part("sampling"):
+                batch = self.replay_buffer.sample_sequences(batch_size, self.batch_length)
             with self._forecast.timed_update():
-                metrics = self._update(self.replay_buffer.sample_sequences(batch_size, self.batch_length))
-            self._metrics.add(metrics)
+                metrics = self._update(batch)
+            self._metrics.add(distributed.average_metrics(metrics))
             self._n_updates += 1
         self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")

@@ -7,7 +7,7 @@ from gymnasium import spaces
 from stable_baselines3.common import utils
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_dreamer.common import report
+from sb3_dreamer.common import report, together
 
 if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
@@ -70,6 +70,7 @@ class OfflineMethods(OffPolicyAlgorithm):
                 f"replay holds no stretch of batch_length={model.batch_length} rows: add_episodes() first, "
                 "or lower batch_length"
             )
+        together.join(model)
         if not self._custom_logger:
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch as th
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.json_text import ModelFileError
 from sb3_dreamer.common.policy import parameter_count
 from sb3_dreamer.common.replay import SequenceReplayBuffer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 
 MEMORY_SHARE = 0.8  #: replay may take this share of the memory at most
-FORECAST_AFTER = 20  #: updates before the time forecast, the first of which is not counted
+FORECAST_AFTER = 50  #: updates before the time forecast, the first of which is not counted
 
 
 def describe(model: "WorldModelAlgorithm") -> list[tuple[str, str]]:
@@ -35,7 +36,9 @@ def describe(model: "WorldModelAlgorithm") -> list[tuple[str, str]]:
     world, rest = parameter_count(policy.world_model), parameter_count(policy.behavior)
     rows.append(("parameters", f"{world + rest:,} (world model {world:,}, behavior {rest:,})"))
     rows.append(("updates", updates_in_words(model)))
-    rows.append(("batch", f"{model.batch_size} sequences of {model.batch_length} steps"))
+    ranks = distributed.world_size()
+    of_ranks = f" on each of {ranks} ranks" if ranks > 1 else ""
+    rows.append(("batch", f"{model.batch_size} sequences of {model.batch_length} steps{of_ranks}"))
     rows.append(("replay", replay_in_words(replay)))
     return rows
 
@@ -97,7 +100,7 @@ def check_memory(replay: SequenceReplayBuffer, steps: int) -> None:
                 f"{replay.free_space() / 2**30:.1f} GiB left: lower buffer_size={rows:,}, or name another replay_dir"
             )
         return
-    limit = memory_limit()
+    limit = memory_limit() // distributed.on_this_machine()
     if needed > MEMORY_SHARE * limit:
         raise MemoryError(
             f"replay of this run takes up to {needed / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of "
@@ -147,7 +150,15 @@ class Forecast:
         self.update_seconds = 0.0
         self.first_steps = 0
         self.first_time = 0.0
+        self.parts: dict[str, float] = {}
         self.text: str | None = None
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Measure a part of the loop: ``acting``, ``environments``, ``storing``, ``sampling``."""
+        start = time.perf_counter()
+        yield
+        self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
 
     @contextmanager
     def timed_update(self) -> Iterator[None]:
@@ -155,8 +166,10 @@ class Forecast:
         start = time.perf_counter()
         yield
         self.updates += 1
+        if self.text is None and self.model.device.type == "cuda":
+            th.cuda.synchronize(self.model.device)  # Until the forecast is made, so that each part shows its own time.
         if self.updates == 1:  # The first one warms up and is not counted.
-            self.first_steps, self.first_time = self.model.num_timesteps, time.perf_counter()
+            self.first_steps, self.first_time, self.parts = self.model.num_timesteps, time.perf_counter(), {}
             return
         self.update_seconds += time.perf_counter() - start
         if self.updates == FORECAST_AFTER + 1:
@@ -178,8 +191,15 @@ class Forecast:
         return (
             f"One update takes {1000 * update:.0f} ms, one agent step with its updates "
             f"{1000 * seconds_per_step:.1f} ms: the {left:,} steps that are left take about "
-            f"{duration(left * seconds_per_step)}."
+            f"{duration(left * seconds_per_step)}. {self._shares(elapsed)}"
         )
+
+    def _shares(self, elapsed: float) -> str:
+        """Where the time goes, the largest part first."""
+        parts = {"updates": self.update_seconds, **self.parts}
+        parts["the rest"] = max(0.0, elapsed - sum(parts.values()))
+        ordered = sorted(parts.items(), key=lambda item: -item[1])
+        return "Time: " + ", ".join(f"{name} {seconds / elapsed:.0%}" for name, seconds in ordered) + "."
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 The keys of the losses are the keys of :attr:`scales`; the world model adds them to its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch as th
@@ -45,12 +46,14 @@ class BalancedKL:
     :param balance: α (0.8)
     :param free: free nats (0 for Atari, 1.0 for control)
     :param free_on_mean: apply the free nats to the mean over the batch, as the released code does, not to each step
+    :param mean: that mean; several processes that share a batch take it over all of them
     """
 
     scale: float = 0.1
     balance: float = 0.8
     free: float = 0.0
     free_on_mean: bool = True
+    mean: Callable[[th.Tensor], th.Tensor] = th.mean
 
     @property
     def scales(self) -> dict[str, float]:
@@ -63,7 +66,7 @@ class BalancedKL:
         towards_prior = latent.kl(post, latent.detach(prior))
         if self.free_on_mean:
             towards_post, towards_prior = (
-                x.mean().clamp(min=self.free).expand_as(x) for x in (towards_post, towards_prior)
+                self.mean(x).clamp(min=self.free).expand_as(x) for x in (towards_post, towards_prior)
             )
         else:
             towards_post, towards_prior = (x.clamp(min=self.free) for x in (towards_post, towards_prior))

@@ -1,6 +1,6 @@
 """Optimizers: one group of parameters, one optimizer, one clipping rule, and no update that is not finite."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch as th
@@ -19,7 +19,10 @@ class OptimizerGroup:
     :param clip: largest global norm of the gradients; None does not clip
     :param shrink: share that every parameter loses at each update, whatever the learning rate (DreamerV2's released
         code: 1e-6); a skipped update shrinks nothing
+    :ivar average: what makes one gradient of those of several processes, before clipping; None: there is one process
     """
+
+    average: Callable[[Sequence[th.Tensor]], Sequence[th.Tensor]] | None = None
 
     def __init__(
         self,
@@ -43,8 +46,12 @@ class OptimizerGroup:
         :param retain_graph: keep the graph for another group's step
         :return: ``<name>_loss``, ``<name>_grad_norm`` (before clipping) and ``<name>_skipped`` (0 or 1), 0-d
         """
-        grads = th.autograd.grad(loss, self.params, retain_graph=retain_graph, materialize_grads=True)
-        norm = th.linalg.vector_norm(th.stack(th._foreach_norm(grads)))
+        grads: Sequence[th.Tensor] = th.autograd.grad(
+            loss, self.params, retain_graph=retain_graph, materialize_grads=True
+        )
+        if self.average is not None:
+            grads = self.average(grads)
+        norm = th.linalg.vector_norm(th.stack(th._foreach_norm(list(grads))))
         skipped = (~th.isfinite(norm)).float()
         for param, grad in zip(self.params, grads, strict=True):
             param.grad = grad

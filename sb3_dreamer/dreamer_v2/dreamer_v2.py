@@ -51,6 +51,8 @@ class DreamerV2(WorldModelAlgorithm):
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
     :param replay_buffer_kwargs: further arguments of the buffer
     :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
+    :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
+        SB3, one after the other
     :param target_update_interval: updates between two moves of the slow critic
     :param rho: ρ, share of REINFORCE in the actor's gradient; the rest goes through the dynamics, straight through
         discrete actions. auto: 1 for discrete, 0 for Box actions *(schedule)*. 0 with discrete actions is Table 2's
@@ -112,6 +114,7 @@ class DreamerV2(WorldModelAlgorithm):
         replay_buffer_class: type[SequenceReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
+        overlap: bool = False,
         target_update_interval: int = 100,
         rho: float | Schedule | str = "auto",
         kl_scale: float | Schedule | str = "auto",
@@ -158,6 +161,7 @@ class DreamerV2(WorldModelAlgorithm):
             replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
+            overlap=overlap,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,

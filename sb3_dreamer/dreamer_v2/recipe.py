@@ -7,6 +7,7 @@ import torch as th
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.specs import one_of
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.estimators import Estimator, make_estimator
@@ -97,7 +98,7 @@ def apply_recipe(model: "DreamerV2") -> ScheduledValues:
     else:
         if not 0.0 <= model.kl_balance <= 1.0:
             raise ValueError(f"kl_balance={model.kl_balance!r} must be from 0 to 1, or None for the plain KL")
-        world_model.objective = BalancedKL(balance=model.kl_balance, free=free)
+        world_model.objective = BalancedKL(balance=model.kl_balance, free=free, mean=distributed.mean)
     world_model.scales["kl"] = tensors["kl_scale"]
     if isinstance(world_model.cont_head, DiscountHead):
         world_model.cont_head.gamma = model.gamma

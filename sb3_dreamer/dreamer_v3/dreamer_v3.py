@@ -7,6 +7,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay import SequenceReplayBuffer
 from sb3_dreamer.core.optim import OptimizerGroup
@@ -49,6 +50,8 @@ class DreamerV3(DreamerV3Hooks):
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
     :param replay_buffer_kwargs: further arguments of the buffer
     :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
+    :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
+        SB3, one after the other
     :param kl_balancing: False weighs both sides of the KL alike (ablation, Figure D.1)
     :param free_bits: nats below which the KL is not minimised; 0 switches them off (ablation, Figure D.1)
     :param symlog_inputs: False feeds vectors as they are (ablation, Figure D.1)
@@ -107,6 +110,7 @@ class DreamerV3(DreamerV3Hooks):
         replay_buffer_class: type[SequenceReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
+        overlap: bool = False,
         kl_balancing: bool = True,
         free_bits: float = 1.0,
         symlog_inputs: bool = True,
@@ -153,6 +157,7 @@ class DreamerV3(DreamerV3Hooks):
             replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
+            overlap=overlap,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -192,6 +197,8 @@ class DreamerV3(DreamerV3Hooks):
         super()._setup_model()
         self.family.prepare(self)
         apply_recipe(self)
+        norm = self.behavior.return_norm
+        norm.bounds = distributed.gathering(norm.bounds)  # type: ignore[method-assign]
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
         return self.family.make_optimizers(self)

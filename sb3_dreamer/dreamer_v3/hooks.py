@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.core.action_masks import MaskedActing, MaskedRandom
 from sb3_dreamer.core.behavior import Behavior
@@ -167,8 +168,8 @@ class DreamerV3Hooks(WorldModelAlgorithm):
         super().train(gradient_steps, batch_size)
         if self._skip_watch.exceeded():
             assert self._skip_watch.bad_batch is not None
-            folder = Path(self.logger.get_dir() or ".") / REPORT_FOLDER
-            stop_with_report(self, self._skip_watch.bad_batch, folder)  # type: ignore[arg-type]
+            folder = Path(distributed.from_first(self.logger.get_dir() or ".")) / REPORT_FOLDER
+            stop_with_report(self, self._skip_watch.bad_batch, distributed.own_folder(folder))  # type: ignore[arg-type]
 
     def dump_logs(self) -> None:
         """Write log data, and say in words what is wrong with it."""
@@ -181,6 +182,8 @@ class DreamerV3Hooks(WorldModelAlgorithm):
 
     def say(self, sentence: str) -> None:
         """Tell the user something about the run."""
+        if not distributed.is_first():
+            return
         warnings.warn(f"step {self.num_timesteps:,}: {sentence}.", UserWarning, stacklevel=3)
 
     def _facts(self) -> Facts:

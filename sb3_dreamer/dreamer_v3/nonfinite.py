@@ -8,6 +8,7 @@ import numpy as np
 import torch as th
 from torch import nn
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.core.world_model import WorldModel
 
@@ -64,7 +65,8 @@ class SkipWatch:
 def stop_with_report(model: "DreamerV3", batch: SequenceBatch, folder: Path) -> None:
     """Write model, batch and report, and end the run.
 
-    Skipped updates change no weight, so the model at hand is the one after the last good update.
+    Skipped updates change no weight, so the model at hand is the one after the last good update. Of several ranks each
+    reports its own batch.
 
     :raises NonFiniteError: always
     """
@@ -72,7 +74,8 @@ def stop_with_report(model: "DreamerV3", batch: SequenceBatch, folder: Path) -> 
     first, lines = examine(model, batch)
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in batch_tensors(batch)}
     np.savez(folder / "batch.npz", **arrays)
-    model.save(folder / "model.zip")
+    if distributed.is_first():
+        model.save(folder / "model.zip")
     text = (
         f"{model._skip_watch.limit} updates in a row were not finite (update {model._n_updates}, "
         f"step {model.num_timesteps}). The first tensor that is not finite: {first}."

@@ -1,16 +1,12 @@
 """PlaNet (arXiv 1811.04551) as an SB3 algorithm."""
 
-import time
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay import SequenceReplayBuffer
 from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
@@ -19,12 +15,12 @@ from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 from sb3_dreamer.core.overshooting import LatentOvershooting
 from sb3_dreamer.core.planner import CEMPlanner, Deviation
 from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.planet.forecast import PlaNetForecast
 from sb3_dreamer.planet.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.planet.replay import RecentReplayBuffer
+from sb3_dreamer.planet.schedule import EpisodeSchedule
 
 
-class PlaNet(WorldModelAlgorithm):
+class PlaNet(EpisodeSchedule):
     """Learns a world model from replay and plans every action in it with the cross-entropy method; no actor, no critic.
 
     Paper: arXiv 1811.04551, Algorithms 1 and 2, with the numbers of the authors' last release.
@@ -237,47 +233,6 @@ class PlaNet(WorldModelAlgorithm):
         return [*rows, ("planning", search)]
 
     # ---- Algorithm 1 -----------------------------------------------------------------------------------------------
-
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._forecast = PlaNetForecast(self)
-        return result
-
-    def _train_after(self, rollout: RolloutReturn) -> None:
-        """C updates once the seed episodes are complete, then C for each episode that is finished."""
-        if self._episode_num < self.seed_episodes:
-            return
-        if self.gradient_steps is not None or self.train_ratio:
-            super()._train_after(rollout)
-            return
-        now, before = self._episode_num, self._episode_num - rollout.n_episodes
-        rounds = self._rounds(now) - self._rounds(before)
-        if rounds > 0:
-            self.train(rounds * self.collect_interval, self.batch_size)
-
-    def _rounds(self, episodes: int) -> int:
-        """Rounds of updates that Algorithm 1 has done when this many episodes are finished."""
-        return max(0, episodes - max(1, self.seed_episodes) + 1)
-
-    def _sample_action(
-        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Random until the seed episodes are complete, then planned; the time of planning is logged."""
-        if self._episode_num < self.seed_episodes or self.collection == "random":
-            learning_starts = self.num_timesteps + 1
-        start = time.perf_counter()
-        actions = super()._sample_action(learning_starts, action_noise, n_envs)
-        if self.num_timesteps >= learning_starts:
-            milliseconds = 1000.0 * (time.perf_counter() - start)
-            self._metrics.add({"plan_ms": th.tensor(milliseconds)})
-        return actions
 
     def _exploration_behavior(self) -> Behavior | None:
         return self._collector
