@@ -140,7 +140,9 @@ class Session:
         """Make the run folder and write what the run was started with."""
         args, plan = self.args, self.plan
         folder = None if self.rank else training_resume.make_folder(args, plan, self.checkpoint, command)
-        self.run = training_ranks.from_first(folder)
+        shared = training_ranks.from_first(folder)
+        assert shared is not None, "the first process has the folder"
+        self.run = shared
         self.model.verbose = args.verbose
         if self.rank:
             self.model.set_logger(logs.no_logger())

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch as th
 import torch.distributed as dist
@@ -139,7 +139,7 @@ def from_first(value: T) -> T:
         return value
     box: list[Any] = [value]
     dist.broadcast_object_list(box, 0)
-    return box[0]  # type: ignore[no-any-return]
+    return cast(T, box[0])
 
 
 def of_all(value: T) -> list[T]:

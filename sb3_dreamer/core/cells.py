@@ -162,4 +162,5 @@ class BlockGRU(RecurrentCell):
 
     def group(self, x: th.Tensor) -> th.Tensor:
         """``(N, D)`` to ``(G, N, D/G)``, a view."""
-        return x.unflatten(1, (len(self.gates.weight), -1)).transpose(0, 1)
+        grouped: th.Tensor = x.unflatten(1, (len(self.gates.weight), -1))
+        return grouped.transpose(0, 1)

@@ -64,7 +64,7 @@ class _SparseCrossEntropy(th.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None, None]:
         logs, index, weight = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
         result = logs.exp().mul_(weight.sum(-1, keepdim=True) * grad)

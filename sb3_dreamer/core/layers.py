@@ -74,14 +74,15 @@ class RMSNorm(nn.RMSNorm):
 class _RMSNorm(th.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: th.Tensor, weight: th.Tensor, eps: float) -> th.Tensor:
-        norm = th.linalg.vector_norm(x, dim=-1, keepdim=True)
+        norm: th.Tensor = th.linalg.vector_norm(x, dim=-1, keepdim=True)
         scale = norm.square_().mul_(1.0 / x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, scale, weight)
-        return (x * scale).mul_(weight)
+        normed: th.Tensor = x * scale
+        return normed.mul_(weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
         x, scale, weight = ctx.saved_tensors
         normed = x * scale
         product = grad * normed

@@ -74,7 +74,8 @@ class OneHotLinear(nn.Linear):
             self.columns,
             self.blocks,
         )
-        return out.unflatten(0, x.shape[:-1])
+        shaped: th.Tensor = out.unflatten(0, x.shape[:-1])
+        return shaped
 
 
 # The two products of the backward pass are nodes of their own, so that autograd leaves out the one that nobody asks for
@@ -91,7 +92,7 @@ class _ToInput(th.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None]:
         return grad @ ctx.saved_tensors[0], None
 
 
@@ -105,7 +106,7 @@ class _ToWeight(th.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None]:
         return grad.t() @ ctx.saved_tensors[0], None
 
 
@@ -139,5 +140,5 @@ class _LookUp(th.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor | None, ...]:
         return grad, grad, grad.sum(0) if ctx.has_bias else None, None, None, None, None

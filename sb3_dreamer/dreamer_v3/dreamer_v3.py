@@ -198,7 +198,7 @@ class DreamerV3(DreamerV3Hooks):
         self.family.prepare(self)
         apply_recipe(self)
         norm = self.behavior.return_norm
-        norm.bounds = distributed.gathering(norm.bounds)  # type: ignore[method-assign]
+        norm.bounds = distributed.gathering(norm.bounds)  # type: ignore[method-assign, assignment]
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
         return self.family.make_optimizers(self)
