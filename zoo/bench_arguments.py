@@ -25,8 +25,8 @@ def make_parser() -> OneLineParser:
         description="Measure speed. table: updates, acting, sampling, learning and the fraction of the floor. "
         "scaling: time of an update over batch size, batch length and model size. profile: where an update's time "
         "goes. rivals: our update and other programs' alternately.",
-        epilog="Examples:  bench    bench --algo dreamerv3 --sizes 1m 12m --obs vectors images --out speed.json    "
-        "bench profile --algo dreamerv3 --sizes 1m    bench rivals --sizes 1m --rival 'other=python time_other.py 8'",
+        epilog="Examples: 'sb3-dreamer bench', 'sb3-dreamer bench --algo dreamerv3 --sizes 1m 12m --obs vectors images "
+        "--out speed.json', 'sb3-dreamer bench profile --algo dreamerv3 --sizes 1m'.",
     )
     parser.add_argument("program", nargs="?", default="table", metavar="PROGRAM", help=", ".join(PROGRAMS))
     _add_cases(parser)
