@@ -28,7 +28,7 @@ from sb3_dreamer.zoo.planning_baselines import ENVS, Planned
 ITERATIONS = 4
 
 
-def planners(model: PlaNet, budget: int) -> dict[str, Behavior]:
+def planners(model: PlaNet, budget: int, horizon: int | None = None) -> dict[str, Behavior]:
     """The two searches that dream ``budget`` sequences for an action.
 
     :raises ValueError: for a budget that does not give each iteration ten sequences
@@ -36,20 +36,22 @@ def planners(model: PlaNet, budget: int) -> dict[str, Behavior]:
     candidates = budget // ITERATIONS
     if candidates < 10:
         raise ValueError(f"budget {budget} must be at least {10 * ITERATIONS}: {ITERATIONS} iterations of 10 sequences")
-    layout, horizon = model.policy.codec.layout, model.planning_horizon
+    layout, horizon = model.policy.codec.layout, horizon or model.planning_horizon
     sizes = {"iterations": ITERATIONS, "candidates": candidates, "elites": max(2, candidates // 10)}
     cem = CEMPlanner(layout, horizon=horizon, **sizes)
     return {"cem": cem, "random_shooting": random_shooting(layout, candidates=budget, horizon=horizon)}
 
 
-def evaluate(run: Path, env_name: str, budgets: Sequence[int], episodes: int) -> list[dict[str, object]]:
+def evaluate(
+    run: Path, env_name: str, budgets: Sequence[int], episodes: int, horizon: int | None = None
+) -> list[dict[str, object]]:
     """Returns of one trained model by every budget and search."""
     name, kwargs = ENVS.get(env_name, (env_name, {}))
     env = make_vec_env(lambda: make_env(name, **kwargs), episodes, seed=1000)
     model = PlaNet.load(run / "model.zip", env=env, device="cpu")
     rows: list[dict[str, object]] = []
     for budget in budgets:
-        for search, planner in planners(model, budget).items():
+        for search, planner in planners(model, budget, horizon).items():
             env.seed(1000)
             returns, _ = evaluate_policy(
                 Planned(model, planner), env, episodes, deterministic=True, return_episode_rewards=True
@@ -68,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--env", default="pendulum", help=f"{', '.join(ENVS)}, or any name that make_env knows")
     parser.add_argument("--budgets", nargs="+", type=int, default=[40, 100, 400], help="sequences per action")
     parser.add_argument("--episodes", type=int, default=8, help="evaluation episodes, side by side")
+    parser.add_argument("--horizon", type=int, help="planned steps (default: the model's)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="JSON file")
     return parser
@@ -77,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line."""
     args = make_parser().parse_args(argv)
     th.set_num_threads(args.threads)
-    rows = [row for run in args.runs for row in evaluate(run, args.env, args.budgets, args.episodes)]
+    rows = [row for run in args.runs for row in evaluate(run, args.env, args.budgets, args.episodes, args.horizon)]
     if args.out:
         facts = {
             "command": "python -m sb3_dreamer.zoo.planet_budgets " + " ".join(sys.argv[1:] if argv is None else argv)
