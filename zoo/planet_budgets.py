@@ -37,8 +37,9 @@ def planners(model: PlaNet, budget: int, horizon: int | None = None) -> dict[str
     if candidates < 10:
         raise ValueError(f"budget {budget} must be at least {10 * ITERATIONS}: {ITERATIONS} iterations of 10 sequences")
     layout, horizon = model.policy.codec.layout, horizon or model.planning_horizon
-    sizes = {"iterations": ITERATIONS, "candidates": candidates, "elites": max(2, candidates // 10)}
-    cem = CEMPlanner(layout, horizon=horizon, **sizes)
+    cem = CEMPlanner(
+        layout, horizon=horizon, iterations=ITERATIONS, candidates=candidates, elites=max(2, candidates // 10)
+    )
     return {"cem": cem, "random_shooting": random_shooting(layout, candidates=budget, horizon=horizon)}
 
 

@@ -4,7 +4,7 @@ The keys of the losses are the keys of :attr:`scales`; the world model adds them
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch as th
 
@@ -53,7 +53,7 @@ class BalancedKL:
     balance: float = 0.8
     free: float = 0.0
     free_on_mean: bool = True
-    mean: Callable[[th.Tensor], th.Tensor] = th.mean
+    mean: Callable[[th.Tensor], th.Tensor] = field(default=th.mean, compare=False)
 
     @property
     def scales(self) -> dict[str, float]:
