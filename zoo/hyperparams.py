@@ -13,7 +13,7 @@ from sb3_dreamer.zoo.values import check_value, check_values
 from sb3_dreamer.zoo.yaml_files import read_yaml
 
 FOLDER = Path(__file__).with_name("hyperparams")
-STOP = "stop_at_return"  #: by task: training ends with the first evaluation that reaches it
+STOP = "stop_at_return"  #: by task: training ends when two evaluations in a row reach it
 RUN_DEFAULTS = ("eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs", "save_freq", STOP)
 PLAIN = "other"  # the file for environments that no other file names
 

@@ -36,6 +36,7 @@ from sb3_dreamer.wrappers import make_env
 
 ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "pendulum": ("Pendulum-v1", {"action_repeat": 2}),
+    "pendulum_slow": ("Pendulum-v1", {"action_repeat": 4}),
     "cartpole_balance": ("planet:cartpole_balance", {"pixels": None, "flatten": True}),
     "cartpole_swingup": ("planet:cartpole_swingup", {"pixels": None, "flatten": True}),
     "cartpole_balance_pixels": ("planet:cartpole_balance", {}),

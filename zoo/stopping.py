@@ -1,11 +1,13 @@
-"""Ctrl-C: training ends after the running step, so that what is saved is whole."""
+"""What ends a training early: Ctrl-C (after the running step, so that what is saved is whole), or a solved task."""
 
 import signal
 import sys
 from types import FrameType
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
 
 
 class StopOnSignal(BaseCallback):
@@ -39,3 +41,38 @@ class StopOnSignal(BaseCallback):
 
     def _on_step(self) -> bool:
         return not self.stopped
+
+
+class StopWhenSolved(BaseCallback):
+    """Ends training once two evaluations in a row, on different episodes, reach a return.
+
+    For ``callback_on_new_best`` of an ``EvalCallback``. The first of many evaluations that reaches a mark is often a
+    lucky one, which SB3's ``StopTrainingOnRewardThreshold`` cannot tell. If the second misses it, the best return so far
+    becomes the mean of both, so that a later policy has a fair chance to be the new best.
+
+    :param threshold: mean return that both evaluations have to reach
+    """
+
+    parent: EvalCallback
+
+    def __init__(self, threshold: float):
+        super().__init__()
+        self.threshold = threshold
+
+    def _on_step(self) -> bool:
+        first = self.parent.best_mean_reward
+        if first < self.threshold:
+            return True
+        returns, _ = evaluate_policy(
+            self.model,
+            self.parent.eval_env,
+            self.parent.n_eval_episodes,
+            deterministic=self.parent.deterministic,
+            return_episode_rewards=True,
+            warn=False,
+        )
+        second = float(np.mean(returns))
+        if second >= self.threshold:
+            return False
+        self.parent.best_mean_reward = (first + second) / 2
+        return True

@@ -18,6 +18,7 @@ def make(session: "Session", stop: Any) -> list[Any]:
     """
     from sb3_dreamer.common.callbacks import ResumableCheckpoint
     from sb3_dreamer.zoo.callbacks import Checkpoints, EpisodeLog, Evaluation
+    from sb3_dreamer.zoo.stopping import StopWhenSolved
 
     plan, folder, args = session.plan, session.run.path, session.args
     resumable = []
@@ -37,17 +38,10 @@ def make(session: "Session", stop: Any) -> list[Any]:
             best_model_save_path=str(folder),
             log_path=str(folder),
             deterministic=environments.deterministic_by_default(plan.env),
-            callback_on_new_best=_stop_when_solved(plan.stop_at_return),
+            callback_on_new_best=None if plan.stop_at_return is None else StopWhenSolved(plan.stop_at_return),
         )
         callbacks.append(session.evaluation)
     if plan.save_freq > 0:
         frequency = max(1, plan.save_freq // steps)
         callbacks.append(Checkpoints(frequency, str(folder), save_replay_buffer=args.save_replay_buffer))
     return [*callbacks, *resumable]
-
-
-def _stop_when_solved(threshold: float | None) -> Any:
-    """SB3's callback for the return at which the task's file says that training may end, or None."""
-    from stable_baselines3.common.callbacks import StopTrainingOnRewardThreshold
-
-    return None if threshold is None else StopTrainingOnRewardThreshold(threshold)
