@@ -71,7 +71,8 @@ def evaluation_in_words(plan: Plan) -> str:
     during = (
         f"{plan.eval_episodes} episodes every {plan.eval_freq:,} steps" if plan.eval_freq > 0 else "not during training"
     )
-    stop = "" if plan.stop_at_return is None else f"; a return of {plan.stop_at_return:g}, twice in a row, ends the training"
+    mark = plan.stop_at_return
+    stop = "" if mark is None else f"; a return of {mark:g}, twice in a row, ends the training"
     return f"{during}, {plan.final_episodes} at the end{stop}"
 
 

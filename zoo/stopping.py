@@ -46,9 +46,9 @@ class StopOnSignal(BaseCallback):
 class StopWhenSolved(BaseCallback):
     """Ends training once two evaluations in a row, on different episodes, reach a return.
 
-    For ``callback_on_new_best`` of an ``EvalCallback``. The first of many evaluations that reaches a mark is often a
-    lucky one, which SB3's ``StopTrainingOnRewardThreshold`` cannot tell. If the second misses it, the best return so far
-    becomes the mean of both, so that a later policy has a fair chance to be the new best.
+    For ``callback_on_new_best`` of an ``EvalCallback``. The first of many evaluations that reaches a mark is often
+    a lucky one, which SB3's ``StopTrainingOnRewardThreshold`` cannot tell. If the second misses it, the best return so
+    far becomes the mean of both, so that a later policy has a fair chance to be the new best.
 
     :param threshold: mean return that both evaluations have to reach
     """
