@@ -3,6 +3,7 @@
 import torch as th
 from torch import nn
 
+from sb3_dreamer.core.latents import Latent
 from sb3_dreamer.core.layers import MLP, BlockLinear, NormStyle, init_weight, linear, ungroup
 from sb3_dreamer.core.one_hot_linear import OneHotBlocks
 
@@ -10,7 +11,8 @@ from sb3_dreamer.core.one_hot_linear import OneHotBlocks
 def gate(deter: th.Tensor, reset: th.Tensor, cand: th.Tensor, update: th.Tensor) -> th.Tensor:
     """The GRU update of all Dreamers: candidate damped by reset inside the tanh, update gate biased to keep (-1)."""
     cand = th.tanh(th.sigmoid(reset) * cand)
-    return th.lerp(deter, cand, th.sigmoid(update - 1.0))
+    # Under autocast the gates may be bfloat16; the state stays float32.
+    return th.lerp(deter, cand.to(deter.dtype), th.sigmoid(update - 1.0).to(deter.dtype))
 
 
 class LayerNormGRUCell(nn.Module):
@@ -104,6 +106,23 @@ class InputGRU(RecurrentCell):
         """See :class:`RecurrentCell`."""
         x = self.act(self.norm(self.stoch_in(stoch) + action))
         return self.cell(x, deter)  # type: ignore[no-any-return]
+
+
+def layer_norm_gru(
+    latent: Latent, *, action: int, hidden: int, deter: int, style: NormStyle, gru_style: NormStyle | None = None
+) -> InputGRU:
+    """The recurrent path of DreamerV2 and DreamerV3 2023: a :class:`LayerNormGRUCell` behind one hidden layer.
+
+    :param latent: the stochastic path that the hidden layer reads
+    :param action: width A
+    :param hidden: width of the hidden layer
+    :param deter: width D
+    :param style: of the hidden layer
+    :param gru_style: of the GRU; the same by default
+    """
+    cell = LayerNormGRUCell(hidden, deter, style=gru_style or style)
+    reading = style.reading(latent.one_hot_after(0))
+    return InputGRU(cell, stoch=latent.flat_size, action=action, hidden=hidden, style=reading)
 
 
 class BlockGRU(RecurrentCell):

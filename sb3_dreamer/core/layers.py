@@ -65,10 +65,15 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """``(..., size)`` to ``(..., size)``."""
-        if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        out: th.Tensor = _RMSNorm.apply(x, self.weight, self.eps)
-        return out
+        return rms_norm(x, self.weight, self.eps)
+
+
+def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
+    """``x / sqrt(mean(x²) + eps) · weight`` over the last axis; ``weight`` is ``(size,)``, or one for each row."""
+    if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu"):
+        return F.rms_norm(x.float(), x.shape[-1:], eps=eps) * weight  # float32 under autocast, as LayerNorm there
+    out: th.Tensor = _RMSNorm.apply(x, weight, eps)
+    return out
 
 
 class _RMSNorm(th.autograd.Function):
@@ -86,8 +91,8 @@ class _RMSNorm(th.autograd.Function):
         x, scale, weight = ctx.saved_tensors
         normed = x * scale
         product = grad * normed
-        for_weight = product.flatten(0, -2).sum(0)
-        mean = product.mul_(weight).mean(-1, keepdim=True)
+        for_weight = product.flatten(0, -2).sum(0) if weight.ndim == 1 else product
+        mean = (product.mul_(weight) if weight.ndim == 1 else product * weight).mean(-1, keepdim=True)
         for_x = (grad * weight).addcmul_(normed, mean, value=-1.0).mul_(scale)
         return for_x, for_weight, None
 
@@ -190,11 +195,15 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """``(N, G·in)`` to ``(G, N, out)``; the block axis leads, as the batched product wants it."""
-        blocks, inputs, _ = self.weight.shape
-        grouped = x.view(-1, blocks, inputs).transpose(0, 1)
+        grouped = self.group(x)
         if self.bias is None:
             return th.bmm(grouped, self.weight)
         return th.baddbmm(self.bias, grouped, self.weight)
+
+    def group(self, x: th.Tensor) -> th.Tensor:
+        """``(N, G·in)`` to ``(G, N, in)``, a view."""
+        blocks, inputs, _ = self.weight.shape
+        return x.view(-1, blocks, inputs).transpose(0, 1)
 
 
 def ungroup(x: th.Tensor) -> th.Tensor:

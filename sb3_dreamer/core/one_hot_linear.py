@@ -66,8 +66,8 @@ class OneHotLinear(nn.Linear):
             return super().forward(x)
         rows = x.flatten(0, -2)
         out: th.Tensor = _LookUp.apply(
-            _ToInput.apply(rows, self.weight.detach()),
-            _ToWeight.apply(self.weight, rows.detach()),
+            _Through.apply(rows, self.weight.detach(), (len(rows), self.out_features), False),
+            _Through.apply(self.weight, rows.detach(), (len(rows), self.out_features), True),
             self.bias,
             rows.detach(),
             self.weight.detach(),
@@ -82,32 +82,20 @@ class OneHotLinear(nn.Linear):
 # (an actor's loss does not train the critic that it passes through). Their forward values are zeros without memory.
 
 
-class _ToInput(th.autograd.Function):
-    """Takes the output's gradient to the input."""
+class _Through(th.autograd.Function):
+    """Takes the output's gradient to one factor of the product: times the other one, transposed for the weight."""
 
     @staticmethod
-    def forward(ctx: Any, x: th.Tensor, weight: th.Tensor) -> th.Tensor:
-        ctx.save_for_backward(weight)
-        return x.new_zeros(()).expand(len(x), len(weight))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None]:
-        return grad @ ctx.saved_tensors[0], None
-
-
-class _ToWeight(th.autograd.Function):
-    """Takes the output's gradient to the weight."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: th.Tensor, x: th.Tensor) -> th.Tensor:
-        ctx.save_for_backward(x)
-        return x.new_zeros(()).expand(len(x), len(weight))
+    def forward(ctx: Any, wanted: th.Tensor, other: th.Tensor, shape: tuple[int, int], transposed: bool) -> th.Tensor:
+        ctx.save_for_backward(other)
+        ctx.transposed = transposed
+        return wanted.new_zeros(()).expand(shape)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, None]:
-        return grad.t() @ ctx.saved_tensors[0], None
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor | None, ...]:
+        (other,) = ctx.saved_tensors
+        return (grad.t() if ctx.transposed else grad) @ other, None, None, None
 
 
 class _LookUp(th.autograd.Function):
