@@ -69,7 +69,7 @@ def build(case: Case) -> Any:
     values = {name: value for name, value in given.items() if value is not None} | case.hyperparams
     if case.algo == "planet":
         values |= {"seed_episodes": 0}  # replay is there already
-    row = sum(part.nbytes for part in (env.stock[0],)) + 64
+    row = env.observations[0].nbytes + 64
     rows = max(4 * EPISODE, min(50_000, REPLAY_MIB * 2**20 // row))
     model = algorithm_class(case.algo)(
         "CnnPolicy" if case.obs == "images" else "MlpPolicy",

@@ -1,12 +1,14 @@
 """Tables of ``bench`` on the screen, and its JSON files."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
+
+Result = dict[str, Any]  #: what one case gave
 
 
 def new_table(title: str, *columns: str) -> Table:
@@ -17,45 +19,42 @@ def new_table(title: str, *columns: str) -> Table:
     return table
 
 
-def update_table(results: Sequence[dict[str, Any]]) -> Table:
-    """One row for every case: time of an update and what it took.
+def case_table(title: str, columns: dict[str, Callable[[Result], str]], results: Sequence[Result]) -> Table:
+    """One row for every case.
 
+    :param columns: what each column says of a result
     :param results: what :func:`sb3_dreamer.zoo.bench_case.run_case` gave
     """
-    names = ("batch", "median", "min", "per second", "of floor", "memory")
-    table = new_table("One update", "case", *names)
+    table = new_table(title, "case", *columns)
     for result in results:
-        update = result["update"]
-        table.add_row(
-            case_words(result),
-            f"{result['batch_size']}x{result['batch_length']}",
-            seconds(update["median"]),
-            seconds(update["min"]),
-            f"{update['per_second']:.3g}",
-            f"{result['floor_fraction']:.1%}" if "floor" in result else "-",
-            memory_words(result),
-        )
+        table.add_row(case_words(result), *(column(result) for column in columns.values()))
     return table
 
 
-def acting_table(results: Sequence[dict[str, Any]]) -> Table:
-    """One row for every case: acting, sampling, learning end to end, and what happens once.
+def update_table(results: Sequence[Result]) -> Table:
+    """Time of an update and what it took."""
+    columns: dict[str, Callable[[Result], str]] = {
+        "batch": lambda r: f"{r['batch_size']}x{r['batch_length']}",
+        "median": lambda r: seconds(r["update"]["median"]),
+        "min": lambda r: seconds(r["update"]["min"]),
+        "per second": lambda r: f"{r['update']['per_second']:.3g}",
+        "of floor": lambda r: f"{r['floor_fraction']:.1%}" if "floor" in r else "-",
+        "memory": memory_words,
+    }
+    return case_table("One update", columns, results)
 
-    :param results: what :func:`sb3_dreamer.zoo.bench_case.run_case` gave
-    """
-    names = ("predict 1", "predict 16", "sampling", "steps/s", "first update", "compile")
-    table = new_table("Acting, sampling, learning, and the first update", "case", *names)
-    for result in results:
-        predict, learn = result.get("predict"), result.get("learn")
-        table.add_row(
-            case_words(result),
-            *(seconds(predict[n]["median"]) if predict else "-" for n in ("1", "16")),
-            seconds(result["sampling"]["median"]) if "sampling" in result else "-",
-            f"{learn['steps_per_second']:.3g}" if learn else "-",
-            seconds(result["first_update"]),
-            seconds(result["compile"]["seconds"]) if result["compile"] else "none",
-        )
-    return table
+
+def acting_table(results: Sequence[Result]) -> Table:
+    """Acting, sampling, learning end to end, and what happens once."""
+    columns: dict[str, Callable[[Result], str]] = {
+        "predict 1": lambda r: seconds(r["predict"]["1"]["median"]) if r.get("predict") else "-",
+        "predict 16": lambda r: seconds(r["predict"]["16"]["median"]) if r.get("predict") else "-",
+        "sampling": lambda r: seconds(r["sampling"]["median"]) if "sampling" in r else "-",
+        "steps/s": lambda r: f"{r['learn']['steps_per_second']:.3g}" if r.get("learn") else "-",
+        "first update": lambda r: seconds(r["first_update"]),
+        "compile": lambda r: seconds(r["compile"]["seconds"]) if r["compile"] else "none",
+    }
+    return case_table("Acting, sampling, learning, and the first update", columns, results)
 
 
 def case_words(result: dict[str, Any]) -> str:
@@ -71,26 +70,21 @@ def memory_words(result: dict[str, Any]) -> str:
     return words + (f", GPU {result['vram_mib'] / 1024:.2f} GiB" if "vram_mib" in result else "")
 
 
-def floor_table(results: Sequence[dict[str, Any]]) -> Table:
+def floor_table(results: Sequence[Result]) -> Table:
     """How the floor of every case was found: it is the larger of the two times.
 
     :param results: results with a ``floor``
     """
-    names = ("parameters", "GFLOP", "GFLOP/s", "compute", "MB", "GB/s", "memory")
-    table = new_table("Floor of one update", "case", *names)
-    for result in results:
-        found = result["floor"]
-        table.add_row(
-            case_words(result),
-            f"{result['parameters'] / 1e6:.3g} M",
-            f"{found['gflop']:.3g}",
-            ", ".join(f"{rate:.0f}" for rate in found["gflop_per_second"].values()),
-            seconds(found["compute_seconds"]),
-            f"{found['megabytes']:.3g}",
-            f"{found['gigabytes_per_second']:.3g}",
-            seconds(found["memory_seconds"]),
-        )
-    return table
+    columns: dict[str, Callable[[Result], str]] = {
+        "parameters": lambda r: f"{r['parameters'] / 1e6:.3g} M",
+        "GFLOP": lambda r: f"{r['floor']['gflop']:.3g}",
+        "GFLOP/s": lambda r: ", ".join(f"{rate:.0f}" for rate in r["floor"]["gflop_per_second"].values()),
+        "compute": lambda r: seconds(r["floor"]["compute_seconds"]),
+        "MB": lambda r: f"{r['floor']['megabytes']:.3g}",
+        "GB/s": lambda r: f"{r['floor']['gigabytes_per_second']:.3g}",
+        "memory": lambda r: seconds(r["floor"]["memory_seconds"]),
+    }
+    return case_table("Floor of one update", columns, results)
 
 
 def seconds(value: float) -> str:

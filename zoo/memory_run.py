@@ -13,9 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import psutil
 import torch as th
@@ -25,29 +23,14 @@ from stable_baselines3.common.logger import configure
 
 import sb3_dreamer
 from sb3_dreamer.common.callbacks import ResumableCheckpoint
+from sb3_dreamer.zoo.bench_env import StockEnv
 
 
-class FastEnv(gym.Env):
+def fast_env() -> StockEnv:
     """Small images of noise from a fixed stock; episodes of 100 steps."""
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it
-
-    def __init__(self) -> None:
-        self.observation_space = spaces.Box(0, 255, (3, 16, 16), np.uint8)
-        self.action_space = spaces.Discrete(3)
-        self.stock = np.random.default_rng(0).integers(0, 256, (64, 3, 16, 16), np.uint8)
-        self.t = 0
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
-        super().reset(seed=seed)
-        self.t = 0
-        return self.stock[0], {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """One step; the reward is the action."""
-        self.t += 1
-        return self.stock[self.t % 64], float(action), False, self.t >= 100, {}
+    stock = np.random.default_rng(0).integers(0, 256, (64, 3, 16, 16), np.uint8)
+    space = spaces.Box(0, 255, (3, 16, 16), np.uint8)
+    return StockEnv(space, spaces.Discrete(3), stock, np.arange(64.0) % 3, length=100)
 
 
 class Watch(BaseCallback):
@@ -97,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> int:
         folder = Path(root)
         model = getattr(sb3_dreamer, args.algo)(
             "CnnPolicy",
-            FastEnv(),
+            fast_env(),
             model_size="debug",
             batch_size=2,
             batch_length=8,

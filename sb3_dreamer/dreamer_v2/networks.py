@@ -5,7 +5,7 @@ from typing import Literal
 import torch as th
 
 from sb3_dreamer.core.action_heads import ActionHead, OneHotHead, TruncatedNormalHead
-from sb3_dreamer.core.cells import InputGRU, LayerNormGRUCell
+from sb3_dreamer.core.cells import layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder, recon_name
 from sb3_dreamer.core.estimators import make_estimator
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead
@@ -68,13 +68,8 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
         image_encoder=ValidImageEncoder,
     )
     gru_style = NormStyle(norm="layer" if spec.layer_norm else "none", act=spec.act, eps=1e-3, bias=True)
-    gru = LayerNormGRUCell(spec.hidden, spec.deter, style=gru_style)
-    cell = InputGRU(
-        gru,
-        stoch=latent.flat_size,
-        action=actions.size,
-        hidden=spec.hidden,
-        style=style.reading(latent.one_hot_after(0)),
+    cell = layer_norm_gru(
+        latent, action=actions.size, hidden=spec.hidden, deter=spec.deter, style=style, gru_style=gru_style
     )
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, learned_start=False)
     head_style = style.reading(latent.one_hot_after(spec.deter))

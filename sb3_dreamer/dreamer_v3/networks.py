@@ -5,7 +5,7 @@ from typing import Any
 
 from sb3_dreamer.core.action_heads import ActionHead, BoundedNormalHead, OneHotHead
 from sb3_dreamer.core.action_masks import MaskedOneHotHead, MaskedWorldModel, MaskHead, PredictedMask
-from sb3_dreamer.core.cells import InputGRU, LayerNormGRUCell
+from sb3_dreamer.core.cells import layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.estimators import StraightThrough, make_estimator
 from sb3_dreamer.core.heads import BernoulliHead
@@ -32,14 +32,7 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
     """Encoder, RSSM, decoder, reward and continue heads of the 2023 version."""
     style, latent = NormStyle(norm="layer", act=spec.act, eps=1e-3), make_latent(spec)
     encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.mlp, style=style, symlog_inputs=spec.symlog_inputs)
-    gru = LayerNormGRUCell(spec.units, spec.deter, style=style)
-    cell = InputGRU(
-        gru,
-        stoch=latent.flat_size,
-        action=actions.size,
-        hidden=spec.units,
-        style=style.reading(latent.one_hot_after(0)),
-    )
+    cell = layer_norm_gru(latent, action=actions.size, hidden=spec.units, deter=spec.deter, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
     head_style = style.reading(latent.one_hot_after(spec.deter))
     decoder = Decoder(
