@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from sb3_dreamer.core import functional as fn
 from sb3_dreamer.core import one_hot_linear
+from sb3_dreamer.core.convs2024 import enlarge
 from sb3_dreamer.core.heads import TwoHotHead
 from sb3_dreamer.core.layers import NormStyle, RMSNorm
 from sb3_dreamer.core.one_hot_linear import CHUNK, FEWEST_ROWS, OneHotBlocks, OneHotLinear, _LookUp
@@ -118,3 +119,27 @@ def test_look_up_computes_only_the_gradients_that_are_asked_for(monkeypatch) -> 
     assert ran == [False]  # the input's alone
     th.autograd.grad(layer(x).sum(), layer.weight)
     assert ran == [False, True]
+
+
+@pytest.mark.parametrize("size", [(12, 18), (11, 18), (12, 17)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_enlarging_equals_repeating_pixels_and_convolving(size: tuple[int, int], bias: bool) -> None:
+    conv = th.nn.Conv2d(5, 7, 5, 1, 2, bias=bias).double()
+    x = th.randn(3, 5, 6, 9, dtype=th.float64).requires_grad_()
+    ours, plain = enlarge(x, conv, size), conv(F.interpolate(x, size=size, mode="nearest"))
+    assert ours.shape == (3, 7, *size)
+    th.testing.assert_close(ours, plain)
+    grad, wanted = th.randn_like(plain), [x, *conv.parameters()]
+    for one, other in zip(th.autograd.grad(ours, wanted, grad), th.autograd.grad(plain, wanted, grad), strict=True):
+        th.testing.assert_close(one, other)
+
+
+def test_enlarging_makes_no_large_map(monkeypatch) -> None:
+    """Only odd sides, whose last pixels are not repeated, take the way over the repeated pixels."""
+    conv, x, calls = th.nn.Conv2d(5, 7, 5, 1, 2), th.randn(1, 5, 6, 9), []
+    plain = F.interpolate
+    monkeypatch.setattr(F, "interpolate", lambda *args, **kwargs: calls.append(1) or plain(*args, **kwargs))
+    enlarge(x, conv, (12, 18))
+    assert not calls
+    enlarge(x, conv, (12, 17))
+    assert calls
