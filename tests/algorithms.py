@@ -28,8 +28,25 @@ PLANS: dict[str, Any] = {
     "planning_elites": 3,
     "buffer_size": 1000,
 }
-TINY: dict[type[WorldModelAlgorithm], dict[str, Any]] = {DreamerV3: IMAGINES, DreamerV2: IMAGINES, PlaNet: PLANS}
-ALGORITHMS = list(TINY)
+
+
+class DreamerV3In2024(DreamerV3):
+    """The other released version of DreamerV3, under a name of its own."""
+
+
+TINY: dict[type[WorldModelAlgorithm], dict[str, Any]] = {
+    DreamerV3: IMAGINES,
+    DreamerV3In2024: IMAGINES | {"model_size": "debug2024"},
+    DreamerV2: IMAGINES,
+    PlaNet: PLANS,
+}
+ALGORITHMS: list[type[WorldModelAlgorithm]] = [DreamerV3, DreamerV2, PlaNet]
+VARIANTS = [*ALGORITHMS, DreamerV3In2024]
+
+
+def without_context(algorithm: type[WorldModelAlgorithm]) -> dict[str, Any]:
+    """Arguments with which replay hands out all rows it draws: the 2024 version holds the first one back as context."""
+    return {"replay_context": False} if issubclass(algorithm, DreamerV3) else {}
 
 
 def tiny(algorithm: type[WorldModelAlgorithm], policy: str, env: Any, **kwargs: Any) -> WorldModelAlgorithm:

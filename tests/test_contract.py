@@ -1,6 +1,7 @@
 """What SB3 users rely on, for every algorithm: learn, predict, save, load, seeds, spaces, callbacks."""
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -24,11 +25,22 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dreamer.common.replay import SequenceReplayBuffer
-from tests.algorithms import ALGORITHMS, equal, tiny, weights
+from tests.algorithms import VARIANTS, equal, tiny, weights, without_context
 from tests.spaces_env import SpacesEnv, image
 
-algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda cls: cls.__name__)
+algorithms = pytest.mark.parametrize("algorithm", VARIANTS, ids=lambda cls: cls.__name__)
 BOX = spaces.Box(-1, 1, (3,), np.float32)
+
+
+@algorithms
+def test_an_environment_may_be_given_by_its_id_everywhere(algorithm, tmp_path) -> None:
+    tiny(algorithm, "MlpPolicy", "CartPole-v1").save(tmp_path / "model")
+    model = algorithm.load(tmp_path / "model", env="CartPole-v1")
+    assert model.get_env().num_envs == 1
+    model.set_env("CartPole-v1")
+    assert model.learn(20).num_timesteps >= 20
+    with pytest.raises(ValueError, match="space"):
+        model.set_env("Pendulum-v1")
 
 
 @algorithms
@@ -144,7 +156,7 @@ def test_predict_state(algorithm) -> None:
 @algorithms
 def test_predict_equals_the_filter_of_training(algorithm) -> None:
     """Step by step with predict() gives the latent states that observe() gives for the whole sequence."""
-    model = tiny(algorithm, "MlpPolicy", "CartPole-v1").learn(60)
+    model = tiny(algorithm, "MlpPolicy", "CartPole-v1", **without_context(algorithm)).learn(60)
     policy, replay = model.policy, model.replay_buffer
     batch = replay.gather(np.array([0]), np.arange(12)[None])
     rssm, state = policy.world_model.rssm, policy.initial_state(1)
@@ -169,10 +181,11 @@ def test_save_and_load_in_a_new_process(algorithm, tmp_path) -> None:
     obs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     np.save(tmp_path / "obs.npy", obs)
     code = (
-        f"import numpy as np; from sb3_dreamer import {algorithm.__name__} as A; m = A.load('model.zip');"
+        f"import numpy as np; from {algorithm.__module__} import {algorithm.__name__} as A; m = A.load('model.zip');"
         "np.save('action.npy', m.predict(np.load('obs.npy'), deterministic=True)[0])"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    root = str(Path(__file__).parent.parent)  # where tests.algorithms is
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "action.npy"), model.predict(obs, deterministic=True)[0])
 
 
@@ -431,7 +444,7 @@ def test_a_cut_trajectory_is_said_with_the_memory_option(algorithm) -> None:
 def test_gradient_steps_of_minus_one_are_as_many_as_steps(algorithm) -> None:
     env = make_vec_env("CartPole-v1", 2, seed=0)
     numbers = {"learning_starts": 0, "batch_length": 4, "train_freq": 3, "gradient_steps": -1}
-    model = tiny(algorithm, "MlpPolicy", env, **numbers)
+    model = tiny(algorithm, "MlpPolicy", env, **numbers, **without_context(algorithm))
     if algorithm.__name__ == "PlaNet":  # its first updates follow the seed episodes
         model._episode_num = model.seed_episodes
         model.learn(3, reset_num_timesteps=False)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 
 from sb3_dreamer import DreamerV2
-from sb3_dreamer.common.policy import parameter_count
+from sb3_dreamer.common.report import parameter_count
 from sb3_dreamer.core.estimators import GumbelSoftmax, StraightThrough, StraightThroughGumbel
 from sb3_dreamer.core.objectives import BalancedKL
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam

@@ -13,7 +13,7 @@ CORE = sorted((ROOT / "sb3_dreamer" / "core").glob("*.py"))
 LAYERS = [
     {"types", "functional", "estimators", "baselines", "optim", "one_hot_linear"},
     {"layers", "latents"},
-    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives"},
+    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives", "time_loop"},
     {"codecs", "action_heads", "image_bits"},
     {"rssm", "ssm"},
     {"overshooting"},

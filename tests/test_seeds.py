@@ -6,9 +6,9 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from tests.algorithms import ALGORITHMS, equal, tiny, weights
+from tests.algorithms import VARIANTS, equal, tiny, weights
 
-algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda cls: cls.__name__)
+algorithms = pytest.mark.parametrize("algorithm", VARIANTS, ids=lambda cls: cls.__name__)
 
 
 def run(algorithm, n_envs: int, seed: int, vec_env_cls=DummyVecEnv, evaluate: bool = False) -> dict[str, np.ndarray]:

@@ -81,6 +81,7 @@ class RestartingVecEnv(SubprocVecEnv):
             observation_space, action_space = self._receive(0)
             VecEnv.__init__(self, len(env_fns), observation_space, action_space)
         except (Exception, _WorkerDiedError) as error:
+            self.processes[0].join(timeout=1.0)  # its pipe closes a little before it has an exit code
             code = self.processes[0].exitcode
             self.close()
             if isinstance(error, _WorkerDiedError):

@@ -96,7 +96,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     )
     try:
         warn_if_task_changed(config, env)
-        model = building.load_model(path, algo, device=args.device, seed=args.seed)
+        model = building.load_model(path, algo, device=args.device, seed=args.seed, verbose=0)
         check_spaces(model, env, path)
     except BaseException:
         env.close()

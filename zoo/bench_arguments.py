@@ -13,9 +13,9 @@ from sb3_dreamer.zoo.building import check_device
 from sb3_dreamer.zoo.errors import UsageError, near
 from sb3_dreamer.zoo.values import check_values
 
-PROGRAMS = ("table", "scaling", "profile", "rivals")
+PROGRAMS = ("table", "scaling", "profile", "rivals", "gpu")
 SMALL = {"dreamerv3": "XXS", "dreamerv2": "XXS", "planet": "small"}  # measured when no size is given
-SINGLE = ("scaling", "profile", "rivals")  # programs that take one case
+SINGLE = ("scaling", "profile", "rivals", "gpu")  # programs of one algorithm
 
 
 def make_parser() -> OneLineParser:
@@ -24,7 +24,7 @@ def make_parser() -> OneLineParser:
         prog="sb3-dreamer bench",
         description="Measure speed. table: updates, acting, sampling, learning and the fraction of the floor. "
         "scaling: time of an update over batch size, batch length and model size. profile: where an update's time "
-        "goes. rivals: our update and other programs' alternately.",
+        "goes. rivals: our update and other programs' alternately. gpu: in both precisions, with and without a graph.",
         epilog="Examples: 'sb3-dreamer bench', 'sb3-dreamer bench --algo dreamerv3 --sizes 1m 12m --obs vectors images "
         "--out speed.json', 'sb3-dreamer bench profile --algo dreamerv3 --sizes 1m'.",
     )
@@ -56,7 +56,7 @@ def _add_measuring(parser: OneLineParser) -> None:
     group = parser.add_argument_group("how")
     group.add_argument("--device", default="cpu", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     group.add_argument("--threads", type=positive, metavar="N", help="of torch (default: its own choice)")
-    group.add_argument("--updates", type=positive, metavar="N", help="timed updates (default: 8; scaling 4, profile 3)")
+    group.add_argument("--updates", type=positive, metavar="N", help="timed (default: 8; scaling 4, profile 3, gpu 30)")
     group.add_argument("--warmup", type=positive, default=2, metavar="N", help="updates before them")
     group.add_argument("--rounds", type=positive, default=3, metavar="N", help="rivals: runs of each program")
     group.add_argument(
@@ -113,12 +113,20 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
         batch_length=args.batch_length,
         device=device,
         threads=args.threads or th.get_num_threads(),
-        updates=args.updates or {"scaling": 4, "profile": 3}.get(args.program, 8),
+        updates=args.updates or {"scaling": 4, "profile": 3, "gpu": 30}.get(args.program, 8),
         warmup=args.warmup,
         train_ratio=args.train_ratio,
         seed=args.seed,
         parts=parts,
     )
+    if args.program == "gpu" and not args.sizes:
+        from sb3_dreamer.zoo.bench_gpu import STANDARD
+
+        values = _hyperparams(args, algos[0])
+        return [
+            replace(base, algo=algos[0], size=size, obs=obs, action=action, hyperparams=values)
+            for size, obs, action in STANDARD
+        ]
     cases = [
         replace(base, algo=algo, size=size, obs=obs, hyperparams=_hyperparams(args, algo))
         for algo in algos

@@ -37,7 +37,7 @@ class Case:
     :param seed: of everything
     :param hyperparams: further constructor arguments
     :param parts: what is measured besides updates, some of ``PARTS``
-    :param task: ``measure`` or ``profile``
+    :param task: ``measure``, ``profile`` or ``gpu``
     """
 
     algo: str
@@ -125,6 +125,8 @@ def main(words: list[str]) -> int:
     th.set_num_threads(case.threads)
     if case.task == "profile":
         from sb3_dreamer.zoo.bench_profile import profile as task
+    elif case.task == "gpu":
+        from sb3_dreamer.zoo.bench_gpu import measure as task
     else:
         from sb3_dreamer.zoo.bench_measure import measure as task
     result = task(case)

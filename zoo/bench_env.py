@@ -60,11 +60,13 @@ class SyntheticEnv(StockEnv):
 
     def __init__(self, obs: str, action: str, seed: int = 0):
         rng = np.random.default_rng(seed)
+        space: spaces.Space
+        stock: np.ndarray
         if obs == "images":
             space, stock = spaces.Box(0, 255, IMAGE, np.uint8), rng.integers(0, 256, (STOCK, *IMAGE), np.uint8)
         else:
-            space = spaces.Box(-np.inf, np.inf, VECTOR, np.float32)  # type: ignore[arg-type]
-            stock = rng.standard_normal((STOCK, *VECTOR)).astype(np.float32)  # type: ignore[assignment]
+            space = spaces.Box(-np.inf, np.inf, VECTOR, np.float32)
+            stock = rng.standard_normal((STOCK, *VECTOR)).astype(np.float32)
         discrete = spaces.Discrete(18 if obs == "images" else 6)
         actions = discrete if action == "discrete" else spaces.Box(-1.0, 1.0, (6,), np.float32)
         super().__init__(space, actions, stock, rng.standard_normal(STOCK))

@@ -27,6 +27,8 @@ def main(words: Sequence[str]) -> int:
         from sb3_dreamer.zoo.bench_profile import report as run
     elif args.program == "rivals":
         from sb3_dreamer.zoo.bench_rivals import rivals as run
+    elif args.program == "gpu":
+        from sb3_dreamer.zoo.bench_gpu import report as run
     head = header(words, seed=args.seed, threads=cases[0].threads)
     console = display.make_console()
     display.print_table(console, "Where", header_rows(head))

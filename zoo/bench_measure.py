@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
+from sb3_dreamer.common.cuda_graph import WARMUP as GRAPH_WARMUP
 from sb3_dreamer.zoo.bench_case import Case, build
 from sb3_dreamer.zoo.bench_floor import floor, synchronize
 
@@ -32,8 +33,8 @@ def measure(case: Case) -> dict[str, Any]:
     batch, length = model.batch_size, model.batch_length
     replay = model.replay_buffer
 
-    def update() -> None:
-        model._update(replay.sample_sequences(batch, length))
+    def update() -> None:  # without a graph, which would hide what is counted
+        model._update_as_chosen(replay.sample_sequences(batch, length))
 
     result: dict[str, Any] = {
         "device": str(device),
@@ -62,16 +63,17 @@ def time_updates(model: Any, case: Case) -> dict[str, Any]:
     """Seconds of an update on a batch that is there already; the first one apart, with what was compiled for it."""
     device = th.device(model.device)
     seconds = []
-    for _ in range(case.warmup + case.updates):
+    warmup = case.warmup if model._graphed is None else max(case.warmup, GRAPH_WARMUP + 2)  # one captures
+    for _ in range(warmup + case.updates):
         batch = model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
         synchronize(device)
         start = time.perf_counter()
-        model._update(batch)
+        model.update(batch)
         synchronize(device)
         seconds.append(time.perf_counter() - start)
-    timed = summary(seconds[case.warmup :])
+    timed = summary(seconds[warmup:])
     return {
-        "update": timed | {"all": seconds[case.warmup :], "per_second": 1.0 / timed["median"]},
+        "update": timed | {"all": seconds[warmup:], "per_second": 1.0 / timed["median"]},
         "first_update": seconds[0],
         "compile": compilation(),
     }
@@ -90,6 +92,12 @@ def compilation() -> dict[str, float] | None:
         (spent[name] for name in ("_compile.compile_inner", "entire_frame_compile") if name in spent), []
     )
     return {"seconds": float(sum(outer)), "graphs": int(graphs)}
+
+
+def recompilations() -> int:
+    """Graphs that were compiled so far."""
+    found = compilation()
+    return int(found["graphs"]) if found else 0
 
 
 def predict_latency(model: Any, n: int, device: th.device) -> dict[str, float]:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -47,6 +48,9 @@ class WorldModelAlgorithm(LearningMethods):
     :param replay_buffer_kwargs: further arguments of the buffer
     :param overlap: update while environments in other processes (SubprocVecEnv) take their step. An update then sees
         replay without that step, and the policy acts with the weights before it; all else, counts included, is equal
+    :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
+    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, for updates of this library
+    :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param model_size: a named size of the algorithm
     :param policy_kwargs: fields of the algorithm's spec to replace, and ``net_arch``
     :param supported: action spaces that the algorithm supports
@@ -78,6 +82,9 @@ class WorldModelAlgorithm(LearningMethods):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         overlap: bool = False,
+        mixed_precision: bool = False,
+        cuda_graph: bool | None = None,
+        prefetch: bool | None = None,
         model_size: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -114,6 +121,9 @@ class WorldModelAlgorithm(LearningMethods):
         self.batch_length = batch_length
         self.train_ratio = train_ratio
         self.overlap = overlap
+        self.mixed_precision = mixed_precision
+        self.cuda_graph = cuda_graph
+        self.prefetch = prefetch
         self.model_size = model_size
         self.suite_preset = suite_preset(self.env)  # stored with the model: a score means nothing without it
         self._carry: PolicyState | None = None
@@ -133,7 +143,8 @@ class WorldModelAlgorithm(LearningMethods):
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """SB3's wrapping, after a check whose error says what to do."""
+        """SB3's wrapping, after checks whose errors say what to do; an id is made into its environment."""
+        env = maybe_make_env(env, verbose)
         check_observation_space(env.observation_space)
         check_action_space(env.action_space)
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
@@ -174,6 +185,7 @@ class WorldModelAlgorithm(LearningMethods):
         self.warmup_behavior = RandomBehavior(self.policy.codec.layout)
         if self.replay_buffer is None:
             self._make_replay_buffer()
+        self._setup_updates()
 
     def _make_replay_buffer(self) -> None:
         self.replay_buffer_class = self.replay_buffer_class or SequenceReplayBuffer

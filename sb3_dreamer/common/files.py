@@ -31,7 +31,7 @@ class FileMethods(ReplayFileMethods):
         """What a model file never holds: what is built anew, and what belongs to the running process."""
         rebuilt = ["optimizers", "ratio", "warmup_behavior", "_carry", *self._optimizer_names()]
         process = ["_forecast", "_metrics", "replay_buffer_class", "lr_schedule", "lr_schedules", "start_time"]
-        process += ["_callback", "_resume", "_restart_seed", "_collecting", "_world_size"]
+        process += ["_graphed", "_callback", "_resume", "_restart_seed", "_collecting", "_world_size"]
         return [*super()._excluded_save_params(), *rebuilt, *process, POLICY_CLASS]
 
     def _optimizer_names(self) -> list[str]:

@@ -1,21 +1,21 @@
 """Learning: the loop of collecting and updating, what is owed in updates, and the log."""
 
+import contextlib
+import functools
 import warnings
 from typing import TYPE_CHECKING, TypeVar, cast
 
-import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, Schedule, TrainFreq
 
-from sb3_dreamer.common import distributed, report, together
+from sb3_dreamer.common import distributed, prefetch, report, together
 from sb3_dreamer.common.checkpoint import CheckpointMethods
 from sb3_dreamer.common.collection import CollectionMethods
 from sb3_dreamer.common.malloc import keep_freed_memory
 from sb3_dreamer.common.offline import OfflineMethods
 from sb3_dreamer.common.ratio import UpdateRatio
 from sb3_dreamer.common.replay import SequenceReplayBuffer
-from sb3_dreamer.core.optim import OptimizerGroup
-from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.common.updating import UpdateMethods
 
 if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
@@ -23,27 +23,20 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="LearningMethods")
 
 
-class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
+class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods, UpdateMethods):
     """``learn`` and ``train`` of a :class:`WorldModelAlgorithm`."""
 
     replay_buffer: SequenceReplayBuffer
     batch_length: int
     ratio: UpdateRatio
-    optimizers: dict[str, OptimizerGroup]
     lr_schedules: dict[str, Schedule]
     overlap: bool
+    prefetch: bool | None
     _owed: int
     _ratio_state: list[int]
     _metrics: report.MetricMeans
     _callback: BaseCallback | None
     _forecast: report.Forecast
-
-    def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
-        """One update of everything from one batch: the paper's algorithm box.
-
-        :return: metrics as 0-d tensors
-        """
-        raise NotImplementedError
 
     def _setup_learn(
         self,
@@ -74,8 +67,12 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
         if self.device.type == "cpu":
             keep_freed_memory()
         self._callback = result[1]
-        self._forecast = report.Forecast(cast("WorldModelAlgorithm", self))
+        self._forecast = self._make_forecast()
         return result
+
+    def _make_forecast(self) -> report.Forecast:
+        """What says, after some updates, how long the run will take."""
+        return report.Forecast(cast("WorldModelAlgorithm", self))
 
     def learn(
         self: Self,
@@ -171,13 +168,17 @@ class LearningMethods(CheckpointMethods, OfflineMethods, CollectionMethods):
         self.policy.set_training_mode(True)
         for name, schedule in self.lr_schedules.items():
             self.optimizers[name].set_learning_rate(schedule(self._current_progress_remaining))
-        for _ in range(gradient_steps):
-            with self._forecast.part("sampling"):
-                batch = self.replay_buffer.sample_sequences(batch_size, self.batch_length)
-            with self._forecast.timed_update():
-                metrics = self._update(batch)
-            self._metrics.add(distributed.average_metrics(metrics))
-            self._n_updates += 1
+        draw = functools.partial(self.replay_buffer.sample_sequences, batch_size, self.batch_length)
+        ahead = self.device.type == "cuda" if self.prefetch is None else self.prefetch
+        ahead = ahead and self.replay_buffer.draws_ahead
+        with contextlib.closing(prefetch.batches(draw, gradient_steps, self.device, ahead=ahead)) as batches:
+            for _ in range(gradient_steps):
+                with self._forecast.part("sampling"):
+                    batch = next(batches)
+                with self._forecast.timed_update():
+                    metrics = self.update(batch)
+                self._metrics.add(distributed.average_metrics(metrics))
+                self._n_updates += 1
         self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

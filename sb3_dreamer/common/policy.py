@@ -11,7 +11,6 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
-from torch import nn
 
 from sb3_dreamer.common import persistence
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys
@@ -248,8 +247,3 @@ class WorldModelPolicy(BasePolicy):
         policy = cls(**file.data)
         policy.load_state_dict(file.tensors["policy"])
         return policy.to(device)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of trained parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

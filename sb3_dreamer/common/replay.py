@@ -149,6 +149,11 @@ class SequenceReplayBuffer(ReplayRows):
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
+    @property
+    def draws_ahead(self) -> bool:
+        """Whether a batch may be drawn, in another thread, before the update with the one before it is over."""
+        return True
+
     def size(self) -> int:
         """Rows stored, over all environments."""
         return int(self.filled.sum())
@@ -193,7 +198,10 @@ class SequenceReplayBuffer(ReplayRows):
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        return th.from_numpy(array).to(self.device, non_blocking=True)
+        tensor = th.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # Without it, the host waits for the copy.
+        return tensor.to(self.device, non_blocking=True)
 
     def add_episodes(self, source: Any) -> int:
         """Add recorded episodes; see :func:`sb3_dreamer.common.episodes.read_episodes` for what may be given.

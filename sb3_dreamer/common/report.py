@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch as th
+from torch import nn
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.json_text import ModelFileError
-from sb3_dreamer.common.policy import parameter_count
 from sb3_dreamer.common.replay import SequenceReplayBuffer
 
 if TYPE_CHECKING:
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 MEMORY_SHARE = 0.8  #: replay may take this share of the memory at most
 FORECAST_AFTER = 50  #: updates before the time forecast, the first of which is not counted
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
 def describe(model: "WorldModelAlgorithm") -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.functional import categorical_entropy
 from sb3_dreamer.core.heads import Head
 from sb3_dreamer.core.imagination import ImaginationActorCritic
+from sb3_dreamer.core.latents import one_hot
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch
 from sb3_dreamer.core.world_model import WorldModel
@@ -41,7 +42,7 @@ class MaskHead(Head):
         """The more likely mask, with the likeliest choice of each part always allowed, ``(..., A)`` bool."""
         parts = []
         for part in out.detach().split(self.sizes, -1):
-            best = F.one_hot(part.argmax(-1), part.shape[-1]).bool()
+            best = one_hot(part.argmax(-1), part.shape[-1]).bool()
             parts.append((part > 0) | best)
         return th.cat(parts, -1)
 

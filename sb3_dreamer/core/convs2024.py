@@ -129,14 +129,15 @@ class BlockDecoder(nn.Module):
         return th.sigmoid(enlarge(x, self.convs[-1], self.sizes[-1]))
 
 
-def enlarge(x: th.Tensor, conv: nn.Conv2d, size: Size2) -> th.Tensor:
+def enlarge(x: th.Tensor, conv: nn.Module, size: Size2) -> th.Tensor:
     """Repeat pixels to ``size``, then convolve: ``(N, C, H, W)`` to ``(N, C', *size)``.
 
     Where each pixel is repeated 2 x 2 times, 5 x 5 neighbours are only 3 x 3 different ones. Four kernels of 3 x 3 on
     the small map, one for each of the four places, give the same with a third of the products and no large map.
 
-    :param conv: kernel 5, padding 2
+    :param conv: a ``Conv2d`` of kernel 5 and padding 2
     """
+    assert isinstance(conv, nn.Conv2d)
     if size != (2 * x.shape[2], 2 * x.shape[3]):  # the last row or column of an odd side is not repeated
         return conv(F.interpolate(x, size=size, mode="nearest"))  # type: ignore[no-any-return]
     bias = None if conv.bias is None else conv.bias.repeat_interleave(4)

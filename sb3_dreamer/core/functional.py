@@ -82,7 +82,8 @@ def symmetric_mean(probs: th.Tensor, bins: th.Tensor) -> th.Tensor:
     """
     middle = (len(bins) - 1) // 2
     # The bin below zero is minus the one above it: only the difference of their probabilities counts.
-    return (probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) @ bins[middle + 1 :]
+    with th.autocast(probs.device.type, enabled=False):  # not a product of bfloat16
+        return (probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) @ bins[middle + 1 :]
 
 
 def softmax(logits: th.Tensor) -> th.Tensor:
@@ -140,7 +141,7 @@ def lambda_return(
     :param lambda_: number, or ``(N, T)`` where a step must not look past its successor (0 at the end of an episode)
     :return: ``(N, T)``
     """
-    weight = th.as_tensor(lambda_, dtype=reward.dtype, device=reward.device).expand_as(reward)
+    weight = (lambda_ if isinstance(lambda_, th.Tensor) else reward.new_full((), lambda_)).expand_as(reward)
     without_tail = reward + discount * (1 - weight) * next_value
     tail_weight = discount * weight
 
@@ -179,7 +180,7 @@ def discount_weights(cont: th.Tensor, gamma: float) -> th.Tensor:
 
 def gaussian_log_prob(x: th.Tensor, mean: th.Tensor, std: th.Tensor | float) -> th.Tensor:
     """Log-density of independent normals, entry by entry."""
-    std = th.as_tensor(std, dtype=mean.dtype, device=mean.device)
+    std = std if isinstance(std, th.Tensor) else mean.new_full((), std)  # as_tensor would make the host wait
     return -0.5 * ((x - mean) / std).square() - std.log() - 0.9189385332046727  # ln sqrt(2 pi)
 
 

@@ -104,7 +104,7 @@ class CategoricalLatent:
 
     def mode(self, params: th.Tensor) -> th.Tensor:
         """One-hot ``(..., S, K)``, without gradient."""
-        return F.one_hot(params.argmax(-1), self.classes).to(params.dtype)
+        return one_hot(params.argmax(-1), self.classes).to(params.dtype)
 
     def kl(self, left: th.Tensor, right: th.Tensor) -> th.Tensor:
         """See :class:`Latent`."""
@@ -121,6 +121,11 @@ class CategoricalLatent:
     def one_hot_after(self, start: int) -> OneHotBlocks | None:
         """See :class:`Latent`; None for an estimator that does not promise one-hot samples."""
         return OneHotBlocks(start, self.stoch, self.classes) if getattr(self.estimator, "hard", False) else None
+
+
+def one_hot(index: th.Tensor, classes: int) -> th.Tensor:
+    """``F.one_hot(index, classes)`` in float32, without its look at the values, for which a CPU leaves the graph."""
+    return (index.unsqueeze(-1) == th.arange(classes, device=index.device)).float()
 
 
 class GaussianParams(NamedTuple):

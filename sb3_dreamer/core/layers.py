@@ -52,12 +52,25 @@ def init_linear(layer: nn.Linear, *, scale: float = 1.0, fan: str = "avg") -> nn
 def make_norm(kind: NormKind, size: int, *, eps: float = 1e-3) -> nn.Module:
     """LayerNorm (2023, eps 1e-3), RMSNorm (2024, eps 1e-4) or nothing, over the last axis."""
     if kind == "layer":
-        return nn.LayerNorm(size, eps=eps)
+        return LayerNorm(size, eps=eps)
     if kind == "rms":
         return RMSNorm(size, eps=eps)
     if kind == "none":
         return nn.Identity()
     raise ValueError(f"norm={kind!r} is unknown: use 'layer', 'rms' or 'none'")
+
+
+def widen(x: th.Tensor) -> th.Tensor:
+    """Half precision to float32; anything else as it is."""
+    return x.float() if x.dtype in (th.bfloat16, th.float16) else x
+
+
+class LayerNorm(nn.LayerNorm):
+    """Torch's in float32 at least: on a CPU autocast leaves it to bfloat16, which cannot add up its gradients."""
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """``(..., size)`` to ``(..., size)``."""
+        return super().forward(widen(x))
 
 
 class RMSNorm(nn.RMSNorm):
@@ -71,7 +84,7 @@ class RMSNorm(nn.RMSNorm):
 def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
     """``x / sqrt(mean(x²) + eps) · weight`` over the last axis; ``weight`` is ``(size,)``, or one for each row."""
     if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu"):
-        return F.rms_norm(x.float(), x.shape[-1:], eps=eps) * weight  # float32 under autocast, as LayerNorm there
+        return F.rms_norm(widen(x), x.shape[-1:], eps=eps) * weight
     out: th.Tensor = _RMSNorm.apply(x, weight, eps)
     return out
 

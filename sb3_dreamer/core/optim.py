@@ -46,6 +46,10 @@ class OptimizerGroup:
         :param retain_graph: keep the graph for another group's step
         :return: ``<name>_loss``, ``<name>_grad_norm`` (before clipping) and ``<name>_skipped`` (0 or 1), 0-d
         """
+        with th.autocast(loss.device.type, enabled=False):  # The forward pass chose the dtypes.
+            return self._step(loss, retain_graph)
+
+    def _step(self, loss: th.Tensor, retain_graph: bool) -> dict[str, th.Tensor]:
         grads: Sequence[th.Tensor] = th.autograd.grad(
             loss, self.params, retain_graph=retain_graph, materialize_grads=True
         )
@@ -64,6 +68,7 @@ class OptimizerGroup:
         self.optimizer.step()
         for param in self.params:
             param.grad = None
+        th.clear_autocast_cache()  # It holds copies of the parameters as they were.
         return {
             f"{self.name}_loss": loss.detach(),
             f"{self.name}_grad_norm": norm,
@@ -71,9 +76,22 @@ class OptimizerGroup:
         }
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Set the learning rate of every parameter group."""
+        """Set the learning rate of every parameter group; a tensor is filled, so that a captured update sees it."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            if isinstance(group["lr"], th.Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+
+    def make_capturable(self) -> None:
+        """Keep what a step reads on the device, so that a CUDA graph can hold it."""
+        for group in self.optimizer.param_groups:
+            if not isinstance(group["lr"], th.Tensor):
+                group["lr"] = self.params[0].detach().new_full((), group["lr"])
+            if "capturable" in group:
+                group["capturable"] = True
+                # torch would warn at the updates before the capture, and at those that fall back.
+                self.optimizer._warned_capturable_if_run_uncaptured = True
 
 
 def make_adam(
@@ -136,7 +154,7 @@ class LaProp(th.optim.Optimizer):
         skip = first.new_zeros(()) if self.found_inf is None else self.found_inf.to(first.dtype)
         grads = self._clipped(group, params, skip > 0)
         # A skipped update decays nothing and moves nothing.
-        beta1, beta2 = (th.where(skip > 0, 1.0, first.new_tensor(beta)) for beta in group["betas"])
+        beta1, beta2 = (th.where(skip > 0, 1.0, first.new_full((), beta)) for beta in group["betas"])
         th._foreach_add_(steps, [1.0 - skip] * len(steps))
         step = steps[0].clamp(min=1.0)
         th._foreach_mul_(nus, beta2)
@@ -162,17 +180,23 @@ class LaProp(th.optim.Optimizer):
         ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
         return list(th._foreach_div(grads, list(ratios.unbind())))
 
-    @staticmethod
-    def _unit_norms(group: dict[str, Any], tensors: list[th.Tensor]) -> th.Tensor:
+    def _unit_norms(self, group: dict[str, Any], tensors: list[th.Tensor]) -> th.Tensor:
         """Norm of the clipping unit that each tensor belongs to, ``(P,)``."""
         norms = th.stack(list(th._foreach_norm(tensors)))
         if not group["units"]:
             return norms
         if len(group["units"]) != len(tensors):
             raise ValueError(f"units has {len(group['units'])} entries for {len(tensors)} parameters with gradients")
-        units = th.tensor(group["units"], device=norms.device)
+        units = self._units_on(norms.device, group["units"])
         sums = norms.new_zeros(len(norms)).index_add(0, units, norms.square())
         return sums.sqrt()[units]
+
+    def _units_on(self, device: th.device, units: list[int]) -> th.Tensor:
+        """The numbers of the units on the device, brought there once."""
+        known: tuple[list[int], th.Tensor] | None = self.__dict__.get("_known_units")
+        if known is None or known[0] != units or known[1].device != device:
+            known = self._known_units = (list(units), th.tensor(units, device=device))
+        return known[1]
 
 
 def clipping_units(params: Iterable[th.Tensor], joint: Iterable[Iterable[th.Tensor]]) -> list[int]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sb3_dreamer.core.layers import BlockLinear, RMSNorm, rms_norm
+from sb3_dreamer.core.layers import BlockLinear, LayerNorm, RMSNorm, rms_norm, widen
 
 Forward = Callable[[th.Tensor], th.Tensor]
 
@@ -63,12 +63,18 @@ class _Steps:
         raise NotImplementedError
 
 
+def _working_copy(weight: th.Tensor) -> th.Tensor:
+    """The weight cut from the graph, in the dtype of autocast, which would else make a copy for each step."""
+    kind = weight.device.type
+    return weight.detach().to(th.get_autocast_dtype(kind) if th.is_autocast_enabled(kind) else weight.dtype)
+
+
 class _LinearSteps(_Steps):
     """``x_t W' + b``: the sum starts at a tensor whose gradient, over all steps, gives those of W and b."""
 
     def spread(self) -> Any:
         self.inputs: list[th.Tensor] = []
-        self.weight = self.layer.weight.detach().t()
+        self.weight = _working_copy(self.layer.weight).t()
         shape = (self.steps, self.rows, self.layer.out_features)
         return _Sums.apply(self.layer.weight, self.layer.bias, self.inputs, shape).unbind()
 
@@ -104,7 +110,7 @@ class _BlockSteps(_Steps):
         self.inputs: list[th.Tensor] = []
         blocks, _, outputs = self.layer.weight.shape
         shape = (self.steps, blocks, self.rows, outputs)
-        self.weight = self.layer.weight.detach()
+        self.weight = _working_copy(self.layer.weight)
         return _BlockSums.apply(self.layer.weight, self.layer.bias, self.inputs, shape).unbind()
 
     def __call__(self, x: th.Tensor) -> th.Tensor:
@@ -143,11 +149,11 @@ class _RMSNormSteps(_NormSteps):
 class _LayerNormSteps(_NormSteps):
     def __call__(self, x: th.Tensor) -> th.Tensor:
         weight, bias = self.next()
-        return th.addcmul(bias, F.layer_norm(x, self.layer.normalized_shape, eps=self.layer.eps), weight)
+        return th.addcmul(bias, F.layer_norm(widen(x), self.layer.normalized_shape, eps=self.layer.eps), weight)
 
 
 _STEPS: dict[type[nn.Module], type[_Steps]] = {
     BlockLinear: _BlockSteps,
     RMSNorm: _RMSNormSteps,
-    nn.LayerNorm: _LayerNormSteps,
+    LayerNorm: _LayerNormSteps,
 }

@@ -5,20 +5,18 @@ from typing import Any, ClassVar
 import torch as th
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay import SequenceReplayBuffer
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
+from sb3_dreamer.dreamer_v2.hooks import DreamerV2Hooks
 from sb3_dreamer.dreamer_v2.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_dreamer.dreamer_v2.recipe import ScheduledValues, apply_recipe
 from sb3_dreamer.dreamer_v2.spec import PRESETS, changed_forms
 
 
-class DreamerV2(WorldModelAlgorithm):
+class DreamerV2(DreamerV2Hooks):
     """Learns a world model with categorical latents from replay and an actor-critic from its dreams.
 
     Paper: arXiv 2010.02193; defaults are those of its Table D.1. What the paper sets differently for Atari (discrete
@@ -53,6 +51,9 @@ class DreamerV2(WorldModelAlgorithm):
     :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
+    :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
+    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param target_update_interval: updates between two moves of the slow critic
     :param rho: ρ, share of REINFORCE in the actor's gradient; the rest goes through the dynamics, straight through
         discrete actions. auto: 1 for discrete, 0 for Box actions *(schedule)*. 0 with discrete actions is Table 2's
@@ -115,6 +116,9 @@ class DreamerV2(WorldModelAlgorithm):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         overlap: bool = False,
+        mixed_precision: bool = False,
+        cuda_graph: bool | None = None,
+        prefetch: bool | None = None,
         target_update_interval: int = 100,
         rho: float | Schedule | str = "auto",
         kl_scale: float | Schedule | str = "auto",
@@ -162,6 +166,9 @@ class DreamerV2(WorldModelAlgorithm):
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
             overlap=overlap,
+            mixed_precision=mixed_precision,
+            cuda_graph=cuda_graph,
+            prefetch=prefetch,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -192,19 +199,6 @@ class DreamerV2(WorldModelAlgorithm):
         if _init_setup_model:
             self._setup_model()
 
-    @property
-    def behavior(self) -> DreamerV2Behavior:
-        """Actor, critic and slow critic."""
-        assert isinstance(self.policy.behavior, DreamerV2Behavior)
-        return self.policy.behavior
-
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        self.scheduled: ScheduledValues = apply_recipe(self)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "scheduled"]
-
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
         """Three Adams with epsilon 1e-5."""
         modules = {"model": self.policy.world_model, "actor": self.behavior.actor, "critic": self.behavior.critic}
@@ -215,25 +209,8 @@ class DreamerV2(WorldModelAlgorithm):
             groups[f"{name}_optim"] = OptimizerGroup(name, params, adam, self.max_grad_norm, shrink=self.weight_decay)
         return groups
 
-    def _learning_rates(self) -> dict[str, float | Schedule]:
-        return {
-            "model_optim": self.learning_rate,
-            "actor_optim": self.actor_learning_rate,
-            "critic_optim": self.critic_learning_rate,
-        }
-
-    def _train_after(self, rollout: RolloutReturn) -> None:
-        if self.pretrain and self._n_updates == 0:
-            self.train(self.pretrain, self.batch_size)
-        super()._train_after(rollout)
-
-    def train(self, gradient_steps: int, batch_size: int) -> None:
-        """Do a number of updates; see :class:`WorldModelAlgorithm`."""
-        self.scheduled.update(self._current_progress_remaining)
-        super().train(gradient_steps, batch_size)
-
     def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
-        """World model (Eq. 2), dreams, actor (Eq. 6) and critic (Eq. 4, 5), slow critic."""
+        """World model (Eq. 2), dreams, actor (Eq. 6) and critic (Eq. 4, 5); the slow critic follows every so often."""
         world_model, behavior, now = self.policy.world_model, self.behavior, self.scheduled
         if self.tanh_rewards:
             batch = batch._replace(reward=th.tanh(batch.reward))
@@ -246,8 +223,6 @@ class DreamerV2(WorldModelAlgorithm):
         targets = behavior.targets(dream, self.gamma, self.gae_lambda)
         metrics |= self.optimizers["actor_optim"].step(behavior.actor_loss(dream, targets, now.rho, now.ent_coef))
         metrics |= self.optimizers["critic_optim"].step(behavior.critic_loss(targets))
-        if self._n_updates % self.target_update_interval == 0:
-            behavior.update_slow_critic(self.tau)
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
         return metrics | behavior.metrics(dream, targets)

@@ -52,6 +52,9 @@ class DreamerV3(DreamerV3Hooks):
     :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
+    :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
+    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param kl_balancing: False weighs both sides of the KL alike (ablation, Figure D.1)
     :param free_bits: nats below which the KL is not minimised; 0 switches them off (ablation, Figure D.1)
     :param symlog_inputs: False feeds vectors as they are (ablation, Figure D.1)
@@ -111,6 +114,9 @@ class DreamerV3(DreamerV3Hooks):
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
         overlap: bool = False,
+        mixed_precision: bool = False,
+        cuda_graph: bool | None = None,
+        prefetch: bool | None = None,
         kl_balancing: bool = True,
         free_bits: float = 1.0,
         symlog_inputs: bool = True,
@@ -158,6 +164,9 @@ class DreamerV3(DreamerV3Hooks):
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
             overlap=overlap,
+            mixed_precision=mixed_precision,
+            cuda_graph=cuda_graph,
+            prefetch=prefetch,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -208,6 +217,4 @@ class DreamerV3(DreamerV3Hooks):
 
     def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
         """The algorithm box of the family: :meth:`Family2023.update`, :meth:`Family2024.update`."""
-        metrics = self.family.update(self, batch)
-        self._skip_watch.add(metrics, batch)
-        return metrics | {"batch_reward_std": batch.reward.std()}
+        return self.family.update(self, batch) | {"batch_reward_std": batch.reward.std()}

@@ -18,7 +18,7 @@ from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.diagnosis import Diagnosis, Facts, entropy_range
 from sb3_dreamer.dreamer_v3.nonfinite import SkipWatch, stop_with_report
 from sb3_dreamer.dreamer_v3.policies import MlpPolicy
-from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
+from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
 
 REPORT_FOLDER = "nan_report"
@@ -32,6 +32,7 @@ class DreamerV3Hooks(WorldModelAlgorithm):
     context_dtype: str
     max_skipped_updates: int
     _mask: np.ndarray | None = None
+    _latest: LatentState | None = None
 
     @property
     def behavior(self) -> DreamerV3Behavior:
@@ -52,7 +53,7 @@ class DreamerV3Hooks(WorldModelAlgorithm):
             self.warmup_behavior = MaskedRandom(self.policy.codec.layout)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_skip_watch", "_diagnosis", "_mask"]
+        return [*super()._excluded_save_params(), "_skip_watch", "_diagnosis", "_mask", "_latest"]
 
     # ---- annotated replay ------------------------------------------------------------------------------------------
 
@@ -75,14 +76,19 @@ class DreamerV3Hooks(WorldModelAlgorithm):
             )
 
     def replay_state(self, batch: SequenceBatch) -> LatentState | None:
-        """Latent state before the rows of ``batch``, which was drawn last; None: they begin afresh."""
-        replay = self.replay_buffer
-        return replay.start_state() if isinstance(replay, AnnotatedReplayBuffer) else None
+        """Latent state before the rows of ``batch``; None: they begin afresh."""
+        return LatentState(*(batch.obs[name] for name in START)) if START[0] in batch.obs else None
 
     def remember(self, post: LatentState) -> None:
-        """Write latent states ``(B, T, ...)`` of the batch drawn last back to replay, if it stores them."""
-        if isinstance(self.replay_buffer, AnnotatedReplayBuffer):
-            self.replay_buffer.write_back(post)
+        """Keep latent states ``(B, T, ...)`` of the batch drawn last for replay, if it stores them."""
+        context = isinstance(self.replay_buffer, AnnotatedReplayBuffer) and self.replay_buffer.context
+        self._latest = post.detach() if context else None
+
+    def _after_update(self, batch: SequenceBatch, metrics: dict[str, th.Tensor]) -> None:
+        self._skip_watch.add(metrics, batch)
+        if self._latest is not None:
+            assert isinstance(self.replay_buffer, AnnotatedReplayBuffer)
+            self.replay_buffer.write_back(self._latest)
 
     def _store_transition(
         self,

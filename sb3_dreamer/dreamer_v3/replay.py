@@ -11,6 +11,7 @@ from sb3_dreamer.core.action_masks import MASK_KEY
 from sb3_dreamer.core.types import LatentState, SequenceBatch
 
 DETER, STOCH, MASK = "context.deter", "context.stoch", "action_mask"
+START = ("__start_deter__", "__start_stoch__")  #: entries of ``SequenceBatch.obs``: the state before the first row
 
 
 class AnnotatedReplayBuffer(SequenceReplayBuffer):
@@ -19,6 +20,8 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
     *Context*: the latent state of each row, first as the acting agent computed it, then as the latest update did. A
     sequence is drawn with the row before it, whose latent state it goes on from. deter takes 2 bytes per unit in
     float16, stoch one byte per variable (the chosen class); ``nbytes`` and the announced memory count them.
+
+    A batch holds that state, ``(B, ...)``, beside its observations under the names ``START``.
 
     *Masks*: the actions allowed in each row; nothing allowed means not known (the last row of an episode).
     """
@@ -126,7 +129,15 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
             batch = super().gather(env, rows)
         finally:
             self.arrays |= hidden
+        state = self.start_state()
+        if state is not None:
+            batch = batch._replace(obs=batch.obs | dict(zip(START, state, strict=True)))
         return self._with_mask(batch, env, rows)
+
+    @property
+    def draws_ahead(self) -> bool:
+        """See :class:`SequenceReplayBuffer`; not with context, since every update writes what the next may read."""
+        return not self.context
 
     def _with_mask(self, batch: SequenceBatch, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         if not self.masked:

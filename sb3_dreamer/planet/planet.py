@@ -62,6 +62,9 @@ class PlaNet(EpisodeSchedule):
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`; :class:`RecentReplayBuffer` by default
     :param replay_buffer_kwargs: further arguments of the buffer
     :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
+    :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
+    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param stats_window_size: episodes over which returns are averaged in the log
     :param tensorboard_log: folder of TensorBoard logs
     :param policy_kwargs: fields of :class:`PlaNetSpec` to replace, ``net_arch``, ``ignore_keys``
@@ -115,6 +118,9 @@ class PlaNet(EpisodeSchedule):
         replay_buffer_class: type[SequenceReplayBuffer] | None = None,
         replay_buffer_kwargs: dict[str, Any] | None = None,
         optimize_memory_usage: bool = False,
+        mixed_precision: bool = False,
+        cuda_graph: bool | None = None,
+        prefetch: bool | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -144,6 +150,9 @@ class PlaNet(EpisodeSchedule):
             replay_buffer_class=replay_buffer_class,
             replay_buffer_kwargs=replay_buffer_kwargs,
             optimize_memory_usage=optimize_memory_usage,
+            mixed_precision=mixed_precision,
+            cuda_graph=cuda_graph,
+            prefetch=prefetch,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -219,18 +228,6 @@ class PlaNet(EpisodeSchedule):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_collector"]
-
-    def describe(self) -> list[tuple[str, str]]:
-        """See :meth:`WorldModelAlgorithm.describe`; updates follow the episodes."""
-        rows = super().describe()
-        words = f"{self.collect_interval} per finished episode, after {self.seed_episodes} random ones"
-        search = (
-            f"CEM, {self.planning_iterations} iterations of {self.planning_candidates:,} sequences of "
-            f"{self.planning_horizon} steps, {self.planning_elites} elites"
-        )
-        by_episode = self.gradient_steps is None and not self.train_ratio
-        rows = [(name, words if name == "updates" and by_episode else text) for name, text in rows]
-        return [*rows, ("planning", search)]
 
     # ---- Algorithm 1 -----------------------------------------------------------------------------------------------
 

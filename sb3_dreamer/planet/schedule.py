@@ -5,9 +5,8 @@ from typing import Literal
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
-from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
+from stable_baselines3.common.type_aliases import RolloutReturn
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.planet.forecast import PlaNetForecast
@@ -24,18 +23,25 @@ class EpisodeSchedule(WorldModelAlgorithm):
     seed_episodes: int
     collect_interval: int
     collection: Literal["planner", "random"]
+    planning_horizon: int
+    planning_iterations: int
+    planning_candidates: int
+    planning_elites: int
 
-    def _setup_learn(
-        self,
-        total_timesteps: int,
-        callback: MaybeCallback = None,
-        reset_num_timesteps: bool = True,
-        tb_log_name: str = "run",
-        progress_bar: bool = False,
-    ) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
-        self._forecast = PlaNetForecast(self)
-        return result
+    def describe(self) -> list[tuple[str, str]]:
+        """See :meth:`WorldModelAlgorithm.describe`; updates follow the episodes."""
+        rows = super().describe()
+        words = f"{self.collect_interval} per finished episode, after {self.seed_episodes} random ones"
+        search = (
+            f"CEM, {self.planning_iterations} iterations of {self.planning_candidates:,} sequences of "
+            f"{self.planning_horizon} steps, {self.planning_elites} elites"
+        )
+        by_episode = self.gradient_steps is None and not self.train_ratio
+        rows = [(name, words if name == "updates" and by_episode else text) for name, text in rows]
+        return [*rows, ("planning", search)]
+
+    def _make_forecast(self) -> PlaNetForecast:
+        return PlaNetForecast(self)
 
     def _train_after(self, rollout: RolloutReturn) -> None:
         """C updates once the seed episodes are complete, then C for each episode that is finished."""

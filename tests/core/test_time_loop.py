@@ -9,7 +9,7 @@ from torch import nn
 from sb3_dreamer.core import rssm as rssm_module
 from sb3_dreamer.core.cells import BlockGRU, GRUCell, InputGRU, LayerNormGRUCell
 from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
-from sb3_dreamer.core.layers import BlockLinear, NormStyle, RMSNorm
+from sb3_dreamer.core.layers import BlockLinear, LayerNorm, NormStyle, RMSNorm
 from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.time_loop import weight_gradients_at_once
 
@@ -71,7 +71,7 @@ def test_gradients_are_equal(make, monkeypatch) -> None:
 
 
 def test_layers_are_as_before_afterwards_even_after_an_error() -> None:
-    layers = nn.ModuleList([nn.Linear(3, 3), RMSNorm(3), nn.LayerNorm(3), BlockLinear(1, 3, 3)])
+    layers = nn.ModuleList([nn.Linear(3, 3), RMSNorm(3), LayerNorm(3), BlockLinear(1, 3, 3)])
     with pytest.raises(RuntimeError, match="stop"), weight_gradients_at_once(layers, 2, 4):
         assert all("forward" in vars(layer) for layer in layers)
         raise RuntimeError("stop")
