@@ -198,7 +198,7 @@ def play(env: gym.Env, simulator: CopySimulator, args: argparse.Namespace, seed:
             iterations=args.iterations,
             candidates=args.candidates,
             elites=args.elites,
-            generator=generator,
+            generators=[generator],
         )
         _, reward, terminated, truncated, _ = env.step(simulator.scale(mean[0, 0].numpy()))
         total, steps = total + float(reward), steps + 1
@@ -208,7 +208,7 @@ def play(env: gym.Env, simulator: CopySimulator, args: argparse.Namespace, seed:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the ``simulator`` command."""
-    parser.add_argument("--env", default="planet:cartpole_swingup", help="any name that make_env knows")
+    parser.add_argument("--env", default="planet:cartpole_swingup", help="as planet, or any name that make_env knows")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode")
     parser.add_argument("--episodes", type=int, default=1)
     parser.add_argument("--horizon", type=int, default=12)
@@ -222,9 +222,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Play the episodes that are missing in ``--out``; write after each."""
-    suite = args.env.split(":")[0]
-    kwargs: dict[str, Any] = {"pixels": None, "flatten": True} if suite == "planet" else {}
-    env = make_env(args.env, **kwargs)
+    from sb3_dreamer.zoo.planning_baselines import ENVS
+
+    states: dict[str, Any] = {"pixels": None, "flatten": True} if args.env.startswith("planet:") else {}
+    name, kwargs = ENVS.get(args.env, (args.env, states))
+    env = make_env(name, **kwargs)
     keys = ("env", "horizon", "iterations", "candidates", "elites", "warm_start")
     record: dict[str, Any] = {key: getattr(args, key) for key in keys}
     bound = PAPER_BOUND.get(args.env.split(":")[-1])

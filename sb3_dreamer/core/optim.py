@@ -58,7 +58,7 @@ class OptimizerGroup:
         norm = th.linalg.vector_norm(th.stack(th._foreach_norm(list(grads))))
         skipped = (~th.isfinite(norm)).float()
         for param, grad in zip(self.params, grads, strict=True):
-            param.grad = grad
+            param.grad = in_layout_of(param, grad)
         scale = (norm / self.clip).clamp(min=1.0) if self.clip else th.ones_like(norm)
         self.optimizer.grad_scale = th.where(skipped > 0, 1.0, scale)  # type: ignore[attr-defined]
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
@@ -92,6 +92,15 @@ class OptimizerGroup:
                 group["capturable"] = True
                 # torch would warn at the updates before the capture, and at those that fall back.
                 self.optimizer._warned_capturable_if_run_uncaptured = True
+
+
+def in_layout_of(param: th.Tensor, grad: th.Tensor) -> th.Tensor:
+    """The gradient with the strides of its parameter.
+
+    ``autograd.grad`` may give another order in memory (that of channels-last convolutions), which ``backward`` would
+    put right and which fused optimizers do not look at.
+    """
+    return grad if grad.stride() == param.stride() else th.empty_like(param).copy_(grad)
 
 
 def make_adam(

@@ -4,7 +4,7 @@ Candidates are scored by a function of tensors, so that the same search plans wi
 Symbols: N environments, J candidates, K elites, H horizon, A action. All environments are planned for in one call.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch as th
@@ -18,6 +18,7 @@ Score = Callable[[th.Tensor], th.Tensor]  #: action sequences (N, J, H, A) to re
 Value = Callable[[th.Tensor], th.Tensor]  #: features (..., F) to values (...)
 Deviation = Literal["std", "mad"]
 Belief = tuple[th.Tensor, th.Tensor]  #: mean and standard deviation, (N, H, A) each
+Generators = Sequence[th.Generator] | None  #: one for each environment; None: the global stream
 
 
 @th.no_grad()
@@ -74,7 +75,7 @@ def cem_normal(
     candidates: int,
     elites: int,
     deviation: Deviation = "std",
-    generator: th.Generator | None = None,
+    generators: Generators = None,
 ) -> Belief:
     """CEM over sequences of actions in [-1, 1]: candidates are clipped, then the belief is refitted to the elites.
 
@@ -83,14 +84,13 @@ def cem_normal(
     :param score: returns of candidates
     :param belief: normal to start from, mean and standard deviation ``(N, H, A)``
     :param deviation: ``std``: ``sqrt(variance + 1e-6)``, as released; ``mad``: mean absolute deviation, as printed
-    :param generator: source of the candidates' noise, which all environments then share: the plan of one does not
-        depend on the others. None draws from the global stream, for each its own
+    :param generators: sources of the candidates' noise, one for each environment: the plan of one does not depend on
+        the others
     :return: belief after the last refit
     """
     mean, std = belief
-    rows = mean.shape[0] if generator is None else 1
     for _ in range(iterations):
-        noise = th.randn((rows, candidates, *mean.shape[1:]), generator=generator, device=mean.device)
+        noise = _noise(th.randn, candidates, mean, generators)
         actions = (mean.unsqueeze(1) + std.unsqueeze(1) * noise).clamp(-1.0, 1.0)
         best = select_elites(actions, score(actions), elites)
         mean = best.mean(1)
@@ -101,6 +101,14 @@ def cem_normal(
     return mean, std
 
 
+def _noise(draw: Callable[..., th.Tensor], candidates: int, like: th.Tensor, generators: Generators) -> th.Tensor:
+    """Random numbers for the candidates of a belief ``(N, H, A)``: ``(N, J, H, A)``."""
+    shape = (candidates, *like.shape[1:])
+    if generators is None:
+        return draw((len(like), *shape), device=like.device)
+    return th.stack([draw(shape, generator=generator, device=like.device) for generator in generators])
+
+
 def cem_categorical(
     score: Score,
     probs: th.Tensor,
@@ -109,19 +117,18 @@ def cem_categorical(
     iterations: int,
     candidates: int,
     elites: int,
-    generator: th.Generator | None = None,
+    generators: Generators = None,
 ) -> th.Tensor:
     """CEM over sequences of discrete actions: the belief is one categorical for each step and part of the action.
 
     :param score: returns of candidates, one-hot blocks ``(N, J, H, A)``
     :param probs: belief to start from, ``(N, H, A)``, the blocks side by side
     :param sizes: number of choices of each part
-    :param generator: see :func:`cem_normal`
+    :param generators: see :func:`cem_normal`
     :return: shares of the choices among the last elites, ``(N, H, A)``
     """
-    rows = probs.shape[0] if generator is None else 1
     for _ in range(iterations):
-        uniform = th.rand((rows, candidates, *probs.shape[1:]), generator=generator, device=probs.device)
+        uniform = _noise(th.rand, candidates, probs, generators)
         gumbel = -th.log(-th.log(uniform.clamp(1e-20, 1.0 - 1e-7)))
         noisy = (probs.log().unsqueeze(1) + gumbel).split(sizes, -1)
         hot = [F.one_hot(part.argmax(-1), size) for part, size in zip(noisy, sizes, strict=True)]
@@ -135,8 +142,9 @@ class CEMPlanner(Behavior):
 
     ``model.predict(obs, planner=CEMPlanner(model.policy.codec.layout, gamma=model.gamma, value=model.behavior.value))``
 
-    Deterministic calls draw their candidates from a stream of their own, restarted by ``seed`` at each call, and dream
-    with the modes of the prior: they can be repeated. Others use the global stream and sampled dreams.
+    Deterministic calls draw their candidates from streams that depend on ``seed`` and the state planned for (the same
+    candidates at every step would err in the same direction at every step), and dream with the modes of the prior:
+    they can be repeated. Others use the global stream and sampled dreams.
 
     :param layout: kind and sizes of the action
     :param horizon: steps that are planned, H
@@ -209,11 +217,16 @@ class CEMPlanner(Behavior):
         shifted = th.cat([self.plan[:, 1:], initial[:, -1:]], 1)
         return shifted if self.layout.kind == "continuous" else 0.5 * (shifted + initial)
 
+    def _streams(self, state: LatentState) -> list[th.Generator]:
+        """Random numbers for each environment that depend on ``seed`` and the bits of its state alone."""
+        bits = th.cat([part.flatten(1) for part in state], 1).float().view(th.int32)
+        numbers = bits.sum(1, dtype=th.int64).tolist()
+        return [th.Generator(bits.device).manual_seed((self.seed + number) % 2**63) for number in numbers]
+
     @th.no_grad()
     def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
         """First action of the plan: the belief's mean, or its most frequent choice."""
-        device = state.deter.device
-        generator = th.Generator(device).manual_seed(self.seed) if deterministic else None
+        generators = self._streams(state) if deterministic else None
 
         def score(actions: th.Tensor) -> th.Tensor:
             return dream_returns(world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic)
@@ -222,10 +235,10 @@ class CEMPlanner(Behavior):
         numbers = {"iterations": self.iterations, "candidates": self.candidates, "elites": self.elites}
         if self.layout.kind == "continuous":
             belief = (start, th.ones_like(start))
-            plan = cem_normal(score, belief, deviation=self.deviation, generator=generator, **numbers)[0]
+            plan = cem_normal(score, belief, deviation=self.deviation, generators=generators, **numbers)[0]
             action = plan[:, 0]
         else:
-            plan = cem_categorical(score, start, self.layout.sizes, generator=generator, **numbers)
+            plan = cem_categorical(score, start, self.layout.sizes, generators=generators, **numbers)
             parts = plan[:, 0].split(self.layout.sizes, -1)
             action = th.cat([F.one_hot(part.argmax(-1), part.shape[-1]) for part in parts], -1).to(plan.dtype)
         self.plan = plan if self.warm_start else None

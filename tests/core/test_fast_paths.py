@@ -10,6 +10,7 @@ from sb3_dreamer.core.convs2024 import enlarge
 from sb3_dreamer.core.heads import TwoHotHead
 from sb3_dreamer.core.layers import NormStyle, RMSNorm
 from sb3_dreamer.core.one_hot_linear import CHUNK, FEWEST_ROWS, OneHotBlocks, OneHotLinear, _LookUp
+from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 
 STYLE = NormStyle(norm="layer", act="silu")
 
@@ -143,3 +144,21 @@ def test_enlarging_makes_no_large_map(monkeypatch) -> None:
     assert not calls
     enlarge(x, conv, (12, 17))
     assert calls
+
+
+def test_fused_steps_see_gradients_in_the_order_of_their_weights() -> None:
+    """Gradients of channels-last convolutions lie in another order in memory, which fused kernels do not look at."""
+    th.manual_seed(0)
+    fused, plain = (th.nn.Conv2d(3, 5, 4, 2, 1) for _ in range(2))
+    plain.load_state_dict(fused.state_dict())
+    group = OptimizerGroup("x", fused.parameters(), make_adam(fused.parameters(), 0.1), None)
+    adam = th.optim.Adam(plain.parameters(), 0.1, fused=False)
+    x = th.randn(2, 3, 8, 8).contiguous(memory_format=th.channels_last)
+    (grad,) = th.autograd.grad(fused(x).square().sum(), [fused.weight])
+    assert grad.stride() != fused.weight.stride(), "or this test shows nothing"
+    for _ in range(2):
+        group.step(fused(x).square().sum())
+        adam.zero_grad()
+        plain(x).square().sum().backward()
+        adam.step()
+    th.testing.assert_close(fused.weight, plain.weight)

@@ -142,7 +142,7 @@ def test_deviations_of_the_code_and_of_the_paper():
         belief = (th.zeros(1, 1, 1), 0.2 * th.ones(1, 1, 1))
         generator = th.Generator().manual_seed(3)
         mean, std = cem_normal(
-            score, belief, iterations=1, candidates=50, elites=4, deviation=deviation, generator=generator
+            score, belief, iterations=1, candidates=50, elites=4, deviation=deviation, generators=[generator]
         )
         best = drawn[0].topk(4).values
         return mean.item(), std.item(), best
@@ -202,7 +202,7 @@ def test_categorical_candidates_follow_the_belief():
         iterations=1,
         candidates=20_000,
         elites=5,
-        generator=th.Generator().manual_seed(0),
+        generators=[th.Generator().manual_seed(0)],
     )
     np.testing.assert_allclose(seen[0].mean(1)[0, 0], [0.7, 0.3, 0.0], atol=0.01)
 
@@ -231,6 +231,25 @@ def test_deterministic_plans_do_not_depend_on_the_other_environments():
     together = planner.act(model, start(*positions), deterministic=True)
     for i, position in enumerate(positions):
         np.testing.assert_allclose(together[i], planner.act(model, start(position), deterministic=True)[0], atol=1e-6)
+
+
+def test_deterministic_candidates_differ_from_state_to_state():
+    """Otherwise an error of the search would be the same at every step, and push the same way."""
+    seen = []
+    model = MockModel(lambda feat: th.sin(7.0 * feat[:, 1:]).sum(-1))
+    planner = CEMPlanner(BOX, horizon=1, iterations=1, candidates=30, elites=5)
+    dream = model.rssm.img_step
+
+    def watch(state, action, *, mode=False):
+        seen.append(action.clone())
+        return dream(state, action, mode=mode)
+
+    model.rssm.img_step = watch
+    planner.act(model, start([0.1, 0.2], [0.1, 0.2], [0.1, 0.3]), deterministic=True)
+    planner.act(model, start([0.1, 0.2]), deterministic=True)
+    first, twin, other = seen[0].view(3, 30, -1)
+    assert th.equal(first, twin) and th.equal(first, seen[1].view(30, -1))
+    assert not th.equal(first, other)
 
 
 def test_sampled_calls_differ():
