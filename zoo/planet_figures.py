@@ -6,6 +6,7 @@
     python -m sb3_dreamer.zoo.planet_figures table runs/*
     python -m sb3_dreamer.zoo.planet_figures collect runs/planet_pendulum_s0 ... --out planet_pendulum.json
     python -m sb3_dreamer.zoo.planet_figures video runs/planet_cartpole_balance_pixels_s0 --out planet_open_loop.gif
+    python -m sb3_dreamer.zoo.planet_figures film runs/planet_cartpole_swingup_s0 --out planet_swingup.gif
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from PIL import Image
 
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.types import LatentState
-from sb3_dreamer.zoo.planning_baselines import read_rows
+from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.planning_baselines import ENVS, read_rows
 
 COLORS = {"planet": "#1f77b4", "random-shooting": "#d62728", "random-collection": "#7f7f7f"}
 
@@ -52,7 +55,7 @@ def curves(folders: list[Path], out: Path) -> None:
     left.set(xlabel="training episodes (the first are random)", ylabel="return, mean of 5 episodes")
     left.set_title(result["env"])
     left.legend(frameon=False)
-    places = [key for key in ends if key[1] != "cem_sampled" and (key[1] != "random" or key[0] == "planet")]
+    places = [key for key in ends if not key[1].endswith("_sampled") and (key[1] != "random" or key[0] == "planet")]
     for i, (name, actor) in enumerate(places):
         right.plot([i] * len(ends[name, actor]), ends[name, actor], "o", color=COLORS[name])
     right.set_xticks(range(len(places)), [f"{name}:\n{actor}" for name, actor in places], rotation=35, ha="right")
@@ -115,8 +118,6 @@ def open_loop(model: PlaNet, context: int, length: int, seed: int = 0) -> tuple[
 
 def video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
     """A GIF of real | predicted | error, and the error per horizon beside that of repeating the last frame."""
-    from PIL import Image
-
     model = PlaNet.load(folder / "model.zip", device="cpu")
     model.load_replay_buffer(folder / "replay.safetensors")
     frames, errors, still = [], [], []
@@ -127,19 +128,45 @@ def video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
         errors.append(((predicted - real)[context:] / 255.0) ** 2)
         still.append(((real[context - 1] - real[context:]) / 255.0) ** 2)
     strip = np.concatenate(frames, 2).transpose(0, 2, 3, 1).astype(np.uint8)
-    images = [Image.fromarray(frame) for frame in strip]
-    # One palette and no dithering: what stands still costs no bytes.
-    palette = images[len(images) // 2].quantize(48)
-    quantized = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    quantized[0].save(out, save_all=True, append_images=quantized[1:], duration=120, loop=0, optimize=True)
+    write_gif([Image.fromarray(frame) for frame in strip], out)
     mse, copy = (np.mean(values, (0, 2, 3, 4), dtype=float) for values in (errors, still))
     return {"context": context, "mse": mse.round(5).tolist(), "mse_last_frame": copy.round(5).tolist()}
+
+
+def write_gif(images: list[Image.Image], out: Path, duration: int = 120) -> None:
+    """Write a GIF with one palette and no dithering: what stands still costs no bytes.
+
+    :param duration: of a picture, milliseconds
+    """
+    palette = images[len(images) // 2].quantize(48)
+    quantized = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    quantized[0].save(out, save_all=True, append_images=quantized[1:], duration=duration, loop=0, optimize=True)
+
+
+def film(folder: Path, out: Path, seed: int = 1000, width: int = 200) -> float:
+    """A GIF of one episode of a trained model, planned by CEM.
+
+    :return: its return
+    """
+    name, kwargs = ENVS[json.loads((folder / "result.json").read_text())["env"]]
+    env = make_env(name, **kwargs, render_mode="rgb_array")
+    model = PlaNet.load(folder / "model.zip", device="cpu")
+    obs, _ = env.reset(seed=seed)
+    images, state, total, over = [], None, 0.0, False
+    while not over:
+        action, state = model.predict(obs, state, np.array([state is None]), deterministic=True)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total, over = total + float(reward), terminated or truncated
+        image = Image.fromarray(np.asarray(env.render()))
+        images.append(image.resize((width, width * image.height // image.width), Image.Resampling.LANCZOS))
+    write_gif(images, out, duration=80)
+    return total
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="sb3_dreamer.zoo.planet_figures", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["curves", "table", "collect", "video"])
+    parser.add_argument("command", choices=["curves", "table", "collect", "video", "film"])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--context", type=int, default=5)
@@ -152,6 +179,8 @@ def main(argv: list[str] | None = None) -> None:
         print(table(args.folders))
     elif args.command == "collect":
         args.out.write_text(collect(args.folders))
+    elif args.command == "film":
+        print(json.dumps({"return": film(args.folders[0], args.out)}))
     else:
         print(json.dumps(video(args.folders[0], args.out, args.context, args.length)))
 

@@ -154,14 +154,12 @@ def evaluate(model: PlaNet, env: Any, episodes: int) -> dict[str, list[float]]:
     """Returns of episodes by CEM (fixed and fresh candidates), random shooting with as many sequences, and chance."""
     layout = model.policy.codec.layout
     sequences = model.planning_iterations * model.planning_candidates
-    actors: dict[str, tuple[Behavior | None, bool]] = {
-        "cem": (None, True),
-        "cem_sampled": (None, False),
-        "random_shooting": (random_shooting(layout, candidates=sequences, horizon=model.planning_horizon), True),
-        "random": (RandomBehavior(layout), False),
-    }
-    if model.planning_iterations == 1:
-        del actors["random_shooting"]  # the model's own planner is that
+    shooting = random_shooting(layout, candidates=sequences, horizon=model.planning_horizon)
+    own = "cem" if model.planning_iterations > 1 else "random_shooting"
+    actors: dict[str, tuple[Behavior | None, bool]] = {own: (None, True), f"{own}_sampled": (None, False)}
+    if own == "cem":
+        actors["random_shooting"] = (shooting, True)
+    actors["random"] = (RandomBehavior(layout), False)
     results = {}
     for name, (planner, deterministic) in actors.items():
         env.seed(1000)

@@ -45,6 +45,8 @@ class Objective:
         values = {**(self.args.hyperparams or {}), **suggest(trial, self.space)}
         print(f"Trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in values.items())}")
         plan = self.plan(values, self.args.seed + trial.number)
+        trial.set_user_attr("seed", plan.seed)
+        trial.set_user_attr("n_timesteps", plan.n_timesteps)
         env = eval_env = None
         try:
             env = building.make_training_env(plan, None)
@@ -71,7 +73,7 @@ class Reports(BaseCallback):
 
     def __init__(self, trial: optuna.Trial, env: Any, plan: Plan, args: Namespace):
         super().__init__()
-        self.trial, self.env, self.plan, self.episodes = trial, env, plan, args.eval_episodes
+        self.trial, self.env, self.plan, self.args = trial, env, plan, args
         self.frequency = max(1, plan.n_timesteps // args.n_evaluations)
         self.done, self.pruned, self.last = 0, False, float("nan")
 
@@ -82,14 +84,16 @@ class Reports(BaseCallback):
         returns, _ = evaluate_policy(
             self.model,
             self.env,
-            n_eval_episodes=self.episodes,
+            n_eval_episodes=self.args.eval_episodes,
             deterministic=environments.deterministic_by_default(self.plan.env),
             return_episode_rewards=True,
             warn=False,
         )
         self.last = float(np.mean(returns))
         self.trial.report(self.last, self.num_timesteps)
-        self.pruned = self.trial.should_prune()
+        # Not in the first third, where agents are hardly trained and returns are noise; at the end nothing is saved.
+        evaluations = self.args.n_evaluations
+        self.pruned = evaluations // 3 < self.done < evaluations and self.trial.should_prune()
         return not self.pruned
 
 

@@ -1,5 +1,6 @@
 """The program ``tune``: search hyperparameters with Optuna; a study goes on where it was stopped."""
 
+import json
 import subprocess
 import sys
 from argparse import Namespace
@@ -9,9 +10,10 @@ from typing import Any
 
 from sb3_dreamer.zoo import cli
 from sb3_dreamer.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.arguments import KeyValues, OneLineParser, positive, to_words, whole, write_value
+from sb3_dreamer.zoo.arguments import KeyValues, OneLineParser, positive, to_command, to_words, whole, write_value
 from sb3_dreamer.zoo.errors import UsageError, one_line
 from sb3_dreamer.zoo.plan import DEFAULT_ENV
+from sb3_dreamer.zoo.provenance import describe_system
 from sb3_dreamer.zoo.search_space import load_space
 
 
@@ -30,7 +32,9 @@ def make_parser() -> OneLineParser:
         "-params", "--hyperparams", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="fixed for all trials"
     )
     search = parser.add_argument_group("search")
-    search.add_argument("--n-trials", type=positive, default=20, metavar="N", help="trials of this command")
+    search.add_argument(
+        "--n-trials", type=whole, default=20, metavar="N", help="trials of this command; 0: only report"
+    )
     search.add_argument("--max-total-trials", type=positive, metavar="N", help="stop when the study has so many")
     search.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are chosen")
     search.add_argument("--pruner", choices=["median", "halving", "none"], default="median", help="who stops early")
@@ -43,6 +47,7 @@ def make_parser() -> OneLineParser:
     files.add_argument("--study-name", default="", metavar="NAME", help="default: ALGO-ENV")
     files.add_argument("--storage", default="", metavar="URL", help="default: sqlite:///LOG_FOLDER/ALGO/tune.db")
     files.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where the results go")
+    files.add_argument("--export", default="", metavar="FILE", help="JSON: all trials with values, seeds and scores")
     files.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     files.add_argument("--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch per process")
     return parser
@@ -70,12 +75,18 @@ def main(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     optuna = import_optuna()
     check_algorithm(args.algo)
+    if args.export and not Path(args.export).resolve().parent.is_dir():
+        raise UsageError(f"--export {args.export!r}: there is no folder {Path(args.export).parent}")
     space = load_space(args.algo, args.space)
     clash = sorted(set(args.hyperparams or {}) & set(space))
     if clash:
         space = {name: choices for name, choices in space.items() if name not in clash}
         print(f"Fixed, not searched: {', '.join(clash)}")
     study = open_study(optuna, args)
+    if args.n_trials:
+        given = to_words(parser, args, skip=("export", "log_folder", "storage", "study_name"))
+        commands = dict.fromkeys([*study.user_attrs.get("commands", []), to_command(["sb3-dreamer", "tune", *given])])
+        study.set_user_attr("commands", list(commands))
     workers = start_workers(parser, args)
     try:
         run_trials(optuna, study, space, args)
@@ -160,6 +171,8 @@ def report(optuna: Any, study: Any, args: Namespace) -> int:
     print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
     if not counts["complete"]:
         raise RunError("no trial was completed: look at the reasons above")
+    if args.export:
+        export(study, Path(args.export), args)
     path = Path(args.log_folder) / args.algo / f"{args.study_name.replace('/', '-').replace(':', '-')}-trials.csv"
     write_trials(study, path)
     best = study.best_trial
@@ -183,3 +196,38 @@ def write_trials(study: Any, path: Path) -> None:
             seconds = trial.duration.total_seconds() if trial.duration else ""
             row = [trial.number, trial.state.name.lower(), trial.value, seconds]
             writer.writerow([*row, *(trial.params.get(name) for name in names)])
+
+
+def export(study: Any, path: Path, args: Namespace) -> None:
+    """Write the study as JSON: for each trial its state, hyperparameters, seed, steps and mean returns by step.
+
+    :param study: Optuna's
+    :param path: file to write, whole or not at all
+    :param args: flags of this command
+    """
+    trials = [
+        {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "value": trial.value,
+            "evaluations": trial.intermediate_values,
+            "params": trial.params,
+            "seed": trial.user_attrs.get("seed"),
+            "n_timesteps": trial.user_attrs.get("n_timesteps"),
+            "seconds": trial.duration.total_seconds() if trial.duration else None,
+        }
+        for trial in study.trials
+    ]
+    system = describe_system()
+    content = {
+        "commands": study.user_attrs.get("commands"),
+        "algo": args.algo,
+        "env": args.env,
+        "best_trial": study.best_trial.number,
+        "trials": trials,
+        "python": system["python"],
+        "versions": system["packages"],
+    }
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
