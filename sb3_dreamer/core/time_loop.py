@@ -22,14 +22,16 @@ Forward = Callable[[th.Tensor], th.Tensor]
 def weight_gradients_at_once(module: nn.Module, steps: int, rows: int) -> Iterator[None]:
     """Within it, layers of ``module`` run once for each time step, and get the gradient of their weights in one piece.
 
-    Values are the same and gradients equal up to rounding. Layers that are not called meanwhile are left alone.
+    Values are the same and gradients equal up to rounding. Layers that are not called meanwhile are left alone, and so
+    are all if one is compiled: what a compiled graph holds cannot be replaced.
 
     :param module: its dense layers, block layers and norms take part
     :param steps: number of time steps T: no layer may be called more often
     :param rows: rows N of the input at each step, ``(N, in)``
     """
     changed = []
-    if th.is_grad_enabled() and steps > 1:
+    compiled = any(getattr(part, "_compiled_call_impl", None) is not None for part in module.modules())
+    if th.is_grad_enabled() and steps > 1 and not compiled and not th.compiler.is_compiling():
         for layer in module.modules():
             make = _STEPS.get(type(layer)) or (_LinearSteps if isinstance(layer, nn.Linear) else None)
             if make is not None:
