@@ -35,12 +35,7 @@ CASES = {
 each_case = pytest.mark.parametrize("name", CASES)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = th.get_num_threads()
-    th.set_num_threads(1)
-    yield
-    th.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(name: str, mixed: bool = True, **hyperparams: Any) -> Any:

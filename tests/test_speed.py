@@ -45,12 +45,7 @@ ROUNDS, ATTEMPTS = 8, 10
 skip = pytest.mark.skipif(os.environ.get("SB3_DREAMER_SKIP_SPEED") == "1", reason="SB3_DREAMER_SKIP_SPEED=1")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = th.get_num_threads()
-    th.set_num_threads(1)
-    yield
-    th.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- the ratio ------------------------------------------------------------------------------------------------
