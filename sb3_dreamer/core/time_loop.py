@@ -1,10 +1,10 @@
 """Gradients of weights that a loop over time uses at every step, computed from all steps at once.
 
-Autograd alone would compute and add up one small gradient for each step: for a batch of 16 rows and 64 steps that costs
-more than the rest of the backward pass, since every weight is read and written 64 times.
+Autograd alone would compute and add up one small gradient for each step, and read and write every weight as often: two
+to four percent of an update on a CPU, and as many operations to start on a GPU.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,6 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from sb3_dreamer.core.layers import BlockLinear, LayerNorm, RMSNorm, rms_norm, widen
-
-Forward = Callable[[th.Tensor], th.Tensor]
 
 
 @contextmanager
