@@ -110,6 +110,26 @@ def run_case(case: Case) -> dict[str, Any]:
     raise RunError(f"{case.name}: {last}")
 
 
+def run_cases(cases: dict[str, Case], console: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Measure cases one after the other; one that fails leaves the others worth measuring.
+
+    :param cases: by the name under which a case is shown
+    :param console: shows what is being measured
+    :return: results of those that worked, and messages of those that did not, by name
+    :raises RunError: if all fail
+    """
+    results, failures = [], {}
+    for name, case in cases.items():
+        try:
+            with console.status(f"{name} ..."):
+                results.append(run_case(case))
+        except RunError as error:
+            failures[name] = str(error)
+    if not results:
+        raise RunError("; ".join(failures.values()))
+    return results, failures
+
+
 def thread_limits(threads: int) -> dict[str, str]:
     """Environment variables that hold numerical libraries to a number of threads."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

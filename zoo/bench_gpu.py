@@ -9,11 +9,10 @@ from typing import Any
 
 import torch as th
 
-from sb3_dreamer.zoo.bench_case import Case, build, run_case
+from sb3_dreamer.zoo.bench_case import Case, build, run_cases
 from sb3_dreamer.zoo.bench_floor import synchronize
 from sb3_dreamer.zoo.bench_measure import recompilations, summary
 from sb3_dreamer.zoo.bench_report import case_words, new_table, seconds
-from sb3_dreamer.zoo.errors import RunError
 
 #: what is measured unless flags say otherwise, and the seconds that an update is to take at most
 STANDARD = {("12m", "images", "discrete"): 0.012, ("1m", "vectors", "box"): 0.006}
@@ -102,21 +101,13 @@ def report(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
     :param console: where to print
     :return: part of the JSON file
     """
-    results, failures = [], {}
-    for case in itertools.chain.from_iterable(map(variants, cases)):
-        name = f"{case.name} {words(case.hyperparams)}"
-        try:
-            with console.status(f"{name} ..."):
-                result = run_case(case)
-        except RunError as error:  # The others are still worth measuring.
-            failures[name] = str(error)
-            continue
+    named = {f"{case.name} {words(case.hyperparams)}": case for case in itertools.chain(*map(variants, cases))}
+    results, failures = run_cases(named, console)
+    for result in results:
+        case = Case(**result["case"])
         target = STANDARD.get((case.size, case.obs, case.action)) if "vram_mib" in result else None
         if target is not None:
             result["target_seconds"], result["target_warm_up_seconds"] = target, WARM_SECONDS
-        results.append(result)
-    if not results:
-        raise RunError("; ".join(failures.values()))
     columns = ("case", "precision", "graph", "median", "min", "target", "warm-up", "GPU memory", "waits", "recompiled")
     table = new_table("One update", *columns)
     for result in results:

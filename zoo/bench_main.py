@@ -6,10 +6,9 @@ from typing import Any
 
 from sb3_dreamer.zoo import display
 from sb3_dreamer.zoo.bench_arguments import make_cases, make_parser
-from sb3_dreamer.zoo.bench_case import Case, run_case
+from sb3_dreamer.zoo.bench_case import Case, run_cases
 from sb3_dreamer.zoo.bench_machine import header, header_rows
 from sb3_dreamer.zoo.bench_report import acting_table, floor_table, update_table, write_json
-from sb3_dreamer.zoo.errors import RunError
 
 
 def main(words: Sequence[str]) -> int:
@@ -47,15 +46,7 @@ def table(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[str
     :param console: where to print
     :return: part of the JSON file
     """
-    results, failures = [], {}
-    for case in cases:
-        try:
-            with console.status(f"{case.name} ..."):
-                results.append(run_case(case))
-        except RunError as error:  # The other cases are still worth measuring.
-            failures[case.name] = str(error)
-    if not results:
-        raise RunError("; ".join(failures.values()))
+    results, failures = run_cases({case.name: case for case in cases}, console)
     console.print(update_table(results))
     console.print(acting_table(results))
     floors = [result for result in results if "floor" in result]
