@@ -5,13 +5,16 @@
     python -m sb3_dreamer.zoo.dmc_proprio_study run --task cartpole_balance --seed 0 --frames 50000
     python -m sb3_dreamer.zoo.dmc_proprio_study plot --scores dmc_proprio-dreamerv3.json.gz
 
-``run`` trains size ``1m`` with the benchmark's settings (train ratio 1024, no action repeat; the authors collect with
-16 environments, here ``--n-envs``) and goes on from its last checkpoint if there is one. Called again with more
-``--frames`` it trains further. ``--device cuda`` is for walker_walk and cheetah_run.
+``run`` trains size ``1m`` as the benchmark has it (arXiv 2301.04104v1, Table A.1: action repeat 2, 4 environments,
+train ratio 512, hence an update every 4 environment frames) and goes on from its last checkpoint if there is one.
+Called again with more ``--frames`` it trains further. ``--action-repeat 1 --train-ratio 1024 --n-envs 16`` is what the
+authors' code of 2024 ships: an update at every frame, four times the work. ``--device cuda`` is for walker_walk and
+cheetah_run.
 
-``plot`` draws all runs inside the range of the published seeds and prints scores at 20,000 and 50,000 frames.
-The published file is ``scores/dmc_proprio-dreamerv3.json.gz`` of github.com/danijar/dreamerv3. Our score is the mean
-return of the training episodes that ended in the last 10,000 frames, which is the distance of the published points.
+``plot`` draws all runs inside the range of the published seeds, prints scores at 20,000 and 50,000 frames and writes
+them with every episode to a JSON file. The published file is ``scores/dmc_proprio-dreamerv3.json.gz`` of
+github.com/danijar/dreamerv3. Our score is the mean return of the training episodes that ended in the last 10,000
+frames, which is the distance of the published points.
 """
 
 import argparse
@@ -25,13 +28,9 @@ from pathlib import Path
 from typing import Any
 
 BIN = 10_000  # frames over which the published scores are averaged
-SETTINGS: dict[str, Any] = {
-    "model_size": "1m",
-    "train_ratio": 1024,
-    "batch_size": 16,
-    "batch_length": 64,
-    "learning_starts": 1024,
-}
+MARKS = (20_000, 50_000)  # frames at which scores are compared
+PROTOCOL = ("action_repeat", "train_ratio", "n_envs")
+SETTINGS: dict[str, Any] = {"model_size": "1m", "batch_size": 16, "batch_length": 64, "learning_starts": 1024}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,33 +48,50 @@ def run(args: argparse.Namespace) -> None:
     folder = Path(args.out) / f"{args.task}_{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"dmc_proprio:{args.task}"
-    env = make_vec_env(lambda: make_env(name, preset="dreamerv3-2024"), n_envs=args.n_envs, seed=args.seed)
+    protocol = {name: getattr(args, name) for name in PROTOCOL}
+    check_protocol(folder / "protocol.json", protocol)
+    settings = {"preset": "dreamerv3-2024", "action_repeat": args.action_repeat}
+    env = make_vec_env(lambda: make_env(name, **settings), n_envs=args.n_envs, seed=args.seed)
     model_file, replay_file = folder / "model.zip", folder / "replay"
     if model_file.exists():
         # A run that goes on gets new episodes, hence another seed for its environments.
         model = DreamerV3.load(model_file, env=env, device=args.device)
         model.load_replay_buffer(replay_file, truncate_last_traj=True)
-        print(f"{name}, seed {args.seed}: goes on at {model.num_timesteps:,} frames", flush=True)
+        print(f"{name}, seed {args.seed}: goes on at {model.num_timesteps:,} agent steps", flush=True)
     else:
-        model = DreamerV3(
-            "MultiInputPolicy", env, seed=args.seed, device=args.device, buffer_size=args.buffer_size, **SETTINGS
-        )
-    episodes = EpisodeLog(folder, args.save_every, model_file, replay_file)
-    left = args.frames - model.num_timesteps
+        choices: dict[str, Any] = SETTINGS | {"train_ratio": args.train_ratio, "buffer_size": args.buffer_size}
+        model = DreamerV3("MultiInputPolicy", env, seed=args.seed, device=args.device, **choices)
+    episodes = EpisodeLog(folder, args.action_repeat, args.save_every, model_file, replay_file)
+    left = -(-args.frames // args.action_repeat) - model.num_timesteps
     if left > 0:
         model.learn(left, callback=CallbackList([episodes.callback()]), reset_num_timesteps=model.num_timesteps == 0)
         episodes.save(model)
+
+
+def check_protocol(path: Path, protocol: dict[str, Any]) -> None:
+    """Keep what the run began with; a run cannot go on with other settings.
+
+    :raises ValueError: if the folder's run has others, which it names
+    """
+    if not path.exists():
+        path.write_text(json.dumps(protocol) + "\n")
+    elif (begun := json.loads(path.read_text())) != protocol:
+        raise ValueError(f"{path.parent} holds a run with {begun}, not {protocol}: take its settings or another --out.")
 
 
 class EpisodeLog:
     """Writes each training episode as a line, and model and replay every so often.
 
     :param folder: of the run
-    :param save_every: frames between two checkpoints
+    :param repeat: environment frames per agent step
+    :param save_every: agent steps between two checkpoints
+    :param model_file: where the model goes
+    :param replay_file: where its replay goes
     """
 
-    def __init__(self, folder: Path, save_every: int, model_file: Path, replay_file: Path):
+    def __init__(self, folder: Path, repeat: int, save_every: int, model_file: Path, replay_file: Path):
         self.path = folder / "episodes.jsonl"
+        self.repeat = repeat
         self.save_every = save_every
         self.files = (model_file, replay_file)
         self.next_save: int | None = None
@@ -92,7 +108,8 @@ class EpisodeLog:
         model = values["self"]
         for info in values["infos"]:
             if "episode" in info:
-                line = {"step": model.num_timesteps, "return": float(info["episode"]["r"]), "updates": model._n_updates}
+                frames, updates = model.num_timesteps * self.repeat, model._n_updates
+                line = {"frames": frames, "return": float(info["episode"]["r"]), "updates": updates}
                 with self.path.open("a") as file:
                     file.write(json.dumps(line | {"seconds": round(time.time() - self.start, 1)}) + "\n")
         self.next_save = self.next_save or model.num_timesteps + self.save_every
@@ -112,7 +129,7 @@ def read_episodes(path: Path) -> list[dict[str, float]]:
     kept: list[dict[str, float]] = []
     for text in path.read_text().splitlines():
         episode = json.loads(text)
-        while kept and kept[-1]["step"] >= episode["step"] and kept[-1]["updates"] > episode["updates"]:
+        while kept and kept[-1]["frames"] >= episode["frames"] and kept[-1]["updates"] > episode["updates"]:
             kept.pop()
         kept.append(episode)
     return kept
@@ -120,7 +137,7 @@ def read_episodes(path: Path) -> list[dict[str, float]]:
 
 def score_at(episodes: Sequence[dict[str, float]], frames: int) -> float | None:
     """Mean return of the episodes of the last ``BIN`` frames; None if there is none."""
-    returns = [e["return"] for e in episodes if frames - BIN < e["step"] <= frames]
+    returns = [e["return"] for e in episodes if frames - BIN < e["frames"] <= frames]
     return sum(returns) / len(returns) if returns else None
 
 
@@ -138,43 +155,66 @@ def read_published(path: Path, task: str) -> dict[int, list[float]]:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Draw every task that was run, and print the table."""
+    """Draw every task that was run, print the table and write the figures."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    runs: dict[str, dict[int, list[dict[str, float]]]] = {}
-    for path in sorted(Path(args.out).glob("*/episodes.jsonl")):
-        task, text = path.parent.name.rsplit("_", 1)
-        runs.setdefault(task, {})[int(text)] = read_episodes(path)
-    if not runs:
-        raise ValueError(f"{args.out} holds no runs: begin with the command 'run'")
+    runs = read_runs(Path(args.out))
     figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
-    print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
+    rows: list[dict[str, Any]] = []
     for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
         published = read_published(Path(args.scores), task)
-        most = max(episode["step"] for episodes in seeds.values() for episode in episodes)
+        most = max(episode["frames"] for episodes in seeds.values() for episode in episodes)
         xs = [x for x in sorted(published) if x <= most + BIN]
         low, high = ([pick(published[x]) for x in xs] for pick in (min, max))
         axis.fill_between(xs, low, high, color="0.85", label=f"published, {len(published[xs[0]])} seeds")
         axis.plot(xs, [sum(published[x]) / len(published[x]) for x in xs], color="0.5", label="published mean")
         for seed, episodes in seeds.items():
-            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + BIN, BIN)]
+            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + 1, BIN)]
             drawn = [(x, y) for x, y in points if y is not None]
             axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
-            for mark in (20_000, 50_000):
-                score = score_at(episodes, mark)
-                if score is not None and mark in published:
-                    theirs = published[mark]
-                    mean = sum(theirs) / len(theirs)
-                    cells = (task, seed, f"{mark:,}", f"{score:.0f}", f"{mean:.0f}")
-                    print("| " + " | ".join(map(str, cells)) + f" | {min(theirs):.0f} to {max(theirs):.0f} |")
+            rows += compare(task, seed, episodes, published)
         axis.set(title=task, xlabel="environment frames", ylabel="episode return")
         axis.legend(fontsize=7)
-    target = Path(args.picture)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=120)
+    print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
+    for row in rows:
+        low_score, high_score = row["published_range"]
+        print(f"| {row['task']} | {row['seed']} | {row['frames']:,} | {row['score']} | {row['published_mean']}", end="")
+        print(f" | {low_score} to {high_score} |")
+    for target in (Path(args.picture), Path(args.json)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.picture, dpi=120)
+    protocols = {path.parent.name: json.loads(path.read_text()) for path in Path(args.out).glob("*/protocol.json")}
+    Path(args.json).write_text(json.dumps({"protocols": protocols, "scores": rows, "episodes": runs}, indent=1) + "\n")
+
+
+def read_runs(out: Path) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """Episodes of all runs by task and seed."""
+    runs: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for path in sorted(out.glob("*/episodes.jsonl")):
+        task, text = path.parent.name.rsplit("_", 1)
+        runs.setdefault(task, {})[int(text)] = read_episodes(path)
+    if not runs:
+        raise ValueError(f"{out} holds no runs: begin with the command 'run'")
+    return runs
+
+
+def compare(
+    task: str, seed: int, episodes: Sequence[dict[str, float]], published: dict[int, list[float]]
+) -> list[dict[str, Any]]:
+    """Our score beside the published ones at every mark that the run has reached."""
+    rows: list[dict[str, Any]] = []
+    for mark in MARKS:
+        score = score_at(episodes, mark)
+        if score is None or mark not in published or episodes[-1]["frames"] < mark - BIN / 2:
+            continue
+        theirs = published[mark]
+        mean, spread = round(sum(theirs) / len(theirs)), [round(min(theirs)), round(max(theirs))]
+        row = {"task": task, "seed": seed, "frames": mark, "score": round(score)}
+        rows.append(row | {"published_mean": mean, "published_range": spread})
+    return rows
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -185,15 +225,18 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--task", required=True, help="cartpole_balance, reacher_easy, walker_walk, ...")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--frames", type=int, default=50_000, help="environment frames in all")
-    train.add_argument("--n-envs", type=int, default=1)
+    train.add_argument("--action-repeat", type=int, default=2, help="environment frames per agent step")
+    train.add_argument("--train-ratio", type=int, default=512, help="replayed steps per agent step")
+    train.add_argument("--n-envs", type=int, default=4)
     train.add_argument("--buffer-size", type=int, default=500_000)
-    train.add_argument("--save-every", type=int, default=5_000, help="frames between checkpoints")
+    train.add_argument("--save-every", type=int, default=1_000, help="agent steps between checkpoints")
     train.add_argument("--device", default="auto")
     train.add_argument("--threads", type=int, default=1)
     train.set_defaults(command=run)
     draw = commands.add_parser("plot", help="draw all runs inside the published range")
     draw.add_argument("--scores", required=True, help="dmc_proprio-dreamerv3.json.gz")
     draw.add_argument("--picture", default="docs/media/dmc_proprio.png")
+    draw.add_argument("--json", default="docs/results/dmc_proprio.json")
     draw.set_defaults(command=plot)
     for command in (train, draw):
         command.add_argument("--out", default="runs/dmc_proprio", help="folder of the runs")
