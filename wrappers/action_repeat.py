@@ -48,17 +48,20 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """Repeat the action; stop early at the end of the episode or at discount 0.
 
         :param action: one action of the wrapped environment
-        :return: last (or pooled) observation, summed reward, the two end flags, and the last info with ``frames``
+        :return: last (or pooled) observation, summed reward, the two end flags, and the last info with ``frames`` and,
+            where a wrapper changed the reward, the summed ``raw_reward``
         """
-        total, frames = 0.0, 0
+        total, raw, frames = 0.0, 0.0, 0
         recent: deque[Any] = deque(maxlen=self.max_pool)
         for _ in range(self.amount):
             obs, reward, terminated, truncated, info = self.env.step(action)
             recent.append(obs)
             total += float(reward)
+            raw += info.get("raw_reward", float(reward))
             frames += int(info.get("frames", 1))
             if terminated or truncated or info.get("discount", 1.0) == 0.0:
                 break
         if self.max_pool > 1:
             obs = recent[0] if len(recent) == 1 else np.maximum.reduce(list(recent))
-        return obs, total, bool(terminated), bool(truncated), {**info, "frames": frames}
+        sums = {"frames": frames} | ({"raw_reward": raw} if "raw_reward" in info else {})
+        return obs, total, bool(terminated), bool(truncated), {**info, **sums}

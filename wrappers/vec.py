@@ -63,8 +63,8 @@ def make_vec_env(
     """Make several copies of an environment, monitored, as a Stable-Baselines3 vector environment.
 
     Environment i is seeded with ``seed + i`` at its first reset (SB3's rule, so that a ``DummyVecEnv`` and worker
-    processes give the same episodes), its action space too. Episode returns are recorded by ``VecMonitor`` in this
-    process, so that workers need no torch.
+    processes give the same episodes), its action space too. Episode returns are recorded by ``ScoreMonitor`` in
+    this process, so that workers need no torch: in the task's own rewards, as Stable-Baselines3's function does it.
 
     :param name: as in ``make_env``
     :param n_envs: number of copies
@@ -82,7 +82,9 @@ def make_vec_env(
     """
     if n_envs < 1:
         raise ValueError(f"n_envs={n_envs!r}: give at least 1.")
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from sb3_dreamer.wrappers.score_monitor import ScoreMonitor
 
     if vec_env_cls is None:
         from sb3_dreamer.wrappers.restarting_vec_env import RestartingVecEnv
@@ -99,4 +101,4 @@ def make_vec_env(
     vec_env.seed(seed)
     if monitor_dir is not None:
         Path(monitor_dir).mkdir(parents=True, exist_ok=True)
-    return VecMonitor(vec_env, None if monitor_dir is None else str(Path(monitor_dir) / "0"))
+    return ScoreMonitor(vec_env, None if monitor_dir is None else str(Path(monitor_dir) / "0"))

@@ -21,7 +21,7 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the error in one line."""
         if message.startswith("unrecognized arguments: "):
-            words = message.removeprefix("unrecognized arguments: ").split()
+            words = message.removeprefix("unrecognized arguments: ").split() or [""]
             flags = [flag for action in self._actions for flag in action.option_strings]
             flag = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
             raise UsageError(f"unknown argument {flag!r}{near(flag, flags)}: see {self.prog} --help")

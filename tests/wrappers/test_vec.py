@@ -3,12 +3,13 @@
 import functools
 import multiprocessing as mp
 import time
+import types
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from sb3_dreamer.wrappers import RestartingVecEnv, WorkerError, make_vec_env
+from sb3_dreamer.wrappers import ActionRepeat, RestartingVecEnv, SquashReward, WorkerError, make_vec_env
 from sb3_dreamer.wrappers.vec import is_slow
 from tests.wrappers.failing_envs import Failing, FailingReset, broken, plain
 
@@ -175,9 +176,9 @@ def test_slow_environments_get_processes():
     assert is_slow("Pong", {}) and is_slow("CartPole-v1", {"pixels": True}) and is_slow("ALE/Pong-v5", {})
     assert not is_slow("CartPole-v1", {}) and not is_slow("dmc_proprio:walker_walk", {})
     env = make_vec_env("CartPole-v1", 2, pixels=True, size=16)
-    assert isinstance(env.venv, RestartingVecEnv) and env.reset().shape == (2, 16, 16, 3)
+    assert isinstance(env.unwrapped, RestartingVecEnv) and env.reset().shape == (2, 16, 16, 3)
     env.close()
-    assert isinstance(make_vec_env("CartPole-v1", 2).venv, DummyVecEnv)
+    assert isinstance(make_vec_env("CartPole-v1", 2).unwrapped, DummyVecEnv)
     with pytest.raises(ValueError, match="n_envs"):
         make_vec_env("CartPole-v1", 0)
 
@@ -218,3 +219,20 @@ def test_evaluation_through_sb3():
     returns, lengths = evaluate_policy(Random(env.action_space), env, 4, return_episode_rewards=True)
     assert returns == lengths and len(returns) == 4
     env.close()
+
+
+def test_returns_are_the_tasks_own_whatever_is_learned_from():
+    def wrap(env: gym.Env) -> gym.Env:
+        return ActionRepeat(SquashReward(env, None, 0.01), 4)
+
+    env = make_vec_env("Pendulum-v1", 2, seed=0, wrapper_class=wrap)
+    plain = make_vec_env("Pendulum-v1", 2, seed=0, wrapper_class=lambda inner: ActionRepeat(inner, 4))
+    env.reset(), plain.reset()
+    for _ in range(50):
+        _, rewards, dones, infos = env.step(np.zeros((2, 1), np.float32))
+        _, raw, _, raw_infos = plain.step(np.zeros((2, 1), np.float32))
+        assert np.allclose(rewards, 0.01 * raw)
+    assert dones.all() and [info["episode"]["l"] for info in infos] == [50, 50]
+    assert [info["episode"]["r"] for info in infos] == [info["episode"]["r"] for info in raw_infos]
+    still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros((2, 1), np.float32), state))
+    assert stable_baselines3.common.evaluation.evaluate_policy(still, env, 2)[0] < -100  # not a hundredth of it

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "unknown program": (["trian"], "did you mean 'train'"),
     "unknown flag": (["train", "--evn", "CartPole-v1"], "did you mean '--env'"),
+    "empty word": (["train", ""], "unknown argument ''"),
     "unknown algorithm": (["train", "--algo", "dreamer3"], "did you mean 'dreamerv3'"),
     "unknown environment": (["train", "--env", "CartPol-v1"], "did you mean 'CartPole-v1'"),
     "unknown suite": (["train", "--env", "atary:pong"], "did you mean 'atari'"),
