@@ -13,11 +13,12 @@ from gymnasium import spaces
 class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Execute every action ``amount`` times and return the summed reward.
 
-    Differs from ``gymnasium.wrappers.RepeatAction`` in three ways that the papers need: the number of executed
+    Differs from ``gymnasium.wrappers.RepeatAction`` in four ways that the papers need: the number of executed
     environment steps is told in ``info["frames"]`` (so that "environment frames" can be counted exactly when an
     episode ends inside a repeat), the last ``max_pool`` observations can be merged by their maximum (Atari sprites
-    flicker on alternate frames), and a step whose ``info["discount"]`` is 0 ends the repeat like an episode end
-    does (a lost life that is treated as a discount, see ``LifeLoss``).
+    flicker on alternate frames), ``metadata["render_fps"]`` is divided by ``amount``, so that a film has the task's
+    speed, and a step whose ``info["discount"]`` is 0 ends the repeat like an episode end does (a lost life that is
+    treated as a discount, see ``LifeLoss``).
 
     The released Dreamer code pools with whatever frame its buffer still holds when an episode ends before the last
     two repeats; here only frames of the current agent step are pooled.
@@ -42,6 +43,8 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
         gym.utils.RecordConstructorArgs.__init__(self, amount=amount, max_pool=max_pool)
         gym.Wrapper.__init__(self, env)
         self.amount = int(amount)
+        if env.metadata.get("render_fps"):
+            self.metadata = {**env.metadata, "render_fps": env.metadata["render_fps"] / self.amount}
         self.max_pool = int(max_pool)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:

@@ -62,7 +62,7 @@ def record(agent: Agent, args: Any) -> tuple[Path, list[Episode]]:
     path = folder / f"{agent.path.stem}-{agent.model.num_timesteps}-steps-seed{args.seed}{suffix}"
     scale = -(-SMALLEST_SIDE // min(first.shape[:2])) if min(first.shape[:2]) < SMALLEST_SIDE else 1
     try:
-        writer = open_video(path, float(args.fps or frames_per_second(agent.env)), scale)
+        writer = open_video(path, args.fps or frames_per_second(agent.env), scale)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(f"no film can be written: {one_line(error)}") from error
     try:
@@ -92,10 +92,10 @@ def picture(env: Any) -> Any:
     return image
 
 
-def frames_per_second(env: Any) -> int:
-    """The environment's own speed, 30 where it names none."""
+def frames_per_second(env: Any) -> float:
+    """The environment's own speed in agent steps, 30 where it names none."""
     try:
         metadata = env.get_attr("metadata")[0]
     except AttributeError:
         metadata = {}
-    return int((metadata or {}).get("render_fps") or 30)
+    return float((metadata or {}).get("render_fps") or 30)

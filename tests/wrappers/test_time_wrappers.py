@@ -27,6 +27,7 @@ def test_repeats_multiply(counting):
     env = ActionRepeat(ActionRepeat(counting(length=20), 2), 3)
     env.reset(seed=0)
     assert env.step(0)[4]["frames"] == 6
+    assert env.metadata["render_fps"] == 20 / 6 and env.unwrapped.metadata["render_fps"] == 20
 
 
 def test_max_pool_takes_the_last_frames_of_this_step_only(counting):
