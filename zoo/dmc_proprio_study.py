@@ -160,6 +160,7 @@ def plot(args: argparse.Namespace) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     runs = read_runs(Path(args.out))
     figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
@@ -177,6 +178,8 @@ def plot(args: argparse.Namespace) -> None:
             axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
             rows += compare(task, seed, episodes, published)
         axis.set(title=task, xlabel="environment frames", ylabel="episode return")
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.legend(fontsize=7)
     print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
     for row in rows:
