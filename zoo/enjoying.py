@@ -78,7 +78,7 @@ def watch(agent: Agent, args: Any, window: bool) -> list[Episode]:
     draw = functools.partial(agent.env.render, "human") if window else None
     steps = args.n_timesteps or (None if args.n_episodes else DEFAULT_STEPS)
     for episode in play(
-        agent.model, agent.env, agent.deterministic, n_steps=steps, n_episodes=args.n_episodes, on_step=draw
+        agent.model, agent.env, agent.deterministic, n_steps=steps, n_episodes=args.n_episodes, on_state=draw
     ):
         episodes.append(episode)
         if args.verbose >= 1:

@@ -26,7 +26,7 @@ def play(
     *,
     n_steps: int | None = None,
     n_episodes: int | None = None,
-    on_step: Callable[[], None] | None = None,
+    on_state: Callable[[], None] | None = None,
 ) -> Iterator[Episode]:
     """Act until enough steps or episodes are done, yielding every episode that ends.
 
@@ -37,16 +37,16 @@ def play(
     :param deterministic: take the most likely action
     :param n_steps: agent steps over all environments
     :param n_episodes: whole episodes, instead
-    :param on_step: called after each step of the vector environment
+    :param on_state: called before the agent acts, hence never after the reset that ends a film
     """
     obs, state, starts, steps = env.reset(), None, np.ones(env.num_envs, bool), 0
     left = np.array([((n_episodes or 0) + i) // env.num_envs for i in range(env.num_envs)])
     while (steps < n_steps) if n_steps else (left > 0).any():
+        if on_state is not None:
+            on_state()
         action, state = model.predict(obs, state=state, episode_start=starts, deterministic=deterministic)
         obs, _, starts, infos = env.step(action)
         steps += env.num_envs
-        if on_step is not None:
-            on_step()
         for index in np.flatnonzero(starts):
             if n_steps or left[index] > 0:
                 left[index] -= 1

@@ -73,7 +73,7 @@ def record(agent: Agent, args: Any) -> tuple[Path, list[Episode]]:
                 agent.deterministic,
                 n_steps=args.n_timesteps,
                 n_episodes=args.n_episodes,
-                on_step=lambda: writer.add(picture(agent.env)),
+                on_state=lambda: writer.add(picture(agent.env)),
             )
         )
     finally:

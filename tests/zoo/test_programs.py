@@ -4,14 +4,18 @@ import csv
 import json
 import re
 import shlex
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_dreamer.zoo import curves, run_folder
 from sb3_dreamer.zoo.cli import PROGRAMS, main
+from sb3_dreamer.zoo.episodes import play
 from sb3_dreamer.zoo.evaluating import summary
+from tests.counting_env import CountingEnv
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +29,8 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         out = capsys.readouterr().out
         assert out.startswith(f"usage: sb3-dreamer {program}") and max(map(len, out.splitlines())) <= 120
     assert main(["--help"]) == 0
-    assert all(program in capsys.readouterr().out or program for program in PROGRAMS)
+    out = capsys.readouterr().out
+    assert all(program in out for program in PROGRAMS)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,14 @@ def test_interval_covers_the_mean_of_a_sample() -> None:
         inside += low <= 3.0 <= high
     assert 85 <= inside <= 100
     assert summary([1.0])["interval"] is None
+
+
+def test_films_end_before_the_reset() -> None:
+    env = VecMonitor(DummyVecEnv([lambda: CountingEnv(lengths=(3,))]))
+    still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
+    seen: list[int] = []
+    assert len(list(play(still, env, True, n_episodes=2, on_state=lambda: seen.append(env.get_attr("t")[0])))) == 2
+    assert seen == [0, 1, 2, 0, 1, 2]
 
 
 def test_record_video_writes_a_film(logs: Path, tmp_path: Path) -> None:
