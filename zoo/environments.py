@@ -22,6 +22,7 @@ EXTRAS = {
     "mujoco": "dmc",
     "crafter": "crafter",
     "bsuite": "bsuite",
+    "box2d": "box2d",
 }
 
 
@@ -95,13 +96,19 @@ def explain(name: str, error: Exception) -> str:
     prefix = name.partition(":")[0]
     if ":" in name and prefix not in SUITES and f"No module named {prefix!r}" in text:
         return f"{prefix!r} of {name!r} is neither a suite{near(prefix, SUITES)} nor a package: {', '.join(SUITES)}"
-    if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").split(".")[0]
-        if package in EXTRAS:
-            return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
+    package = missing_package(error)
+    if package in EXTRAS:
+        return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
     if isinstance(error, gym.error.UnregisteredEnv):
         return f"unknown environment {name!r}{near(name, known_names())}: sb3-dreamer list shows all"
     return f"environment {name!r} cannot be made: {text}"
+
+
+def missing_package(error: Exception) -> str:
+    """Name of the package that an environment could not import; empty if that was not the trouble."""
+    if isinstance(error, gym.error.DependencyNotInstalled):
+        return "box2d" if "box2d" in str(error).lower() else ""
+    return (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
 
 
 def known_names() -> list[str]:

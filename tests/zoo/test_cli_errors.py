@@ -72,6 +72,16 @@ def test_missing_suite_says_what_to_install(module: str, env: str, message: str,
     assert message in err and err.count("\n") == 1
 
 
+def test_missing_box2d_says_what_to_install(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    assert main(["train", "--env", "LunarLander-v3"]) == 2
+    err = capsys.readouterr().err
+    assert 'pip install "sb3-dreamer[box2d]"' in err and err.count("\n") == 1
+
+
 def test_broken_model_files(logs: Path, tmp_path: Path, capsys) -> None:
     run = logs / "dreamerv3/CartPole-v1_1"
     model = run / "CartPole-v1.zip"
