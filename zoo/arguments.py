@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from sb3_dreamer.zoo.errors import UsageError, near
 
-BARE_WORD = re.compile(r"[A-Za-z_][\w./:+-]*")
+BARE_WORD = re.compile(r"\d*[A-Za-z_][\w./:+-]*")  # a word, or a size such as 12m
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -89,7 +89,8 @@ def _literal(node: ast.expr) -> Any:
 
 def write_value(value: Any) -> str:
     """The value as :func:`parse_value` reads it."""
-    return value if isinstance(value, str) and BARE_WORD.fullmatch(value) else repr(value)
+    bare = isinstance(value, str) and BARE_WORD.fullmatch(value) and parse_value(value, "") == value
+    return value if bare else repr(value)
 
 
 def to_words(parser: argparse.ArgumentParser, args: argparse.Namespace, skip: Iterable[str] = ()) -> list[str]:

@@ -5,11 +5,10 @@
     python -m sb3_dreamer.zoo.dmc_proprio_study run --task cartpole_balance --seed 0 --frames 50000
     python -m sb3_dreamer.zoo.dmc_proprio_study plot --scores dmc_proprio-dreamerv3.json.gz
 
-``run`` trains size ``1m`` as the benchmark has it (arXiv 2301.04104v1, Table A.1: action repeat 2, 4 environments,
-train ratio 512, hence an update every 4 environment frames) and goes on from its last checkpoint if there is one.
-Called again with more ``--frames`` it trains further. ``--action-repeat 1 --train-ratio 1024 --n-envs 16`` is what the
-authors' code of 2024 ships: an update at every frame, four times the work. ``--device cuda`` is for walker_walk and
-cheetah_run.
+``run`` trains size ``1m`` as the authors' code of 2024 does (train ratio 1024, no action repeat, 16 environments: an
+update at every environment frame) and goes on from its last checkpoint if there is one. Called again with more
+``--frames`` it trains further. ``--action-repeat 2 --train-ratio 512 --n-envs 4`` is Table A.1 of arXiv 2301.04104v1,
+with a quarter of the updates. ``--device cuda`` is for walker_walk and cheetah_run.
 
 ``plot`` draws all runs inside the range of the published seeds, prints scores at 20,000 and 50,000 frames and writes
 them with every episode to a JSON file. The published file is ``scores/dmc_proprio-dreamerv3.json.gz`` of
@@ -228,9 +227,9 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--task", required=True, help="cartpole_balance, reacher_easy, walker_walk, ...")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--frames", type=int, default=50_000, help="environment frames in all")
-    train.add_argument("--action-repeat", type=int, default=2, help="environment frames per agent step")
-    train.add_argument("--train-ratio", type=int, default=512, help="replayed steps per agent step")
-    train.add_argument("--n-envs", type=int, default=4)
+    train.add_argument("--action-repeat", type=int, default=1, help="environment frames per agent step")
+    train.add_argument("--train-ratio", type=int, default=1024, help="replayed steps per agent step")
+    train.add_argument("--n-envs", type=int, default=16)
     train.add_argument("--buffer-size", type=int, default=500_000)
     train.add_argument("--save-every", type=int, default=1_000, help="agent steps between checkpoints")
     train.add_argument("--device", default="auto")

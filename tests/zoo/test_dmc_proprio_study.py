@@ -17,7 +17,7 @@ def lines(*episodes: tuple[int, float, int]) -> str:
 
 def test_run_goes_on_and_keeps_its_protocol(tmp_path: Path, capsys) -> None:
     command = ["run", "--task", "cartpole_balance", "--n-envs", "2", "--buffer-size", "4000", "--out", str(tmp_path)]
-    command += ["--train-ratio", "1"]
+    command += ["--action-repeat", "2", "--train-ratio", "1"]
     assert study.main([*command, "--frames", "2000"]) == 0
     folder = tmp_path / "cartpole_balance_0"
     first = study.read_episodes(folder / "episodes.jsonl")

@@ -75,7 +75,7 @@ def test_numbers_are_converted_to_what_the_constructor_declares() -> None:
     ("text", "value"),
     [
         ("1e-3", 0.001), ("S", "S"), ("[64, 64]", [64, 64]), ("None", None), ("false", False), ("True", True),
-        ("-1", -1),
+        ("-1", -1), ("12m", "12m"), ("'1e5'", "1e5"), ("'true'", "true"),
         ("dict(units=64, mlp=[1, 2])", {"units": 64, "mlp": [1, 2]}), ("{'a': (1, 2)}", {"a": (1, 2)}), ("'7'", "7"),
     ],
 )  # fmt: skip
