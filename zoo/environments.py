@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.suites import SUITES
 from sb3_dreamer.zoo.errors import UsageError, near, one_line
@@ -161,9 +162,17 @@ def suite_preset(env: Any) -> dict[str, Any] | None:
         return None
 
 
-def frames_per_step(preset: dict[str, Any] | None) -> int:
-    """Environment frames of one agent step."""
-    return int(preset["settings"]["action_repeat"]) if preset else 1
+def frames_per_step(preset: dict[str, Any] | None, env_wrapper: Any = None) -> int:
+    """Environment frames of one agent step: the suite's action repeat times those of the entry's wrappers.
+
+    :param preset: as from :func:`suite_preset`
+    :param env_wrapper: as in :func:`make_envs`
+    """
+    frames = int(preset["settings"]["action_repeat"]) if preset else 1
+    for wrapper, kwargs in find_wrappers(env_wrapper):
+        if issubclass(wrapper, ActionRepeat):  # type: ignore[arg-type]
+            frames *= int(kwargs.get("amount", 1))
+    return frames
 
 
 def choose_policy(policy: str, space: gym.Space) -> str:

@@ -27,7 +27,7 @@ def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, fo
     :param replay_note: where the replay of a continued run is from
     :param folder: the run folder that will be made
     """
-    frames = environments.frames_per_step(plan.suite_preset)
+    frames = environments.frames_per_step(plan.suite_preset, plan.env_wrapper)
     steps = f"{plan.n_timesteps:,} agent steps"
     if model.num_timesteps:
         steps += f", {model.num_timesteps:,} of them done"

@@ -27,7 +27,7 @@ def make(session: "Session", stop: Any) -> list[Any]:
     if session.rank:
         return resumable
     steps = plan.n_envs * training_ranks.count()  # agent steps of one step of the environments
-    frames = environments.frames_per_step(plan.suite_preset)
+    frames = environments.frames_per_step(plan.suite_preset, plan.env_wrapper)
     callbacks: list[Any] = [EpisodeLog(folder, plan.env, frames, goes_on=session.checkpoint is not None)]
     if plan.eval_freq > 0:
         session.evaluation = Evaluation(

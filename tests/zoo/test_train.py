@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from sb3_dreamer import DreamerV3
-from sb3_dreamer.zoo import run_folder
+from sb3_dreamer.zoo import curves, run_folder
 from sb3_dreamer.zoo.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +66,18 @@ def test_table_names_everything_before_training(tmp_path: Path, small: list[str]
     assert re.search(r"train_ratio \d+ -> 1 ", table) and "fewer updates" in table
     assert re.search(r"final evaluation .* over 2 episodes", out) and "sb3-dreamer enjoy" in out
     assert not (tmp_path / "logs/dreamerv3/CartPole-v1_1/best_model.zip").exists()
+
+
+def test_frames_count_the_repeats_of_wrappers(tmp_path: Path, small: list[str], capsys) -> None:
+    wrapper = "env_wrapper:[{'sb3_dreamer.wrappers.ActionRepeat': {'amount': 3}}]"
+    words = [small[0], wrapper, *small[1:], "--eval-freq", "30"]
+    assert main(["train", "-n", "60", "-f", str(tmp_path / "logs"), *words]) == 0
+    assert "60 agent steps = 180 environment frames (action repeat 3)" in " ".join(capsys.readouterr().out.split())
+    run = run_of(tmp_path / "logs")
+    episodes = list(csv.DictReader((run.path / "0.monitor.csv").read_text().splitlines()[1:]))
+    assert all(int(row["frames"]) == 3 * int(row["timesteps"]) for row in episodes) and episodes
+    curve = curves.evaluation_curve(run, "frames", "reward")
+    assert curve is not None and curve.x.tolist() == [90, 180]
 
 
 def test_continue_goes_on_counting_with_the_replay(logs: Path, small: list[str], capsys) -> None:
