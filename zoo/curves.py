@@ -72,8 +72,9 @@ def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not a file of evaluations: {error}") from error
     config = run_folder.read_config(run)
-    frames = environments.frames_per_step(config.get("suite_preset"), config.get("env_wrapper"))
-    return Curve(x * frames if x_axis == "frames" else x, y, config.get("seed"))
+    if x_axis == "frames":
+        x = x * environments.frames_per_step(config.get("suite_preset"), config.get("env_wrapper"))
+    return Curve(x, y, config.get("seed"))
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:

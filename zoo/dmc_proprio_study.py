@@ -17,7 +17,6 @@ frames, which is the distance of the published points.
 """
 
 import argparse
-import gzip
 import json
 import os
 import sys
@@ -26,8 +25,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BIN = 10_000  # frames over which the published scores are averaged
-MARKS = (20_000, 50_000)  # frames at which scores are compared
+from sb3_dreamer.zoo.dmc_proprio_figures import plot
+
 PROTOCOL = ("action_repeat", "train_ratio", "n_envs")
 SETTINGS: dict[str, Any] = {"model_size": "1m", "batch_size": 16, "batch_length": 64, "learning_starts": 1024}
 
@@ -121,102 +120,6 @@ class EpisodeLog:
         """Model last, so that it never speaks of a replay that is not there."""
         model.save_replay_buffer(self.files[1])
         model.save(self.files[0])
-
-
-def read_episodes(path: Path) -> list[dict[str, float]]:
-    """Episodes of a run. What was trained twice, since it came after the last checkpoint, counts in its last form."""
-    kept: list[dict[str, float]] = []
-    for text in path.read_text().splitlines():
-        episode = json.loads(text)
-        while kept and kept[-1]["frames"] >= episode["frames"] and kept[-1]["updates"] > episode["updates"]:
-            kept.pop()
-        kept.append(episode)
-    return kept
-
-
-def score_at(episodes: Sequence[dict[str, float]], frames: int) -> float | None:
-    """Mean return of the episodes of the last ``BIN`` frames; None if there is none."""
-    returns = [e["return"] for e in episodes if frames - BIN < e["frames"] <= frames]
-    return sum(returns) / len(returns) if returns else None
-
-
-def read_published(path: Path, task: str) -> dict[int, list[float]]:
-    """Scores of all published seeds by frame number."""
-    with gzip.open(path, "rt") as file:
-        curves = [curve for curve in json.load(file) if curve["task"] == f"dmc_{task}"]
-    if not curves:
-        raise ValueError(f"{path} has no curve for dmc_{task}")
-    points: dict[int, list[float]] = {}
-    for curve in curves:
-        for frames, score in zip(curve["xs"], curve["ys"], strict=True):
-            points.setdefault(int(frames), []).append(float(score))
-    return points
-
-
-def plot(args: argparse.Namespace) -> None:
-    """Draw every task that was run, print the table and write the figures."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    runs = read_runs(Path(args.out))
-    figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
-    rows: list[dict[str, Any]] = []
-    for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
-        published = read_published(Path(args.scores), task)
-        most = max(episode["frames"] for episodes in seeds.values() for episode in episodes)
-        xs = [x for x in sorted(published) if x <= most + BIN]
-        low, high = ([pick(published[x]) for x in xs] for pick in (min, max))
-        axis.fill_between(xs, low, high, color="0.85", label=f"published, {len(published[xs[0]])} seeds")
-        axis.plot(xs, [sum(published[x]) / len(published[x]) for x in xs], color="0.5", label="published mean")
-        for seed, episodes in seeds.items():
-            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + 1, BIN)]
-            drawn = [(x, y) for x, y in points if y is not None]
-            axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
-            rows += compare(task, seed, episodes, published)
-        axis.set(title=task, xlabel="environment frames", ylabel="episode return")
-        axis.xaxis.set_major_locator(MaxNLocator(6))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.legend(fontsize=7)
-    print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
-    for row in rows:
-        low_score, high_score = row["published_range"]
-        print(f"| {row['task']} | {row['seed']} | {row['frames']:,} | {row['score']} | {row['published_mean']}", end="")
-        print(f" | {low_score} to {high_score} |")
-    for target in (Path(args.picture), Path(args.json)):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.picture, dpi=120)
-    protocols = {path.parent.name: json.loads(path.read_text()) for path in Path(args.out).glob("*/protocol.json")}
-    Path(args.json).write_text(json.dumps({"protocols": protocols, "scores": rows, "episodes": runs}, indent=1) + "\n")
-
-
-def read_runs(out: Path) -> dict[str, dict[int, list[dict[str, float]]]]:
-    """Episodes of all runs by task and seed."""
-    runs: dict[str, dict[int, list[dict[str, float]]]] = {}
-    for path in sorted(out.glob("*/episodes.jsonl")):
-        task, text = path.parent.name.rsplit("_", 1)
-        runs.setdefault(task, {})[int(text)] = read_episodes(path)
-    if not runs:
-        raise ValueError(f"{out} holds no runs: begin with the command 'run'")
-    return runs
-
-
-def compare(
-    task: str, seed: int, episodes: Sequence[dict[str, float]], published: dict[int, list[float]]
-) -> list[dict[str, Any]]:
-    """Our score beside the published ones at every mark that the run has reached."""
-    rows: list[dict[str, Any]] = []
-    for mark in MARKS:
-        score = score_at(episodes, mark)
-        if score is None or mark not in published or episodes[-1]["frames"] < mark - BIN / 2:
-            continue
-        theirs = published[mark]
-        mean, spread = round(sum(theirs) / len(theirs)), [round(min(theirs)), round(max(theirs))]
-        row = {"task": task, "seed": seed, "frames": mark, "score": round(score)}
-        rows.append(row | {"published_mean": mean, "published_range": spread})
-    return rows
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -161,7 +161,7 @@ def iqm_interval(
 
 def _rliable_imports() -> bool:
     try:
-        import rliable.library  # noqa: F401
+        from rliable import library  # noqa: F401
     except (ImportError, TypeError):  # TypeError: arch < 8, which rliable 1.2 pins, fails so at import with pandas 3
         return False
     return True
