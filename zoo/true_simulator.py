@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
-from sb3_dreamer.core.planner import cem_normal
+from sb3_dreamer.core.cem import cem_normal
 from sb3_dreamer.wrappers import ActionRepeat, make_env
 
 #: Mean returns of "CEM + true simulator" with 12 x 10 x 1000 (PlaNet, Table 1).

@@ -10,10 +10,11 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay import SequenceReplayBuffer
 from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
+from sb3_dreamer.core.cem import Deviation
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 from sb3_dreamer.core.overshooting import LatentOvershooting
-from sb3_dreamer.core.planner import CEMPlanner, Deviation
+from sb3_dreamer.core.planner import CEMPlanner
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.planet.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.planet.replay import RecentReplayBuffer

@@ -7,14 +7,8 @@ import pytest
 import torch as th
 
 from sb3_dreamer.core.behavior import NoisyBehavior, RandomBehavior
-from sb3_dreamer.core.planner import (
-    CEMPlanner,
-    cem_categorical,
-    cem_normal,
-    dream_returns,
-    random_shooting,
-    select_elites,
-)
+from sb3_dreamer.core.cem import cem_categorical, cem_normal, select_elites
+from sb3_dreamer.core.planner import CEMPlanner, dream_returns, random_shooting
 from sb3_dreamer.core.types import ActionLayout, LatentState
 
 BOX = ActionLayout("continuous", (2,))
