@@ -385,3 +385,5 @@ if __name__ == "__main__":
     distributed.start()
     globals()[f"job_{sys.argv[1]}"](Path(sys.argv[2]))
     distributed.stop()
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    assert [name for name in names if "gloo" in name] == [], "the group is still alive, and may abort at exit"
