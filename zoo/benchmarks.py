@@ -96,7 +96,7 @@ def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
 def run(jobs: Sequence[Job], args: Namespace) -> int:
     """Run what is not done, failed ones too."""
     left = [job for job in jobs if job.state() != "done"]
-    print(f"{len(jobs)} jobs, {len(jobs) - len(left)} done before")
+    print(f"{len(jobs)} job(s), {len(jobs) - len(left)} done before")
     failed = 0
     engine = run_ray if args.engine == "ray" else run_local
     try:
@@ -105,14 +105,14 @@ def run(jobs: Sequence[Job], args: Namespace) -> int:
             word = {0: "finished", 130: "stopped "}.get(status, "failed  ")
             print(f"{word} {job.name}", flush=True)
             if word == "failed  ":
-                print(f"         see {Path(job.folder) / job.name}.log")
+                print(f"         {job.last_line()}\n         all of it is in {job.log}", flush=True)
     except KeyboardInterrupt:
         print("\nStopped; the same command goes on.")
         tell(jobs)
         return 130
     tell(jobs)
     if failed:
-        raise RunError(f"{failed} of {len(left)} jobs are not finished; the same command goes on with them")
+        raise RunError(f"{failed} of {len(left)} job(s) are not finished; the same command goes on with them")
     return 0
 
 

@@ -40,6 +40,16 @@ class Job:
         """What it is called in tables."""
         return f"{self.run_name}-seed{self.seed}"
 
+    @property
+    def log(self) -> Path:
+        """What ``train`` printed, all attempts behind each other."""
+        return Path(self.folder) / f"{self.name}.log"
+
+    def last_line(self) -> str:
+        """The last line of its log: the error, if it failed."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
     def latest(self) -> RunFolder | None:
         """Its latest run folder."""
         try:
@@ -51,7 +61,7 @@ class Job:
         """``new``, ``stopped`` (can be continued), ``failed`` or ``done``; one that runs now looks like failed."""
         run = self.latest()
         if run is None:
-            return "new"
+            return "failed" if self.log.exists() else "new"
         if (run.path / "done").exists():
             return "done"
         return "stopped" if run.model.exists() and run.replay.exists() else "failed"
@@ -95,9 +105,8 @@ class Running:
 
     def __init__(self, job: Job):
         self.job = job
-        folder = Path(job.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.log = (folder / f"{job.name}.log").open("ab")
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = job.log.open("ab")
         command = [sys.executable, "-m", "sb3_dreamer.zoo", *job.words()]
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
 

@@ -183,4 +183,13 @@ def test_suite_runs_its_jobs(tmp_path: Path, small: list[str], capsys) -> None:
     assert main([*words, "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
     assert "finished CartPole-v1-seed5" in capsys.readouterr().out
     assert main(words) == 0
-    assert "1 jobs, 1 done before" in capsys.readouterr().out
+    assert "1 job(s), 1 done before" in capsys.readouterr().out
+
+
+def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
+    """The error of a training is quoted, and the job is failed, not new."""
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)]
+    assert main([*words, "--", "--hyperparams", "model_size:debgu"]) == 1
+    out, err = capsys.readouterr()
+    assert "model_size='debgu' is unknown (did you mean 'debug'?)" in out and out.strip().endswith("1 failed")
+    assert "1 of 1 job(s) are not finished" in err
