@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.zoo.provenance import describe_system
+
 BIN = 10_000  # frames over which the published scores are averaged
 MARKS = (20_000, 50_000)  # frames at which scores are compared
+STUDY = "sb3_dreamer.zoo.dmc_proprio_study"
+NOTE = "DreamerV3 2024, size 1m; published: scores/dmc_proprio-dreamerv3.json.gz of github.com/danijar/dreamerv3"
 
 
 def read_episodes(path: Path) -> list[dict[str, float]]:
@@ -76,8 +80,19 @@ def plot(args: argparse.Namespace) -> None:
     for target in (Path(args.picture), Path(args.json)):
         target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.picture, dpi=120)
-    protocols = {path.parent.name: json.loads(path.read_text()) for path in Path(args.out).glob("*/protocol.json")}
-    Path(args.json).write_text(json.dumps({"protocols": protocols, "scores": rows, "episodes": runs}, indent=1) + "\n")
+    system = {name: part for name, part in describe_system().items() if name != "git"}  # of the plot, not of the runs
+    record = {"note": NOTE, "commands": commands(Path(args.out)), "system": system}
+    Path(args.json).write_text(json.dumps(record | {"scores": rows, "episodes": runs}, indent=1) + "\n")
+
+
+def commands(out: Path) -> list[str]:
+    """What began each run, from the protocol it keeps."""
+    lines = []
+    for path in sorted(out.glob("*/protocol.json")):
+        task, seed = path.parent.name.rsplit("_", 1)
+        words = [f"--{name.replace('_', '-')} {value}" for name, value in json.loads(path.read_text()).items()]
+        lines.append(" ".join([f"python -m {STUDY} run --task {task} --seed {seed}", *words]))
+    return lines
 
 
 def read_runs(out: Path) -> dict[str, dict[int, list[dict[str, float]]]]:

@@ -61,6 +61,7 @@ def test_scores_stand_beside_the_published_ones(tmp_path: Path, capsys) -> None:
     assert "| cartpole_balance | 3 | 50,000 | 460 | 505 | 500 to 510 |" in out  # 44,000 and 48,000
     stored = json.loads(result.read_text())
     assert [row["score"] for row in stored["scores"]] == [160, 460]
-    assert stored["protocols"] == {"cartpole_balance_3": {"n_envs": 4}} and picture.stat().st_size > 5000
+    assert stored["commands"] == [f"python -m {study.__spec__.name} run --task cartpole_balance --seed 3 --n-envs 4"]
+    assert "torch" in stored["system"]["packages"] and picture.stat().st_size > 5000
     with pytest.raises(ValueError, match="holds no runs"):
         study.main(["plot", *words[2:], "--out", str(tmp_path / "none")])
