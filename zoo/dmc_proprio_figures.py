@@ -32,6 +32,11 @@ def score_at(episodes: Sequence[dict[str, float]], frames: int) -> float | None:
     return sum(returns) / len(returns) if returns else None
 
 
+def reached(episodes: Sequence[dict[str, float]], frames: int) -> bool:
+    """Whether a run covers at least half of the bin that ends there."""
+    return episodes[-1]["frames"] >= frames - BIN / 2
+
+
 def read_published(path: Path, task: str) -> dict[int, list[float]]:
     """Scores of all published seeds by frame number."""
     with gzip.open(path, "rt") as file:
@@ -51,7 +56,7 @@ def plot(args: argparse.Namespace) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, MultipleLocator
 
     runs = read_runs(Path(args.out))
     figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
@@ -59,17 +64,17 @@ def plot(args: argparse.Namespace) -> None:
     for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
         published = read_published(Path(args.scores), task)
         most = max(episode["frames"] for episodes in seeds.values() for episode in episodes)
-        xs = [x for x in sorted(published) if x <= most + BIN]
+        xs = [x for x in sorted(published) if x < most + BIN]
         low, high = ([pick(published[x]) for x in xs] for pick in (min, max))
         axis.fill_between(xs, low, high, color="0.85", label=f"published, {len(published[xs[0]])} seeds")
         axis.plot(xs, [sum(published[x]) / len(published[x]) for x in xs], color="0.5", label="published mean")
         for seed, episodes in seeds.items():
-            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + 1, BIN)]
+            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + BIN, BIN) if reached(episodes, x)]
             drawn = [(x, y) for x, y in points if y is not None]
             axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
             rows += compare(task, seed, episodes, published)
         axis.set(title=task, xlabel="environment frames", ylabel="episode return")
-        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_locator(MultipleLocator(max(1, round(most / (6 * BIN))) * BIN))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.legend(fontsize=7)
     print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
@@ -113,7 +118,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     for mark in MARKS:
         score = score_at(episodes, mark)
-        if score is None or mark not in published or episodes[-1]["frames"] < mark - BIN / 2:
+        if score is None or mark not in published or not reached(episodes, mark):
             continue
         theirs = published[mark]
         mean, spread = round(sum(theirs) / len(theirs)), [round(min(theirs)), round(max(theirs))]
