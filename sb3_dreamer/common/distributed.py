@@ -8,7 +8,6 @@ Every function that says *all ranks* must be called by all of them, in the same 
 """
 
 import contextlib
-import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -38,7 +37,8 @@ def start(timeout: timedelta = TIMEOUT) -> int:
     if dist.is_available() and not dist.is_initialized() and "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         # Its default arguments keep the group that is there when it is first imported (optimizers do that): alive after
         # :func:`stop`, its threads may abort the process while Python ends.
-        importlib.import_module("torch.distributed.nn")
+        import torch.distributed.nn  # noqa: F401
+
         cuda = th.cuda.is_available()
         if cuda:
             th.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % th.cuda.device_count())
