@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sb3_dreamer.common.callbacks import ResumableCheckpoint
     from sb3_dreamer.common.offline import OfflineEnv
+    from sb3_dreamer.common.resume.callback import ResumableCheckpoint
     from sb3_dreamer.dreamer_v2 import DreamerV2
     from sb3_dreamer.dreamer_v3 import DreamerV3
     from sb3_dreamer.planet import PlaNet
@@ -17,7 +17,7 @@ _HOMES = {
     "DreamerV3": "sb3_dreamer.dreamer_v3",
     "OfflineEnv": "sb3_dreamer.common.offline",
     "PlaNet": "sb3_dreamer.planet",
-    "ResumableCheckpoint": "sb3_dreamer.common.callbacks",
+    "ResumableCheckpoint": "sb3_dreamer.common.resume.callback",
 }
 
 

@@ -122,8 +122,8 @@ def small_algorithms() -> Iterator[None]:
     """Inside, every algorithm, callback and planner is of the smallest size, and ``learn`` stops after ``STEPS``."""
     from sb3_dreamer import DreamerV2, DreamerV3, PlaNet, wrappers
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-    from sb3_dreamer.common.callbacks import ResumableCheckpoint
     from sb3_dreamer.common.offline import OfflineMethods
+    from sb3_dreamer.common.resume.callback import ResumableCheckpoint
     from sb3_dreamer.core.planner import CEMPlanner
     from sb3_dreamer.dreamer_v3 import OpenLoopCallback
 

@@ -24,7 +24,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from tests.algorithms import VARIANTS, equal, tiny, weights, without_context
 from tests.spaces_env import SpacesEnv, image
 

@@ -36,15 +36,15 @@ import torch as th
 from stable_baselines3 import DQN, SAC
 
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
-from sb3_dreamer.common.callbacks import ResumableCheckpoint
+from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.dreamer_v3 import DreamerV3Spec2024, OpenLoopCallback
 from sb3_dreamer.wrappers import SuiteNotInstalledError, make_env, make_vec_env
-from sb3_dreamer.wrappers.suites import SETTING_NAMES, SUITES, split_name
-from sb3_dreamer.zoo.algorithms import ALGORITHMS, algorithm_class
-from sb3_dreamer.zoo.arguments import parse_value
-from sb3_dreamer.zoo.hyperparams import find_entry, load_file
-from sb3_dreamer.zoo.planning_baselines import ENVS
-from sb3_dreamer.zoo.values import check_values
+from sb3_dreamer.wrappers.benchmarks.suites import SETTING_NAMES, SUITES, split_name
+from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class
+from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file
+from sb3_dreamer.zoo.config.values import check_values
+from sb3_dreamer.zoo.programs.arguments import parse_value
+from sb3_dreamer.zoo.studies.planning_baselines import ENVS
 from tests.docs_blocks import PAGES, ROOT, Block, read_blocks, small_algorithms
 
 BLOCKS = {path.name: read_blocks(path) for path in PAGES}

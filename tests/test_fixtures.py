@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 import sb3_dreamer
-from sb3_dreamer.common.model_file import FORMAT_VERSION
+from sb3_dreamer.common.files.model_file import FORMAT_VERSION
 from sb3_dreamer.core.planner import CEMPlanner
 
 ROOT = Path(__file__).parent / "fixtures"

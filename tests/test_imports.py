@@ -108,7 +108,7 @@ def test_no_pickle_on_the_loading_path() -> None:
                 assert called not in forbidden, (path, called)
                 if called == "yaml.load":  # with a loader of our own, which extends the safe one
                     text = path.read_text()
-                    own = "from sb3_dreamer.zoo.yaml_files import StrictLoader"
+                    own = "from sb3_dreamer.zoo.config.yaml_files import StrictLoader"
                     assert "class StrictLoader(yaml.SafeLoader)" in text or own in text, path
                     assert [ast.unparse(k.value) for k in node.keywords if k.arg == "Loader"] == ["StrictLoader"]
                 if called in ("np.load", "numpy.load"):

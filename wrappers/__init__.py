@@ -7,9 +7,13 @@ vector-environment helpers load Stable-Baselines3 when they are first called.
 from typing import Any
 
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
+from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
+from sb3_dreamer.wrappers.benchmarks.presets import PRESETS, Settings, SuitePreset, compare_presets, warn_if_different
+from sb3_dreamer.wrappers.benchmarks.suite_info import SuiteInfo
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env
+from sb3_dreamer.wrappers.benchmarks.table import suite_table
 from sb3_dreamer.wrappers.check import EnvReport, Finding, check_dreamer_env
 from sb3_dreamer.wrappers.discount import DiscountInfo
-from sb3_dreamer.wrappers.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.filter_keys import FilterKeys
 from sb3_dreamer.wrappers.frame_counter import FrameCounter
 from sb3_dreamer.wrappers.frame_stack import StackChannels
@@ -18,18 +22,14 @@ from sb3_dreamer.wrappers.noop_reset import NoopReset
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.one_hot_action import OneHotAction
 from sb3_dreamer.wrappers.pixels import PixelObservation
-from sb3_dreamer.wrappers.presets import PRESETS, Settings, SuitePreset, compare_presets, warn_if_different
 from sb3_dreamer.wrappers.record import EpisodeRecorder
 from sb3_dreamer.wrappers.resize import ResizeFrame
 from sb3_dreamer.wrappers.reward import SquashReward
-from sb3_dreamer.wrappers.suite_info import SuiteInfo
-from sb3_dreamer.wrappers.suites import SUITES, make_env
-from sb3_dreamer.wrappers.table import suite_table
 from sb3_dreamer.wrappers.tidy import TidyObservation
 from sb3_dreamer.wrappers.time_limit import FrameLimit
-from sb3_dreamer.wrappers.vec import make_vec_env
+from sb3_dreamer.wrappers.vec.make import make_vec_env
+from sb3_dreamer.wrappers.vec.worker import WorkerError
 from sb3_dreamer.wrappers.video import open_video, write_video
-from sb3_dreamer.wrappers.worker import WorkerError
 
 __all__ = [
     "PRESETS",
@@ -71,7 +71,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import the class that needs Stable-Baselines3 when it is asked for."""
     if name == "RestartingVecEnv":
-        from sb3_dreamer.wrappers.restarting_vec_env import RestartingVecEnv
+        from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv
 
         return RestartingVecEnv
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

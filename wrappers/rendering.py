@@ -76,5 +76,5 @@ def check_renderer() -> None:
         raise RuntimeError(
             "dm_control was imported before a rendering backend was chosen, and there is no display: set MUJOCO_GL=egl "
             "(or osmesa) before Python starts, or make the environment with make_env before importing dm_control. "
-            "'python -m sb3_dreamer.zoo.doctor' tells which backend works here."
+            "'python -m sb3_dreamer.zoo.programs.doctor' tells which backend works here."
         )

@@ -2,7 +2,7 @@
 
 import sys
 
-from sb3_dreamer.zoo.cli import main
+from sb3_dreamer.zoo.programs.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,13 +1,8 @@
-"""Evaluate trained agents: ``python zoo/evaluate.py --help``. The code is in ``evaluating.py``."""
+"""Evaluate trained agents: ``python zoo/evaluate.py --help``."""
 
-import os
 import sys
 
+from sb3_dreamer.zoo.programs.cli import main
+
 if __name__ == "__main__":
-    # The script's own folder comes off the path: a file in it must never be taken for a package of the same name.
-    sys.path[:] = [folder for folder in sys.path if folder != os.path.dirname(os.path.abspath(__file__))]
-    try:
-        from sb3_dreamer.zoo.cli import main
-    except ModuleNotFoundError as error:
-        sys.exit(f'{error}: install the project first: pip install -e ".[zoo]"')
     sys.exit(main(["evaluate", *sys.argv[1:]]))

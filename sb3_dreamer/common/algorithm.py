@@ -15,13 +15,13 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dreamer.common import distributed, report
-from sb3_dreamer.common.checkpoint import ResumePoint
 from sb3_dreamer.common.checks import suite_preset, warn_other_preset
 from sb3_dreamer.common.learning import LearningMethods
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
-from sb3_dreamer.common.ratio import UpdateRatio
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.resume.checkpoint import ResumePoint
 from sb3_dreamer.common.spaces import check_action_space, check_observation_space
+from sb3_dreamer.common.updates.ratio import UpdateRatio
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.optim import OptimizerGroup
 

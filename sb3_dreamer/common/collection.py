@@ -30,7 +30,7 @@ class CollectionMethods(OffPolicyAlgorithm):
     _forecast: report.Forecast
 
     def _restart_environments(self) -> None:
-        """See :class:`sb3_dreamer.common.checkpoint.CheckpointMethods`."""
+        """See :class:`sb3_dreamer.common.resume.checkpoint.CheckpointMethods`."""
         raise NotImplementedError
 
     def _train_owed(self) -> None:

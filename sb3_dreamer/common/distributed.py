@@ -19,8 +19,8 @@ import torch.distributed as dist
 from stable_baselines3.common.type_aliases import RolloutReturn
 from torch import nn
 
-from sb3_dreamer.common.atomic import sync_folder
-from sb3_dreamer.common.checkpoint_folder import new_checkpoint
+from sb3_dreamer.common.files.atomic import sync_folder
+from sb3_dreamer.common.resume.folder import new_checkpoint
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)  #: how long a rank waits for the others: rank 0 may be evaluating

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn, Schedule, TrainFreq
 
-from sb3_dreamer.common import distributed, prefetch, report, together
-from sb3_dreamer.common.checkpoint import CheckpointMethods
+from sb3_dreamer.common import distributed, report, together
 from sb3_dreamer.common.collection import CollectionMethods
-from sb3_dreamer.common.malloc import keep_freed_memory
 from sb3_dreamer.common.offline import OfflineMethods
-from sb3_dreamer.common.ratio import UpdateRatio
-from sb3_dreamer.common.replay import SequenceReplayBuffer
-from sb3_dreamer.common.updating import UpdateMethods
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.resume.checkpoint import CheckpointMethods
+from sb3_dreamer.common.updates import prefetch
+from sb3_dreamer.common.updates.malloc import keep_freed_memory
+from sb3_dreamer.common.updates.ratio import UpdateRatio
+from sb3_dreamer.common.updates.runner import UpdateMethods
 
 if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm

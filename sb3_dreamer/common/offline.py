@@ -49,7 +49,7 @@ class OfflineMethods(OffPolicyAlgorithm):
         """Add recorded episodes to replay.
 
         :param source: dicts, npz files, an SB3 ReplayBuffer or a Minari dataset; see
-            :func:`sb3_dreamer.common.episodes.read_episodes`
+            :func:`sb3_dreamer.common.replay.episodes.read_episodes`
         :return: number of episodes
         :raises ValueError: if an episode does not fit the spaces
         """

@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
-from sb3_dreamer.common import persistence
+from sb3_dreamer.common.files import persistence
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey

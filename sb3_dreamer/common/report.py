@@ -10,8 +10,8 @@ import torch as th
 from torch import nn
 
 from sb3_dreamer.common import distributed
-from sb3_dreamer.common.json_text import ModelFileError
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.files.json_text import ModelFileError
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 
 if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm

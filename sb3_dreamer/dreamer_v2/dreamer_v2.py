@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_dreamer.common.policy import WorldModelPolicy
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.dreamer_v2.hooks import DreamerV2Hooks

@@ -8,7 +8,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
 from sb3_dreamer.common import distributed
-from sb3_dreamer.common.specs import one_of
+from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.estimators import Estimator, make_estimator
 from sb3_dreamer.core.imagination import ActorGradient

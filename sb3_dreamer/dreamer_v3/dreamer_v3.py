@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.policy import WorldModelPolicy
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.dreamer_v3.families import FAMILIES, Family, family_of

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sb3_dreamer.common.specs import one_of
+from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.objectives import DynRepKL
 
 if TYPE_CHECKING:

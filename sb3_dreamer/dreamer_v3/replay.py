@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
-from sb3_dreamer.common.replay import Obs, SequenceReplayBuffer
-from sb3_dreamer.common.replay_memory import Layout
+from sb3_dreamer.common.replay.buffer import Obs, SequenceReplayBuffer
+from sb3_dreamer.common.replay.storage import Layout
 from sb3_dreamer.core.action_masks import MASK_KEY
 from sb3_dreamer.core.types import LatentState, SequenceBatch
 

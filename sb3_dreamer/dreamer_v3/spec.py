@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sb3_dreamer.common.specs import one_of, pick_size, positive_integers, replace_fields
+from sb3_dreamer.common.spec import one_of, pick_size, positive_integers, replace_fields
 from sb3_dreamer.core.estimators import ESTIMATORS
 from sb3_dreamer.core.types import ObsKey
 

@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_dreamer.common.policy import WorldModelPolicy
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
 from sb3_dreamer.core.cem import Deviation
 from sb3_dreamer.core.objectives import FreeNatsKL

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.core.types import SequenceBatch
 
 

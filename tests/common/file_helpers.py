@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_dreamer.common.persistence import (
+from sb3_dreamer.common.files.persistence import (
     decode,
     encode,
     register_type,

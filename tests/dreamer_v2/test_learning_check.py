@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from sb3_dreamer.wrappers import make_env
-from sb3_dreamer.zoo.errors import UsageError
-from sb3_dreamer.zoo.learning_check import find_algorithm, main, parse_pairs
-from sb3_dreamer.zoo.learning_check_setup import make_envs, make_model
+from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.studies.learning_check import find_algorithm, main, parse_pairs
+from sb3_dreamer.zoo.studies.learning_check_setup import make_envs, make_model
 
 
 def test_pixel_catch_is_won_by_following_the_ball() -> None:
-    env = make_env("sb3_dreamer.zoo.pixel_catch:PixelCatch-v0")
+    env = make_env("sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0")
     returns = []
     for seed in range(20):
         image, _ = env.reset(seed=seed)

@@ -8,14 +8,14 @@ from gymnasium import spaces
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
-from sb3_dreamer.common.replay import SequenceReplayBuffer
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.core.convs2024 import BlockDecoder, PoolingEncoder, pool_stages
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.dreamer_v3 import AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.families import family_of
-from sb3_dreamer.zoo import sizes
+from sb3_dreamer.zoo.studies import sizes
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
 

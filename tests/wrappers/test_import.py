@@ -16,9 +16,9 @@ def test_everything_but_vector_helpers_works_without_torch(run_script):
     code = BLOCKED + (
         "import sb3_dreamer.wrappers as w\n"
         "import pkgutil, importlib\n"
-        "for m in pkgutil.iter_modules(w.__path__):\n"
-        "    if m.name not in ('restarting_vec_env', 'score_monitor', '__main__'):\n"
-        "        importlib.import_module('sb3_dreamer.wrappers.' + m.name)\n"
+        "for m in pkgutil.walk_packages(w.__path__, 'sb3_dreamer.wrappers.'):\n"
+        "    if not m.name.endswith(('restarting_vec_env', 'score_monitor', '__main__')):\n"
+        "        importlib.import_module(m.name)\n"
         "env = w.make_env('CartPole-v1', action_repeat=2)\n"
         "env.reset(seed=0)\n"
         "print(env.step(0)[4]['frames'], w.check_dreamer_env(env).ok, 'atari100k' in w.suite_table())\n"
@@ -45,8 +45,8 @@ def test_unknown_name_is_an_attribute_error(run_script):
 def test_worker_processes_need_no_torch(run_script):
     code = (
         "import functools, multiprocessing as mp\n"
-        "from sb3_dreamer.wrappers.worker import run_worker\n"
-        "from sb3_dreamer.wrappers.vec import build_env\n"
+        "from sb3_dreamer.wrappers.vec.worker import run_worker\n"
+        "from sb3_dreamer.wrappers.vec.make import build_env\n"
         "here, there = mp.get_context('spawn').Pipe()\n"
         "make = functools.partial(build_env, 'CartPole-v1', None, None, {}, None, {}, 0)\n"
         "process = mp.get_context('spawn').Process(target=run_worker, args=(there, here, make), daemon=True)\n"

@@ -16,7 +16,7 @@ def small() -> list[str]:
 
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Path:
-    from sb3_dreamer.zoo.cli import main
+    from sb3_dreamer.zoo.programs.cli import main
 
     logs = tmp_path_factory.mktemp("zoo") / "logs"
     words = ["train", "-n", "200", "-f", str(logs), "--seed", "3", "--save-freq", "100", "--save-replay-buffer", *small]

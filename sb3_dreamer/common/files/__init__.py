@@ -1,0 +1,1 @@
+"""Files of JSON and safetensors, written whole or not at all; no pickle."""

@@ -1,0 +1,1 @@
+"""Sequence replay: one ring of rows per environment, in memory or on disk."""

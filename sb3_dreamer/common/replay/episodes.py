@@ -1,0 +1,151 @@
+"""Recorded episodes for replay: from npz files, SB3's replay buffers and Minari datasets."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, space_dict
+
+if TYPE_CHECKING:
+    from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+
+
+class Episode(NamedTuple):
+    """One recorded episode of L steps.
+
+    :param obs: by key, ``(L + 1, ...)``: the reset observation first, the final one last
+    :param action: in replay form, ``(L, parts)``
+    :param reward: ``(L,)``
+    :param terminated: the task ended it; False: it was cut
+    """
+
+    obs: dict[str, np.ndarray]
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: bool
+
+
+def add_episodes(buffer: "SequenceReplayBuffer", source: Any) -> int:
+    """Write episodes to the rings, each to the one that holds least.
+
+    :raises ValueError: if an episode does not fit the spaces (nothing of it is stored), or while one is running
+    """
+    if not buffer.starts_episode.all():
+        raise ValueError("an episode is running: add recorded episodes before learn(), or after a reset")
+    buffer.allocate()
+    count = 0
+    for count, episode in enumerate(read_episodes(buffer, source), start=1):
+        _check(buffer, episode, count - 1)
+        env, last = int(buffer.filled.argmin()), len(episode.reward)
+        for row in range(last + 1):
+            obs = {key.name: episode.obs[key.name][row] for key in buffer.keys}
+            action = episode.action[row - 1] if row else np.zeros(buffer.codec.parts, buffer.codec.replay_dtype)
+            buffer.write_row(
+                env,
+                obs,
+                action,
+                float(episode.reward[row - 1]) if row else 0.0,
+                is_first=row == 0,
+                is_last=row == last,
+                is_terminal=row == last and episode.terminated,
+            )
+    return count
+
+
+def read_episodes(buffer: "SequenceReplayBuffer", source: Any) -> Iterator[Episode]:
+    """Episodes from whatever holds them.
+
+    :param source: one of
+
+        - a dict, or the name of an npz file (one episode), or a list of these: ``observations`` ``(L + 1, ...)``, or
+          ``observations.<key>`` for each key of a Dict space; ``actions`` ``(L, ...)`` as the environment takes them;
+          ``rewards`` ``(L,)``; ``terminated``, a bool (default: False, the episode was cut)
+        - a :class:`stable_baselines3.common.buffers.ReplayBuffer`
+        - a Minari dataset, or anything else with ``iterate_episodes()``
+    :raises TypeError: for anything else
+    """
+    if isinstance(source, ReplayBuffer):
+        yield from _from_sb3(source)
+    elif hasattr(source, "iterate_episodes"):
+        for found in source.iterate_episodes():
+            obs = {key: np.asarray(value) for key, value in as_dict(found.observations).items()}
+            action = buffer.codec.from_env(np.asarray(found.actions))
+            yield Episode(obs, action, np.asarray(found.rewards), bool(np.asarray(found.terminations)[-1]))
+    elif isinstance(source, dict):
+        yield _from_dict(buffer, source)
+    elif isinstance(source, str | os.PathLike):
+        with np.load(Path(source), allow_pickle=False) as file:
+            yield _from_dict(buffer, dict(file))
+    elif isinstance(source, Sequence):
+        for part in source:
+            yield from read_episodes(buffer, part)
+    else:
+        raise TypeError(
+            f"add_episodes() got a {type(source).__name__}: pass a dict, the name of an npz file, an SB3 ReplayBuffer, "
+            "a Minari dataset, or a list of these"
+        )
+
+
+def _from_dict(buffer: "SequenceReplayBuffer", data: dict[str, Any]) -> Episode:
+    prefix = "observations."
+    obs = {name.removeprefix(prefix): np.asarray(value) for name, value in data.items() if name.startswith(prefix)}
+    if "observations" in data:
+        obs = {SINGLE_KEY: np.asarray(data["observations"])}
+    missing = [name for name in ("actions", "rewards") if name not in data] + ([] if obs else ["observations"])
+    if missing:
+        raise ValueError(f"the episode has no {', '.join(missing)}: it has {', '.join(sorted(data)) or 'nothing'}")
+    terminated = bool(np.asarray(data.get("terminated", False)).reshape(-1)[-1])
+    return Episode(obs, buffer.codec.from_env(np.asarray(data["actions"])), np.asarray(data["rewards"]), terminated)
+
+
+def _from_sb3(source: ReplayBuffer) -> Iterator[Episode]:
+    """Episodes of an SB3 buffer, whose Box actions are scaled to [-1, 1] already.
+
+    Each environment's transitions are followed in time; an episode ends at ``dones``, or where the next transition
+    begins with another observation. ``optimize_memory_usage`` buffers do not keep final observations.
+    """
+    if source.optimize_memory_usage:
+        raise ValueError("an SB3 buffer with optimize_memory_usage=True has no final observations: record without it")
+    order = np.roll(np.arange(source.buffer_size), -source.pos) if source.full else np.arange(source.pos)
+    for env in range(source.n_envs):
+        before, after = (
+            {key: np.asarray(value)[order, env] for key, value in as_dict(part).items()}
+            for part in (source.observations, source.next_observations)
+        )
+        done, cut = source.dones[order, env].astype(bool), source.timeouts[order, env].astype(bool)
+        begin = 0
+        for step in range(len(order)):
+            last = step + 1 == len(order)
+            goes_on = not last and all(np.array_equal(after[key][step], before[key][step + 1]) for key in before)
+            if done[step] or not goes_on:
+                part = slice(begin, step + 1)
+                obs = {key: np.concatenate([before[key][part], after[key][step : step + 1]]) for key in before}
+                action = source.actions[order[part], env].reshape(step + 1 - begin, -1)
+                reward = source.rewards[order[part], env]
+                yield Episode(obs, action, reward, bool(done[step] and not cut[step]))
+                begin = step + 1
+
+
+def _check(buffer: "SequenceReplayBuffer", episode: Episode, index: int) -> None:
+    steps, subs = len(episode.reward), space_dict(buffer.observation_space)
+    if steps < 1 or episode.action.shape != (steps, buffer.codec.parts):
+        raise ValueError(
+            f"episode {index} has {steps} rewards and actions {episode.action.shape}, expected "
+            f"({max(steps, 1)}, {buffer.codec.parts})"
+        )
+    if not np.isfinite(episode.reward).all():
+        raise ValueError(f"episode {index} has a reward that is not finite")
+    for key in buffer.keys:
+        values = episode.obs.get(key.name)
+        shape = (steps + 1, *(subs[key.name].shape or ()))
+        if values is None or values.shape != shape:
+            found = "is missing" if values is None else f"has the shape {values.shape}"
+            raise ValueError(f"episode {index}: observation {key.name!r} {found}, expected {shape}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ValueError(f"episode {index}: observation {key.name!r} is not finite everywhere")
+        if not np.can_cast(values.dtype, subs[key.name].dtype or values.dtype, "same_kind"):
+            raise ValueError(f"episode {index}: observation {key.name!r} is {values.dtype}, not {subs[key.name].dtype}")

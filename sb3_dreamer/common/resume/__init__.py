@@ -1,0 +1,1 @@
+"""Exact resume: a run that was interrupted equals one that was not."""

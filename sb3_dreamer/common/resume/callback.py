@@ -1,0 +1,81 @@
+"""Checkpoints while learning."""
+
+import os
+import warnings
+from pathlib import Path
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_dreamer.common import distributed
+from sb3_dreamer.common.resume.checkpoint import CheckpointMethods
+
+
+class ResumableCheckpoint(BaseCallback):
+    """Writes checkpoints from which ``load_checkpoint`` goes on exactly, and one more when ``learn`` ends.
+
+    A checkpoint that is due waits for the end of the first environment's episode, so that fewer episodes are cut (see
+    :mod:`sb3_dreamer.common.resume.checkpoint` for the rule). The steps at which checkpoints are written depend on
+    nothing but the run itself, so that a run that was killed any number of times is the run that was not.
+
+    :param folder: of the run's checkpoints
+    :param every: agent steps between two checkpoints
+    :param keep: how many stay
+    :param wait: agent steps that a checkpoint waits at most; None: 1,000, at most half of ``every``
+    :param replay: False leaves replay out
+    :param verbose: 1 names every checkpoint
+
+    Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
+
+    A write that fails, for example on a full disk, is a warning: training goes on and older checkpoints stay.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every: int = 10_000,
+        *,
+        keep: int = 3,
+        wait: int | None = None,
+        replay: bool = True,
+        verbose: int = 0,
+    ):
+        super().__init__(verbose)
+        self.wait = min(1000, every // 2) if wait is None else wait
+        if every < 1 or not 0 <= self.wait < every:
+            raise ValueError(f"every={every}, wait={wait}: need every >= 1 and 0 <= wait < every")
+        self.folder, self.every, self.keep, self.replay = Path(folder), every, keep, replay
+        self.last_step = 0
+        self.last_path: Path | None = None
+
+    def _on_training_start(self) -> None:
+        assert isinstance(self.model, CheckpointMethods), "ResumableCheckpoint is for the algorithms of sb3_dreamer"
+        self.last_step = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        step = self.model.num_timesteps
+        due = step - step % self.every
+        if due <= self.last_step:
+            return
+        assert self.model._last_episode_starts is not None
+        if step >= due + self.wait or distributed.from_first(bool(self.model._last_episode_starts[0])):
+            self.write()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.model.num_timesteps > self.last_step:
+            self.write()
+
+    def write(self) -> None:
+        """Write a checkpoint now; for the time between two rollouts."""
+        model = self.model
+        assert isinstance(model, CheckpointMethods)
+        self.last_step = model.num_timesteps
+        try:
+            self.last_path = model.save_checkpoint(self.folder, self.keep, self.replay)
+        except OSError as error:
+            warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}", stacklevel=2)
+            return
+        if self.verbose and distributed.is_first():
+            print(f"Checkpoint {self.last_path}")

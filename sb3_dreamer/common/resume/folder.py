@@ -1,0 +1,90 @@
+"""Folders that are whole or not there: checkpoints appear by one rename, and the oldest ones go."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from sb3_dreamer.common.files.atomic import sync_folder
+from sb3_dreamer.common.files.json_text import ModelFileError
+
+_NAME = re.compile(r"checkpoint_(\d{6,})_step_(\d+)")
+_LEFT_OVER = re.compile(r"\.checkpoint_\d{6,}_step_\d+\.[0-9a-f]{12}\.tmp")
+
+
+def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    root = Path(folder)
+    found = root.iterdir() if root.is_dir() else iter(())
+    return sorted((path for path in found if _NAME.fullmatch(path.name)), key=_number)
+
+
+def _number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint that a path names: itself, or the newest one of a run.
+
+    :raises FileNotFoundError: if there is none
+    """
+    given = Path(path)
+    if _NAME.fullmatch(given.name) and given.is_dir():
+        return given
+    found = checkpoints(given)
+    if not found:
+        raise FileNotFoundError(f"there is no checkpoint in '{given}': name the folder of the run")
+    return found[-1]
+
+
+@contextlib.contextmanager
+def new_checkpoint(folder: str | os.PathLike[str], step: int, keep: int) -> Iterator[tuple[Path, Path]]:
+    """A folder to write to, which becomes the newest checkpoint when the block ends without an exception.
+
+    What is written goes to a hidden folder first, which is synced and then renamed; only then older checkpoints are
+    removed. A process that dies leaves at most a hidden folder, which the next checkpoint removes.
+
+    :param folder: of the run's checkpoints
+    :param step: agent steps, for the name
+    :param keep: how many checkpoints stay, this one included
+    :return: the folder to write to, and what it will be called
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep} must be at least 1")
+    root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    for left in root.iterdir():
+        if _LEFT_OVER.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)
+    number = max((_number(path) for path in checkpoints(root)), default=0) + 1
+    final = root / f"checkpoint_{number:06d}_step_{step}"
+    part = _hidden(final)
+    try:
+        part.mkdir()
+        yield part, final
+        sync_folder(part)
+        os.rename(part, final)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    sync_folder(root)
+    for old in checkpoints(root)[:-keep]:
+        gone = _hidden(old)
+        with contextlib.suppress(OSError):
+            os.rename(old, gone)  # whole or not there, while it is being removed, too
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
+
+
+def damaged(path: Path, error: Exception) -> ModelFileError:
+    """The error for a checkpoint that cannot be read, naming the one before it."""
+    before = [other for other in checkpoints(path.parent) if _number(other) < _number(path)]
+    older = f"the checkpoint before it is '{before[-1]}'" if before else "there is no older checkpoint"
+    return ModelFileError(f"{error}; {older}")

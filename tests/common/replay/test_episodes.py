@@ -1,0 +1,153 @@
+"""Recorded episodes: what is added is what was recorded, from every source; and learning without an environment."""
+
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3 import DQN, SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.offline import OfflineEnv
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from tests.algorithms import ALGORITHMS, equal, tiny, weights
+from tests.counting_env import CountingEnv
+
+algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda cls: cls.__name__)
+BOX, ACTION = spaces.Box(-10, 10, (2,), np.float32), spaces.Box(0.0, 4.0, (1,), np.float32)
+
+
+def buffer(**kwargs) -> SequenceReplayBuffer:
+    return SequenceReplayBuffer(kwargs.pop("size", 100), BOX, ACTION, "cpu", seed=0, **kwargs)
+
+
+def episode(length: int = 3, terminated: bool = True, begin: float = 0.0) -> dict:
+    steps = np.arange(length + 1, dtype=np.float32) + begin
+    actions = np.linspace(0, 4, length, dtype=np.float32)[:, None]
+    return {
+        "observations": np.stack([steps, -steps], 1),
+        "actions": actions,
+        "rewards": steps[1:],
+        "terminated": terminated,
+    }
+
+
+def check_rows(replay: SequenceReplayBuffer) -> None:
+    batch = replay.gather(np.array([0]), np.arange(7)[None])
+    assert batch.obs["obs"][0, :, 0].tolist() == [0, 1, 2, 3, 5, 6, 7]
+    assert batch.reward[0].tolist() == [0, 1, 2, 3, 0, 6, 7]
+    assert batch.prev_action[0, :, 0].tolist() == [0, -1, 0, 1, 0, -1, 1]
+    assert batch.is_first[0].tolist() == [True, False, False, False, True, False, False]
+    assert batch.is_last[0].tolist() == [False, False, False, True, False, False, True]
+    assert batch.is_terminal[0].tolist() == [False, False, False, True, False, False, False]
+
+
+def test_dicts_npz_and_minari_give_the_same_rows(tmp_path) -> None:
+    parts = [episode(), episode(2, terminated=False, begin=5.0)]
+    files = []
+    for index, part in enumerate(parts):
+        files.append(tmp_path / f"{index}.npz")
+        np.savez(files[-1], **part)
+    minari = SimpleNamespace(
+        iterate_episodes=lambda: (
+            SimpleNamespace(
+                observations=part["observations"],
+                actions=part["actions"],
+                rewards=part["rewards"],
+                terminations=np.array([False] * (len(part["rewards"]) - 1) + [part["terminated"]]),
+            )
+            for part in parts
+        )
+    )
+    for source in (parts, files, minari):
+        replay = buffer()
+        assert replay.add_episodes(source) == 2
+        check_rows(replay)
+
+
+def test_an_sb3_buffer_gives_the_rows_of_its_episodes() -> None:
+    """Collected by DQN in an environment that counts; compared with what our own collection stores."""
+    env = DummyVecEnv([lambda: CountingEnv((3, 2), ("terminated", "truncated"))])
+    dqn = DQN("MlpPolicy", env, buffer_size=50, learning_starts=1000, train_freq=1, policy_kwargs={"net_arch": [4]})
+    dqn.learn(9)
+    replay = SequenceReplayBuffer(100, env.observation_space, env.action_space, "cpu")
+    assert replay.add_episodes(dqn.replay_buffer) == 4
+    batch = replay.gather(np.array([0]), np.arange(replay.filled[0])[None])
+    assert batch.obs["obs"][0, :, 2].tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 0, 1, 2]
+    assert batch.obs["obs"][0, :, 1].tolist() == [0] * 4 + [1] * 3 + [2] * 3 + [3] * 3
+    np.testing.assert_array_equal(batch.is_terminal[0], [i == 3 for i in range(13)])
+    np.testing.assert_array_equal(batch.is_last[0], [i in (3, 6, 9, 12) for i in range(13)])
+    np.testing.assert_array_equal(
+        batch.reward[0], np.where(batch.is_first[0], 0, 100 * batch.obs["obs"][0, :, 1] + batch.obs["obs"][0, :, 2])
+    )
+    executed = dqn.replay_buffer.actions[:9, 0, 0]
+    assert batch.prev_action[0][~batch.is_first[0]].argmax(-1).tolist() == executed.tolist()
+
+
+def test_a_pickled_sb3_buffer_is_refused_unless_trusted(tmp_path) -> None:
+    sac = SAC("MlpPolicy", "Pendulum-v1", buffer_size=60, learning_starts=1000, policy_kwargs={"net_arch": [4]})
+    sac.learn(30).save_replay_buffer(tmp_path / "sac.pkl")
+    model = tiny(ALGORITHMS[0], "MlpPolicy", "Pendulum-v1")
+    with pytest.raises(ModelFileError, match="pickled data"):
+        model.load_replay_buffer(tmp_path / "sac.pkl")
+    model.load_replay_buffer(tmp_path / "sac.pkl", trust_pickle=True)
+    assert model.replay_buffer.filled[0] == 31
+    scaled = model.replay_buffer.arrays["action"][0, 1:31, 0]
+    np.testing.assert_allclose(scaled, sac.replay_buffer.actions[:30, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"observations": np.zeros((3, 2), np.float32)}, r"episode 0: observation 'obs' has the shape \(3, 2\)"),
+        ({"observations": np.full((4, 2), np.nan, np.float32)}, "not finite everywhere"),
+        ({"observations": np.zeros((4, 2), complex)}, "is complex128, not float32"),
+        ({"rewards": np.array([1, np.inf, 0])}, "a reward that is not finite"),
+        ({"actions": np.zeros((2, 1), np.float32)}, "3 rewards and actions"),
+        ({"rewards": None}, "has no rewards"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_fit_is_refused(change, message) -> None:
+    replay, part = buffer(), episode() | change
+    with pytest.raises(ValueError, match=message):
+        replay.add_episodes({key: value for key, value in part.items() if value is not None})
+    assert replay.size() == 0
+    with pytest.raises(TypeError, match="add_episodes"):
+        replay.add_episodes(3)
+
+
+def test_a_pickle_in_an_npz_file_is_refused(tmp_path) -> None:
+    np.savez(tmp_path / "bad.npz", **(episode() | {"rewards": np.array([1, {"an": "object"}, None])}))
+    replay = buffer()
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        replay.add_episodes(tmp_path / "bad.npz")
+    assert replay.size() == 0
+
+
+def test_not_while_an_episode_is_running() -> None:
+    env = gym.make("CartPole-v1")
+    model = tiny(ALGORITHMS[0], "MlpPolicy", env).learn(3)
+    with pytest.raises(ValueError, match="an episode is running"):
+        model.add_episodes([])
+
+
+@algorithms
+def test_learning_without_an_environment(algorithm, tmp_path) -> None:
+    model = tiny(algorithm, "MlpPolicy", OfflineEnv(BOX, ACTION))
+    with pytest.raises(ValueError, match="add_episodes"):
+        model.learn_offline(1)
+    assert model.add_episodes([episode(12, begin=float(i)) for i in range(3)]) == 3
+    before = weights(model)
+    assert model.learn_offline(4, log_interval=2) is model
+    assert (model._n_updates, model.num_timesteps) == (4, 0) and not equal(before, weights(model))
+    with pytest.raises(RuntimeError, match="learn_offline"):
+        model.learn(5)
+    model.save(tmp_path / "model")
+    assert equal(weights(model), weights(algorithm.load(tmp_path / "model")))
+    env = make_vec_env("CartPole-v1")
+    with pytest.raises(ValueError, match="spaces do not match"):
+        model.set_env(env)

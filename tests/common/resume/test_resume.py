@@ -1,0 +1,259 @@
+"""Exact resume: a run in parts is the run in one piece, bit for bit; and checkpoints are whole or not there."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.resume.callback import ResumableCheckpoint
+from sb3_dreamer.common.resume.folder import checkpoints, find_checkpoint
+from tests.algorithms import ALGORITHMS, equal, tiny, weights
+from tests.common.resume.resuming import Killed, difference, everything, run_part
+
+algorithms = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda cls: cls.__name__)
+
+
+@algorithms
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_2n_steps_are_n_steps_and_n_more(algorithm, n_envs, tmp_path) -> None:
+    """Weights, optimizers, replay, random states and all that was logged; the first part dies after its checkpoint."""
+    name = algorithm.__name__
+    straight = everything(run_part(tmp_path / "a", name, n_envs, 60), tmp_path / "a")
+    with pytest.raises(Killed):
+        run_part(tmp_path / "b", name, n_envs, 60, die_at=47)
+    assert [path.name for path in checkpoints(tmp_path / "b" / "checkpoints")] == ["checkpoint_000001_step_30"]
+    resumed = run_part(tmp_path / "b", name, n_envs, 60)
+    assert resumed._n_updates > 0 and resumed.num_timesteps == 60
+    assert difference(straight, everything(resumed, tmp_path / "b")) == []
+
+
+def test_in_processes_of_their_own(tmp_path) -> None:
+    """N steps, the end of the process, N more: with other string hashes and nothing left in memory."""
+    for folder, totals in (("a", [60]), ("b", [30, 60])):
+        for total in totals:
+            options = {"algorithm": "DreamerV3", "n_envs": 1, "total": total}
+            environment = {**os.environ, "PART": "x", "OMP_NUM_THREADS": "1"}
+            (tmp_path / folder).mkdir(exist_ok=True)
+            command = [
+                sys.executable,
+                "-m",
+                "tests.common.resume.resuming",
+                str(tmp_path / folder),
+                json.dumps(options),
+            ]
+            subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parents[3])
+    with np.load(tmp_path / "a" / "state_x.npz") as left, np.load(tmp_path / "b" / "state_x.npz") as right:
+        assert difference(dict(left), dict(right)) == []
+
+
+def test_a_checkpoint_waits_for_the_end_of_an_episode(tmp_path) -> None:
+    options = {"every": 20, "wait": 15}
+    straight = run_part(tmp_path / "a", "DreamerV3", 1, 60, **options)
+    steps = [int(path.name.rsplit("_", 1)[1]) for path in checkpoints(tmp_path / "a" / "checkpoints")]
+    assert steps[-1] == 60 and 40 < steps[0] <= 55, "the steps are not those of the clock alone"
+    with pytest.raises(Killed):
+        run_part(tmp_path / "b", "DreamerV3", 1, 60, die_at=57, **options)
+    resumed = run_part(tmp_path / "b", "DreamerV3", 1, 60, **options)
+    assert difference(everything(straight, tmp_path / "a"), everything(resumed, tmp_path / "b")) == []
+
+
+def test_replay_on_disk_goes_on_exactly(tmp_path) -> None:
+    """The ring is full and overwrites its oldest rows after the checkpoint: the spare rows keep what it needs."""
+    small = {"settings": {"buffer_size": 40}}
+    runs = []
+    for folder, dies in (("a", None), ("b", 52)):
+        options = {**small, "replay_dir": str(tmp_path / folder / "replay")}
+        if dies:
+            with pytest.raises(Killed):
+                run_part(tmp_path / folder, "DreamerV3", 2, 60, die_at=dies, **options)
+        runs.append(everything(run_part(tmp_path / folder, "DreamerV3", 2, 60, **options), tmp_path / folder))
+    assert not (tmp_path / "a" / "checkpoints" / "checkpoint_000002_step_60" / "replay.safetensors").exists()
+    assert difference(*runs) == []
+
+
+def test_rows_overwritten_after_a_checkpoint_are_left_out_and_said(tmp_path) -> None:
+    kwargs = {"replay_dir": str(tmp_path / "replay"), "spare_rows": 5}
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", buffer_size=30, replay_buffer_kwargs=kwargs)
+    model.learn(40).save_checkpoint(tmp_path / "c")
+    model.learn(12, reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match="oldest rows in replay_dir were overwritten"):
+        late = DreamerV3.load_checkpoint(tmp_path / "c", env=make_vec_env("CartPole-v1"))
+    assert late.num_timesteps == 40 and 0 < late.replay_buffer.filled[0] < 30
+    late.learn(5, reset_num_timesteps=False)
+
+
+@algorithms
+def test_resume_without_replay(algorithm, tmp_path) -> None:
+    """Refused, unless asked for; then collecting comes before the first update."""
+    model = tiny(algorithm, "MlpPolicy", make_vec_env("CartPole-v1"), learning_starts=25).learn(40)
+    model.save_checkpoint(tmp_path, replay=False)
+    with pytest.raises(ModelFileError, match="allow_empty_replay=True"):
+        algorithm.load_checkpoint(tmp_path, env=make_vec_env("CartPole-v1"))
+    resumed = algorithm.load_checkpoint(tmp_path, env=make_vec_env("CartPole-v1"), allow_empty_replay=True)
+    before = weights(resumed)
+    resumed.learn(20, reset_num_timesteps=False)
+    assert equal(before, weights(resumed)), "no update before replay is filled"
+    resumed.learn(60, reset_num_timesteps=False)
+    assert resumed.num_timesteps == 120
+    if algorithm is DreamerV3:
+        assert not equal(before, weights(resumed))
+        # 60 steps of 4/16 updates: what was owed while replay was filled is not caught up in one burst.
+        assert resumed._n_updates - model._n_updates <= 20
+
+
+def test_set_env_after_loading_and_several_saves_in_one_process(tmp_path) -> None:
+    def learn(model) -> dict[str, np.ndarray]:
+        return weights(model.learn(25, reset_num_timesteps=False))
+
+    model = tiny(DreamerV3, "MlpPolicy", make_vec_env("CartPole-v1", 2, seed=5)).learn(30)
+    model.save_checkpoint(tmp_path)
+    later = DreamerV3.load_checkpoint(tmp_path)
+    later.set_env(make_vec_env("CartPole-v1", 2))
+    second = DreamerV3.load_checkpoint(tmp_path, env=make_vec_env("CartPole-v1", 2))
+    first = learn(later)
+    assert equal(first, learn(second))
+    # A fresh count forgets the checkpoint's plan.
+    fresh = DreamerV3.load_checkpoint(tmp_path, env=make_vec_env("CartPole-v1", 2))
+    fresh.learn(10)
+    assert fresh.num_timesteps == 10 and fresh._resume is None
+
+
+def test_statistics_of_vecnormalize_are_part_of_it(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", VecNormalize(make_vec_env("CartPole-v1", 1, seed=0))).learn(30)
+    model.save_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="with VecNormalize, the environment is without"):
+        DreamerV3.load_checkpoint(tmp_path, env=make_vec_env("CartPole-v1"))
+    env = VecNormalize(make_vec_env("CartPole-v1"))
+    DreamerV3.load_checkpoint(tmp_path, env=env)
+    assert env.obs_rms.count == model.get_vec_normalize_env().obs_rms.count
+    np.testing.assert_array_equal(env.obs_rms.mean, model.get_vec_normalize_env().obs_rms.mean)
+
+
+class Remembers(BaseCallback):
+    """A user's callback with a memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def _on_step(self) -> bool:
+        self.seen += 1
+        return True
+
+    def state_dict(self) -> dict:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.seen = state["seen"]
+
+
+def test_callbacks_remember(tmp_path) -> None:
+    env = make_vec_env("CartPole-v1", 1, seed=0)
+    tiny(DreamerV3, "MlpPolicy", env).learn(25, [ResumableCheckpoint(tmp_path, 20), Remembers()])
+    memory = Remembers()
+    model = DreamerV3.load_checkpoint(tmp_path, env=env)
+    model.learn(15, [ResumableCheckpoint(tmp_path, 20), memory], reset_num_timesteps=False)
+    assert memory.seen == memory.n_calls == 40
+
+
+# ---- whole or not there ----------------------------------------------------------------------------------------------
+
+
+def test_the_last_ones_are_kept_and_left_overs_go(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(22)
+    left = tmp_path / ".checkpoint_000001_step_5.0123456789ab.tmp"
+    left.mkdir()
+    for _ in range(4):
+        model.save_checkpoint(tmp_path, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint_000003_step_22", "checkpoint_000004_step_22"]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert find_checkpoint(tmp_path).name == "checkpoint_000004_step_22"
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        DreamerV3.load_checkpoint(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("step", ["mkdir", "write", "rename"])
+def test_a_failed_write_loses_nothing_older(tmp_path, monkeypatch, step) -> None:
+    """A full disk at any point: a warning, the older checkpoint stays, training goes on as it would have."""
+    env = make_vec_env("CartPole-v1", 1, seed=0)
+    model = tiny(DreamerV3, "MlpPolicy", env).learn(22)
+    model.save_checkpoint(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if step == "write":
+            patch.setattr("sb3_dreamer.common.files.array_file.write_safetensors", full)
+        else:
+            patch.setattr(Path if step == "mkdir" else os, step, full)
+        if step == "mkdir":
+            patch.setattr(DreamerV3, "save", full)
+        with pytest.warns(UserWarning, match="no checkpoint at step 30: .*No space left"):
+            model.learn(8, ResumableCheckpoint(tmp_path, 20), reset_num_timesteps=False)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert len(list(tmp_path.iterdir())) == 1
+    model.learn(5, reset_num_timesteps=False)
+
+
+def test_a_disk_that_is_full_indeed(tmp_path) -> None:
+    """A file system with room for one checkpoint and a half."""
+    model = tiny(DreamerV3, "MlpPolicy", make_vec_env("CartPole-v1", 1, seed=0)).learn(22)
+    size = sum(path.stat().st_size for path in model.save_checkpoint(tmp_path / "size").iterdir())
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={int(1.5 * size)}", "tmpfs", str(disk)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a tmpfs is not permitted here; test_a_failed_write_loses_nothing_older runs")
+    try:
+        first = model.save_checkpoint(disk, keep=1)
+        with pytest.warns(UserWarning, match="No space left"):
+            model.learn(8, ResumableCheckpoint(disk, 20, keep=1), reset_num_timesteps=False)
+        assert [path.name for path in disk.iterdir()] == [first.name]
+        assert DreamerV3.load_checkpoint(disk).num_timesteps == 22
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_damaged_checkpoint_names_the_one_before(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(22)
+    first, second = (model.save_checkpoint(tmp_path) for _ in range(2))
+    for name in ("model.zip", "training.zip", "replay.safetensors"):
+        whole = (second / name).read_bytes()
+        (second / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ModelFileError, match=f"the checkpoint before it is '.*{first.name}'"):
+            DreamerV3.load_checkpoint(tmp_path)
+        (second / name).unlink()
+        with pytest.raises(ModelFileError, match="the checkpoint before it is"):
+            DreamerV3.load_checkpoint(tmp_path)
+        (second / name).write_bytes(whole)
+    assert DreamerV3.load_checkpoint(first).num_timesteps == DreamerV3.load_checkpoint(second).num_timesteps == 22
+
+
+def test_not_in_the_middle_of_a_rollout(tmp_path) -> None:
+    class Early(BaseCallback):
+        def _on_step(self) -> bool:
+            self.model.save_checkpoint(tmp_path)
+            return True
+
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    with pytest.raises(RuntimeError, match="ResumableCheckpoint"):
+        model.learn(5, Early())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="0 <= wait < every"):
+        ResumableCheckpoint(tmp_path, 10, wait=10)

@@ -1,0 +1,255 @@
+"""Names, presets, overrides and errors of make_env."""
+
+import dataclasses
+import importlib.util
+import json
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from sb3_dreamer.wrappers import (
+    PRESETS,
+    SUITES,
+    Settings,
+    SuiteNotInstalledError,
+    SuitePreset,
+    compare_presets,
+    make_env,
+    warn_if_different,
+)
+from sb3_dreamer.wrappers.benchmarks.presets import apply_overrides
+from sb3_dreamer.wrappers.benchmarks.suites import split_name
+from sb3_dreamer.wrappers.benchmarks.tasks import ATARI_26, ATARI_55, PLANET_REPEATS
+
+
+def installed(module):
+    return importlib.util.find_spec(module) is not None
+
+
+@pytest.mark.parametrize(
+    "name,expected",
+    [
+        ("Pong", ("atari", "Pong")),
+        ("MsPacman", ("atari", "MsPacman")),
+        ("ms_pacman", ("atari", "ms_pacman")),
+        ("atari100k:pong", ("atari100k", "pong")),
+        ("bsuite:cartpole/0", ("bsuite", "cartpole/0")),
+        ("CartPole-v1", ("gymnasium", "CartPole-v1")),
+        ("ALE/Pong-v5", ("gymnasium", "ALE/Pong-v5")),
+        ("my_package:MyEnv-v0", ("gymnasium", "my_package:MyEnv-v0")),
+    ],
+)
+def test_names(name, expected):
+    assert split_name(name) == expected
+
+
+def test_task_lists_have_the_papers_sizes():
+    sizes = {name: len(suite.tasks) for name, suite in SUITES.items()}
+    assert sizes == {
+        "atari": 55, "atari100k": 26, "dmc_vision": 20, "dmc_proprio": 18, "planet": 7, "crafter": 2, "bsuite": 23,
+        "dmlab": 30, "minecraft": 3,
+    }  # fmt: skip
+    assert set(ATARI_26) < set(ATARI_55)
+    assert all(len(set(suite.tasks)) == len(suite.tasks) for suite in SUITES.values())
+    assert PRESETS.keys() == SUITES.keys()
+
+
+@pytest.mark.skipif(not installed("ale_py"), reason="needs ale_py")
+def test_every_atari_game_exists():
+    from sb3_dreamer.wrappers.benchmarks.atari import game_id
+
+    assert len({game_id(task) for task in ATARI_55}) == 55
+    assert game_id("james_bond") == game_id("Jamesbond") == "ALE/Jamesbond-v5"
+    with pytest.raises(ValueError, match="pong"):
+        game_id("pongg")
+
+
+@pytest.mark.skipif(not installed("dm_control"), reason="needs dm_control")
+def test_every_control_task_exists():
+    from sb3_dreamer.wrappers.benchmarks.dmc import split_task
+
+    for task in [*SUITES["dmc_vision"].tasks, *SUITES["planet"].tasks]:
+        split_task(task)
+    with pytest.raises(ValueError, match="walker_walk"):
+        split_task("walker_wak")
+
+
+CASES = [
+    ("CartPole-v1", {}),
+    ("CartPole-v1", {"pixels": True, "size": 32, "grey": True, "action_repeat": 2}),
+    ("Pendulum-v1", {"normalize_action": True, "action_repeat": 2, "time_limit": 50}),
+    ("ALE/Pong-v5", {"size": 64}),
+    ("Pong", {}),
+    ("atari:breakout", {"preset": "dreamerv3-2024", "frame_stack": 2, "lives": "discount"}),
+    ("atari100k:pong", {}),
+    ("dmc_proprio:walker_walk", {}),
+    ("dmc_proprio:cartpole_swingup", {"flatten": True, "reward": "symlog"}),
+    ("dm_control/walker-walk-v0", {}),
+    ("crafter:reward", {"one_hot": True}),
+    ("bsuite:cartpole/0", {}),
+]
+NEEDS = {
+    "ALE": "ale_py",
+    "Pong": "ale_py",
+    "atari": "ale_py",
+    "dm": "dm_control",
+    "crafter": "crafter",
+    "bsuite": "bsuite",
+}
+
+
+@pytest.mark.parametrize("name,kwargs", CASES)
+def test_environments_pass_gymnasiums_check_and_repeat_with_the_seed(name, kwargs):
+    for prefix, module in NEEDS.items():
+        if name.startswith(prefix) and not installed(module):
+            pytest.skip(f"needs {module}")
+    env = make_env(name, **kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checker's advice; its errors are what matters here
+        check_env(env, skip_render_check=True)
+    traces = []
+    for _ in range(2):
+        env.action_space.seed(1)
+        trace = [env.reset(seed=1)[0]]
+        for _ in range(20):
+            obs, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            assert obs in env.observation_space and isinstance(reward, float) and info["frames"] >= 1
+            trace += [obs, reward, terminated]
+            if terminated or truncated:
+                break
+        traces.append(trace)
+    assert all(_same(a, b) for a, b in zip(*traces, strict=True))
+    stored = env.get_wrapper_attr("suite_preset")
+    assert SuitePreset.from_dict(json.loads(json.dumps(stored))).to_dict() == stored
+    env.close()
+
+
+def _same(a, b):
+    return all(np.array_equal(a[key], b[key]) for key in a) if isinstance(a, dict) else np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("suite", ["dmc_vision", "planet"])
+def test_control_from_pixels(mujoco_pixels, suite):
+    env = make_env(f"{suite}:walker_walk", render_mode="rgb_array")
+    obs, _ = env.reset(seed=0)
+    assert obs.shape == (64, 64, 3) and obs.std() > 10 and env.render().shape == (256, 256, 3)
+    assert env.step(env.action_space.sample())[4]["frames"] == 2
+
+
+@pytest.mark.parametrize("first", ["dmc_proprio:cartpole_swingup", "dm_control/cartpole-swingup-v0"])
+def test_pictures_after_states_in_one_process(mujoco_pixels, run_script, first):
+    code = (
+        "from sb3_dreamer.wrappers import make_env\n"
+        f"make_env({first!r}).reset(seed=0)\n"
+        "print(make_env('dmc_vision:cartpole_swingup').reset(seed=0)[0].std() > 5)\n"
+    )
+    done = run_script(code, timeout=500, MUJOCO_GL="")
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_a_renderer_bound_too_early_is_an_error_not_a_crash(mujoco_pixels, run_script):
+    code = (
+        "import os; os.environ.pop('DISPLAY', None)\n"
+        "import dm_control.suite\nfrom sb3_dreamer.wrappers import make_env\n"
+        "make_env('dmc_vision:cartpole_swingup')\n"
+    )
+    done = run_script(code, timeout=500, MUJOCO_GL="")
+    assert "RuntimeError: dm_control was imported before" in done.stderr and done.returncode == 1
+
+
+@pytest.mark.skipif(not installed("dm_control"), reason="needs dm_control")
+def test_planet_repeats_are_in_the_preset():
+    for task, repeat in PLANET_REPEATS.items():
+        env = make_env(f"planet:{task}", pixels=None)
+        assert env.get_wrapper_attr("suite_preset")["settings"]["action_repeat"] == repeat
+
+
+def test_settings_are_frozen_and_json():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PRESETS["atari"]["dreamerv2"].sticky = 0.0
+    for suite, presets in PRESETS.items():
+        for name, settings in presets.items():
+            preset = SuitePreset(suite, "task", name, settings)
+            assert SuitePreset.from_dict(json.loads(json.dumps(preset.to_dict()))) == preset
+
+
+def test_reading_the_preset_returns_a_copy():
+    env = make_env("CartPole-v1", action_repeat=2)
+    env.get_wrapper_attr("suite_preset")["settings"]["action_repeat"] = 99
+    stored = env.get_wrapper_attr("suite_preset")
+    assert stored["settings"]["action_repeat"] == 2 and stored["overrides"] == ["action_repeat"]
+    assert (stored["suite"], stored["preset"]) == ("gymnasium", "none")
+
+
+def test_hash_tells_settings_apart():
+    one = SuitePreset("atari", "pong", "dreamerv2", Settings())
+    assert one.hash == SuitePreset("atari", "pong", "other", Settings()).hash
+    assert one.hash != SuitePreset("atari", "pong", "dreamerv2", Settings(sticky=0.25)).hash
+
+
+def test_comparison_and_warning():
+    old = SuitePreset("atari", "pong", "dreamerv2", PRESETS["atari"]["dreamerv2"]).to_dict()
+    new = SuitePreset("atari", "pong", "dreamerv3-2023", PRESETS["atari"]["dreamerv3-2023"]).to_dict()
+    lines = compare_presets(old, new)
+    assert "all_actions: False -> True" in lines and "noops: [1, 30] -> [0, 0]" in lines and len(lines) == 3
+    with pytest.warns(UserWarning, match="all_actions: False -> True"):
+        assert warn_if_different(old, new)
+    assert not warn_if_different(old, old) and not warn_if_different(None, new)
+
+
+@pytest.mark.skipif(not installed("dm_control"), reason="needs dm_control")
+def test_overrides_are_told_only_where_they_differ():
+    env = make_env("dmc_proprio:walker_walk", action_repeat=2, reward="tanh")
+    assert env.get_wrapper_attr("suite_preset")["overrides"] == ["reward"]
+
+
+@pytest.mark.parametrize(
+    "name,kwargs,match",
+    [
+        ("", {}, "empty"),
+        ("atari:", {}, "names no task"),
+        ("CartPole-v1", {"preset": "dreamerv3"}, "no preset"),
+        ("crafter:reward", {"preset": "planet"}, "write one of dreamerv2"),
+        ("crafter:reward", {"action_repet": 2}, "action_repeat"),
+        ("crafter:reward", {"sticky": 0.5}, "no setting 'sticky'"),
+        ("crafter:other", {}, "crafter:reward"),
+    ],
+)
+def test_errors_say_what_to_write(name, kwargs, match):
+    if name == "crafter:other":
+        pytest.importorskip("crafter")
+    with pytest.raises(ValueError, match=match):
+        make_env(name, **kwargs)
+
+
+def test_unknown_keywords_of_an_id_go_to_gymnasium():
+    assert make_env("FrozenLake-v1", is_slippery=False).unwrapped.spec.kwargs["is_slippery"] is False
+    with pytest.raises(TypeError, match="no_such_argument"):
+        make_env("CartPole-v1", no_such_argument=1)
+    with pytest.raises(gym.error.NameNotFound):
+        make_env("NoSuchThing-v0")
+
+
+@pytest.mark.parametrize(
+    "name,module,hint",
+    [
+        ("Pong", "ale_py", r"sb3-dreamer\[atari\]"),
+        ("dmc_proprio:walker_walk", "dm_control.suite", r"sb3-dreamer\[dmc\]"),
+        ("crafter:reward", "crafter", r"sb3-dreamer\[crafter\]"),
+        ("bsuite:cartpole/0", "bsuite", r"sb3-dreamer\[bsuite\]"),
+        ("dmlab:explore_goal_locations_small", "deepmind_lab", "Bazel"),
+        ("minecraft:diamond", "minerl.herobraine.env_spec", "pip install minerl"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module, hint):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(SuiteNotInstalledError, match=hint):
+        make_env(name)
+
+
+def test_overrides_take_lists_and_single_numbers():
+    settings = apply_overrides(Settings(), {"size": 64, "noops": [0, 30]})
+    assert (settings.size, settings.noops) == ((64, 64), (0, 30))

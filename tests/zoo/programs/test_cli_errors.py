@@ -1,0 +1,145 @@
+"""Every error of the command line is one line on stderr, with the exit status that says whose fault it is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sb3_dreamer.zoo.programs.cli import main
+
+ROOT = Path(__file__).resolve().parents[3]
+CASES = {
+    "unknown program": (["trian"], "did you mean 'train'"),
+    "unknown flag": (["train", "--evn", "CartPole-v1"], "did you mean '--env'"),
+    "empty word": (["train", ""], "unknown argument ''"),
+    "unknown algorithm": (["train", "--algo", "dreamer3"], "did you mean 'dreamerv3'"),
+    "unknown environment": (["train", "--env", "CartPol-v1"], "did you mean 'CartPole-v1'"),
+    "unknown suite": (["train", "--env", "atary:pong"], "did you mean 'atari'"),
+    "unknown size": (["train", "-params", "model_size:XSS"], "did you mean 'XS'"),
+    "unknown hyperparameter": (["train", "-params", "train_ration:3"], "train_ration=3 (did you mean 'train_ratio'?)"),
+    "value of another type": (["train", "-params", "horizon:soon"], "horizon='soon' must be a whole number"),
+    "code": (["train", "-params", "gamma:exit(3)"], "cannot read 'exit(3)'"),
+    "no pair": (["train", "-params", "gamma=3"], "write key:value"),
+    "unknown policy": (["train", "-params", "policy:MlpPolic"], "did you mean 'MlpPolicy'"),
+    "wrong policy": (["train", "-params", "policy:CnnPolicy"], "use MlpPolicy for vectors"),
+    "own flag": (["train", "-params", "device:cpu"], "use --device"),
+    "no model": (["train", "-i", "nothing.zip"], "there is no file nothing.zip"),
+    "no config": (["train", "--config", "nothing.yml"], "there is no file nothing.yml"),
+    "python config": (["train", "-conf", "own.py"], "never run"),
+    "no steps": (["train", "-n", "0"], "must be at least 1"),
+    "no number": (["train", "-n", "ten"], "'ten' is not a whole number"),
+    "unknown device": (["train", "--device", "gpu"], "--device 'gpu' cannot be used"),
+    "unknown choice": (["train", "--vec-env", "subprocess"], "did you mean 'subproc'"),
+    "missing package": (["train", "--gym-packages", "no_such_package"], "cannot be imported"),
+    "unknown wrapper": (["train", "-params", "env_wrapper:gymnasium.wrappers.Clip"], "there is no such class"),
+    "wrong setting": (["train", "--env-kwargs", "lenght:3"], "lenght"),
+    "unknown game in a worker process": (
+        ["train", "--env", "atari:pnog", "-params", "n_envs:2", "policy:CnnPolicy"],
+        "there is no Atari game 'pnog'. Did you mean pong?",
+    ),
+    "no run": (["enjoy", "-f", "nowhere"], "there is no run of 'CartPole-v1'"),
+    "unknown enjoy flag": (["enjoy", "--deterministc"], "did you mean '--deterministic'"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), CASES.values(), ids=CASES)
+def test_error_is_one_line(words: list[str], message: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.endswith("\n") and captured.err.count("\n") == 1
+    assert message in captured.err and "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    ("module", "env", "message"),
+    [
+        ("ale_py", "ALE/Pong-v5", 'pip install "sb3-dreamer[atari]"'),
+        ("shimmy", "dm_control/walker-walk-v0", 'pip install "sb3-dreamer[dmc]"'),
+    ],
+)
+def test_missing_suite_says_what_to_install(module: str, env: str, message: str, monkeypatch, capsys, tmp_path) -> None:
+    import gymnasium as gym
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in [name for name in gym.registry if name.startswith(env.split("/", maxsplit=1)[0])]:
+        monkeypatch.delitem(gym.registry, name)
+    assert main(["train", "--env", env]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_missing_box2d_says_what_to_install(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    assert main(["train", "--env", "LunarLander-v3"]) == 2
+    err = capsys.readouterr().err
+    assert 'pip install "sb3-dreamer[box2d]"' in err and err.count("\n") == 1
+
+
+def test_broken_model_files(logs: Path, tmp_path: Path, capsys) -> None:
+    run = logs / "dreamerv3/CartPole-v1_1"
+    model = run / "CartPole-v1.zip"
+    model.write_bytes(model.read_bytes()[:3000])
+    for words in (["train", "-n", "10", "-f", str(logs), "-i", str(model)], ["enjoy", "-f", str(logs), "--no-render"]):
+        assert main(words) == 2
+        err = capsys.readouterr().err
+        assert "CartPole-v1.zip" in err and err.count("\n") == 1
+    assert not (logs / "dreamerv3/CartPole-v1_2").exists()
+
+
+def test_model_for_other_spaces(logs: Path, capsys) -> None:
+    model = str(logs / "dreamerv3/CartPole-v1_1/CartPole-v1.zip")
+    assert main(["train", "-n", "10", "-f", str(logs), "-i", model, "--env", "Acrobot-v1"]) == 2
+    err = capsys.readouterr().err
+    assert "space" in err and err.count("\n") == 1
+
+
+def test_failure_while_running_is_status_1_and_keeps_the_model(tmp_path: Path, small: list[str], capsys) -> None:
+    import gymnasium as gym
+    import numpy as np
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    class Broken(CartPoleEnv):
+        steps = 0
+
+        def step(self, action):
+            self.steps += 1
+            obs, *rest = super().step(action)
+            return (obs * np.nan if self.steps == 70 else obs, *rest)
+
+    gym.register("Broken-v0", Broken, max_episode_steps=30)
+    try:
+        flags = ["--eval-freq", "-1", "-f", str(tmp_path)]
+        assert main(["train", "--env", "Broken-v0", "-n", "200", *flags, *small]) == 1
+    finally:
+        gym.registry.pop("Broken-v0")
+    err = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "is nan at step 7" in err and "error.txt" in err
+    folder = tmp_path / "dreamerv3/Broken-v0_1"
+    assert "Traceback" in (folder / "error.txt").read_text() and list(folder.glob("rl_model_*_steps.zip"))
+
+
+@pytest.mark.parametrize("program", ["train", "enjoy"])
+def test_scripts_and_modules_are_the_same_program(program: str) -> None:
+    words = [[f"zoo/{program}.py"], ["-m", f"sb3_dreamer.zoo.{program}"], ["-m", "sb3_dreamer.zoo", program]]
+    results = [
+        subprocess.run([sys.executable, *start, "--evn"], cwd=ROOT, capture_output=True, text=True, check=False)
+        for start in words
+    ]
+    assert {result.returncode for result in results} == {2}
+    assert len({result.stderr for result in results}) == 1 and results[0].stderr.count("\n") == 1
+
+
+def test_a_zoo_file_never_shadows_a_package(tmp_path: Path) -> None:
+    """A file of the scripts' folder that is called like a package must not be imported in its place."""
+    (tmp_path / "train.py").write_text((ROOT / "zoo/train.py").read_text())
+    (tmp_path / "yaml.py").write_text("raise SystemExit('the wrong yaml')")
+    words = [sys.executable, str(tmp_path / "train.py"), "--conf-file", "nothing.yml"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "there is no file nothing.yml" in done.stderr

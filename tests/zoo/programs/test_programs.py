@@ -1,0 +1,195 @@
+"""The programs around training, run as from the command line."""
+
+import csv
+import json
+import re
+import shlex
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+
+from sb3_dreamer.zoo.programs.cli import PROGRAMS, main
+from sb3_dreamer.zoo.programs.evaluate import summary
+from sb3_dreamer.zoo.runs import curves, run_folder
+from sb3_dreamer.zoo.runs.episodes import play
+from tests.counting_env import CountingEnv
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_every_program_has_a_script_and_help(capsys) -> None:
+    for program in PROGRAMS:
+        assert (ROOT / "zoo" / f"{program}.py").exists()
+        with pytest.raises(SystemExit) as stopped:
+            main([program, "--help"])
+        assert stopped.value.code == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"usage: sb3-dreamer {program}") and max(map(len, out.splitlines())) <= 120
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(program in out for program in PROGRAMS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["record_video", "--fpss", "3"], "did you mean '--fps'"),
+        (["evaluate", "-o", "nowhere/x.json"], "there is no folder nowhere"),
+        (["evaluate", "--n-episode", "3"], "did you mean '--n-episodes'"),
+        (["plot", "-o", "x.jpg"], "must end in .png"),
+        (["plot", "-x", "hours"], "'hours' is unknown"),
+        (["plot", "-f", "nowhere"], "there is no run in nowhere"),
+        (["tune", "--pruner", "medium"], "did you mean 'median'"),
+        (["tune", "--space", "nowhere.yml"], "there is no file nowhere.yml"),
+        (["suite", "atari1000k"], "did you mean 'atari100k'"),
+        (["suite", "classic", "--tasks", "CartPol-v1"], "did you mean 'CartPole-v1'"),
+        (["suite", "classic", "--", "--evn"], "did you mean '--env'"),
+        (["list", "atri"], "did you mean 'atari'"),
+        (["list", "--runs", "-f", "nowhere"], "there is no run"),
+    ],
+)
+def test_errors_are_one_line(words: list[str], message: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_list(logs: Path, capsys) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "atari100k" in out and "classic" in out
+    assert main(["list", "crafter"]) == 0
+    assert capsys.readouterr().out.split() == ["crafter:reward", "crafter:noreward"]
+    assert main(["list", "--runs", "-f", str(logs)]) == 0
+    assert "dreamerv3/CartPole-v1_1" in capsys.readouterr().out
+
+
+def test_evaluate_writes_every_episode(logs: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", "-f", str(logs), "-n", "4", "--n-envs", "2", "-o", str(output)]) == 0
+    result = json.loads(output.read_text())
+    run = result["runs"][0]
+    assert len(run["returns"]) == 4 and run["returns"] == [float(length) for length in run["lengths"]]
+    assert run["mean"] == pytest.approx(np.mean(run["returns"])) and run["trained_steps"] == 200
+    assert run["interval"][0] <= run["mean"] <= run["interval"][1]
+    assert f"{run['mean']:.1f}" in capsys.readouterr().out
+
+
+def test_interval_covers_the_mean_of_a_sample() -> None:
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(100):
+        low, high = summary(rng.normal(3.0, 2.0, 30))["interval"]
+        inside += low <= 3.0 <= high
+    assert 85 <= inside <= 100
+    assert summary([1.0])["interval"] is None
+
+
+def test_films_end_before_the_reset() -> None:
+    env = VecMonitor(DummyVecEnv([lambda: CountingEnv(lengths=(3,))]))
+    still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
+    seen: list[int] = []
+    assert len(list(play(still, env, True, n_episodes=2, on_state=lambda: seen.append(env.get_attr("t")[0])))) == 2
+    assert seen == [0, 1, 2, 0, 1, 2]
+
+
+def test_record_video_writes_a_film(logs: Path, tmp_path: Path) -> None:
+    assert main(["record_video", "-f", str(logs), "-n", "12", "-o", str(tmp_path), "--gif"]) == 0
+    from PIL import Image
+
+    (film,) = tmp_path.glob("*.gif")
+    image = Image.open(film)
+    assert image.n_frames >= 2 and min(image.size) >= 256
+
+
+def test_plot(logs: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "curves.png", tmp_path / "curves.svg"]
+    assert main(["plot", "-f", str(logs), "-e", "CartPole-v1", "-o", *map(str, files)]) == 0
+    assert files[0].read_bytes().startswith(b"\x89PNG") and "<svg" in files[1].read_text()
+    for flags in (["-x", "frames"], ["-x", "time"], ["-y", "length"], ["--source", "eval"]):
+        assert main(["plot", "-f", str(logs), "-o", str(files[0]), *flags]) == 0
+
+
+def test_curves_are_those_of_the_files(logs: Path) -> None:
+    run = run_folder.find(logs, "dreamerv3", "CartPole-v1")
+    lines = (run.path / "0.monitor.csv").read_text().splitlines()[1:]
+    rows = list(csv.DictReader(lines))
+    curve = curves.training_curve(run, "frames", "reward", 1)
+    assert curve is not None and curve.y.tolist() == [float(row["r"]) for row in rows] and curve.seed == 3
+    assert curve.x.tolist() == [float(row["timesteps"]) for row in rows]  # CartPole: one frame per step
+    evaluations = curves.evaluation_curve(run, "steps", "reward")
+    assert evaluations is not None and evaluations.x.tolist() == [100, 200]
+    assert curves.moving_average(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1.0, 2.0, 4.0, 6.0]
+
+
+def test_runs_of_different_length_are_drawn_to_their_ends() -> None:
+    short = curves.Curve(np.array([10.0, 20.0]), np.array([1.0, 1.0]), 0)
+    long = curves.Curve(np.array([0.0, 40.0]), np.array([3.0, 3.0]), 1)
+    grid, values = curves.on_grid([short, long], 5)
+    assert grid.tolist() == [0, 10, 20, 30, 40] and np.nanmean(values, 0).tolist() == [3, 2, 2, 3, 3]
+
+
+def test_published_curves() -> None:
+    curve = curves.published_curve("dreamerv3", "dmc_vision:walker_walk")
+    assert curve is not None and curve["frames"][-1] == pytest.approx(1e6, rel=0.02) and curve["mean"][-1] > 900
+    assert all(low <= mean <= high for low, mean, high in zip(curve["low"], curve["mean"], curve["high"], strict=True))
+    assert curves.published_curve("dreamerv3", "CartPole-v1") is None
+
+
+def test_tune_goes_on_with_its_study(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("optuna")
+    space = tmp_path / "space.yml"
+    space.write_text("learning_rate: {low: 1e-4, high: 1e-2, log: true}\nhorizon: [5, 15]\n")
+    fixed = ["model_size:debug", "batch_size:2", "batch_length:8", "train_ratio:1", "learning_starts:40"]
+    words = ["tune", "-f", str(tmp_path), "-n", "60", "--space", str(space), "--n-evaluations", "1", "--device", "cpu"]
+    words += ["--eval-episodes", "1", "-params", *fixed, "--n-trials"]
+    assert main([*words, "1"]) == 0
+    assert main([*words, "1"]) == 0
+    out = capsys.readouterr().out
+    assert "1 trial(s) so far" in out and "2 complete" in out
+    rows = list(csv.DictReader((tmp_path / "dreamerv3/dreamerv3-CartPole-v1-trials.csv").read_text().splitlines()))
+    assert len(rows) == 2 and all(1e-4 <= float(row["learning_rate"]) <= 1e-2 for row in rows)
+    best = max(rows, key=lambda row: float(row["value"]))
+    command = shlex.split(out.strip().splitlines()[-1])
+    assert f"horizon:{best['horizon']}" in command and "model_size:debug" in command
+
+
+def test_suite_can_be_asked_and_continued(tmp_path: Path, monkeypatch, capsys) -> None:
+    """The state of a job is that of its files; the command that continues it has its model."""
+    from sb3_dreamer.zoo.runs.jobs import Job, mark_done
+
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "--seeds", "0", "1", "-f", str(tmp_path)]
+    assert main([*words, "--status"]) == 0
+    assert capsys.readouterr().out.strip() == "2 new"
+    job = Job("dreamerv3", "CartPole-v1", "CartPole-v1", 0, str(tmp_path / "CartPole-v1-seed0"))
+    run = run_folder.create(job.folder, "dreamerv3", "CartPole-v1")
+    assert job.state() == "failed" and "--env" in job.words()
+    run.model.touch()
+    run.replay.touch()
+    assert job.state() == "stopped" and job.words()[-2:] == ["-i", str(run.model)]
+    mark_done(job)
+    assert main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"1 done, 1 new", out) and "--seed 1" in out and "--seed 0" not in out
+
+
+def test_suite_runs_its_jobs(tmp_path: Path, small: list[str], capsys) -> None:
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "--seeds", "5", "-f", str(tmp_path)]
+    assert main([*words, "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
+    assert "finished CartPole-v1-seed5" in capsys.readouterr().out
+    assert main(words) == 0
+    assert "1 job(s), 1 done before" in capsys.readouterr().out
+
+
+def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
+    """The error of a training is quoted, and the job is failed, not new."""
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)]
+    assert main([*words, "--", "--hyperparams", "model_size:debgu"]) == 1
+    out, err = capsys.readouterr()
+    assert "model_size='debgu' is unknown (did you mean 'debug'?)" in out and out.strip().endswith("1 failed")
+    assert "1 of 1 job(s) are not finished" in err

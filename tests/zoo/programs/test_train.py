@@ -1,0 +1,159 @@
+"""``train`` and ``enjoy`` from the command line to the files."""
+
+import csv
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from sb3_dreamer import DreamerV3
+from sb3_dreamer.zoo.programs.cli import main
+from sb3_dreamer.zoo.runs import curves, run_folder
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def run_of(logs: Path, number: int = 1) -> run_folder.RunFolder:
+    return run_folder.find(logs, "dreamerv3", "CartPole-v1", number)
+
+
+def test_all_files_of_a_run_are_written(logs: Path) -> None:
+    run = run_of(logs)
+    names = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    expected = {
+        "CartPole-v1.zip", "best_model.zip", "rl_model_100_steps.zip", "rl_model_replay_buffer_100_steps.safetensors",
+        "rl_model_200_steps.zip", "rl_model_replay_buffer_200_steps.safetensors", "replay_buffer.safetensors",
+        "evaluations.npz", "0.monitor.csv", "progress.csv", "final_evaluation.csv",
+        "CartPole-v1/config.yml", "CartPole-v1/args.yml", "CartPole-v1/command.txt", "CartPole-v1/system.yml",
+    }  # fmt: skip
+    assert expected <= names
+    assert any(name.startswith("tensorboard/events") for name in names)
+
+
+def test_what_the_files_say(logs: Path) -> None:
+    run = run_of(logs)
+    config = yaml.safe_load(run.config.read_text())
+    assert config["n_timesteps"] == 200 and config["seed"] == 3 and config["env"] == "CartPole-v1"
+    assert config["hyperparams"]["model_size"] == "debug" and config["hyperparams"]["train_ratio"] == 1
+    system = yaml.safe_load((run.settings / "system.yml").read_text())
+    assert system["packages"]["sb3-dreamer"]
+    evaluations = np.load(run.path / "evaluations.npz")
+    assert evaluations["timesteps"].tolist() == [100, 200] and evaluations["results"].shape == (2, 2)
+    lines = (run.path / "0.monitor.csv").read_text().splitlines()
+    episodes = list(csv.DictReader(lines[1:]))
+    steps = [int(row["timesteps"]) for row in episodes]
+    assert steps == list(np.cumsum([int(row["l"]) for row in episodes])) and steps[-1] <= 200
+    assert [float(row["r"]) for row in episodes] == [float(row["l"]) for row in episodes]  # CartPole: 1 per step
+    assert len((run.path / "final_evaluation.csv").read_text().splitlines()) == 3
+    log = list(csv.DictReader((run.path / "progress.csv").read_text().splitlines()))
+    assert {"train/n_updates", "rollout/ep_rew_mean", "eval/mean_reward"} <= set(log[0])
+
+
+def test_table_names_everything_before_training(tmp_path: Path, small: list[str], capsys) -> None:
+    assert main(["train", "-n", "60", "-f", str(tmp_path / "logs"), "--eval-freq", "-1", *small]) == 0
+    out = capsys.readouterr().out
+    table = out[: out.index("trained")]
+    for part in ("CartPole-v1", "observation", "MLP", "parameters", "updates", "GiB", "seed", "60 agent steps"):
+        assert part in table
+    assert re.search(r"train_ratio \d+ -> 1 ", table) and "fewer updates" in table
+    assert re.search(r"final evaluation .* over 2 episodes", out) and "sb3-dreamer enjoy" in out
+    assert not (tmp_path / "logs/dreamerv3/CartPole-v1_1/best_model.zip").exists()
+
+
+def test_frames_count_the_repeats_of_wrappers(tmp_path: Path, small: list[str], capsys) -> None:
+    wrapper = "env_wrapper:[{'sb3_dreamer.wrappers.ActionRepeat': {'amount': 3}}]"
+    words = [small[0], wrapper, *small[1:], "--eval-freq", "30"]
+    assert main(["train", "-n", "60", "-f", str(tmp_path / "logs"), *words]) == 0
+    assert "60 agent steps = 180 environment frames (action repeat 3)" in " ".join(capsys.readouterr().out.split())
+    run = run_of(tmp_path / "logs")
+    episodes = list(csv.DictReader((run.path / "0.monitor.csv").read_text().splitlines()[1:]))
+    assert all(int(row["frames"]) == 3 * int(row["timesteps"]) for row in episodes) and episodes
+    curve = curves.evaluation_curve(run, "frames", "reward")
+    assert curve is not None and curve.x.tolist() == [90, 180]
+
+
+def test_continue_goes_on_counting_with_the_replay(logs: Path, small: list[str], capsys) -> None:
+    model = str(run_of(logs).model)
+    words = ["train", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "1", "-i", model]
+    assert main(words) == 2  # all of its steps are done
+    assert "add -n STEPS" in capsys.readouterr().err
+    assert main([*words, "-n", "100"]) == 0
+    out = capsys.readouterr().out
+    assert "200 of them done" in out and "replay_buffer.safetensors" in out
+    continued = DreamerV3.load(run_of(logs, 2).model)
+    before = DreamerV3.load(model)
+    assert continued.num_timesteps == 300 and continued._n_updates == before._n_updates + 6
+    assert continued.train_ratio == 1  # kept, without repeating the flags
+
+
+def test_best_model_has_no_replay_and_says_so(logs: Path, capsys) -> None:
+    words = ["-n", "30", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "0"]
+    assert main(["train", "-i", str(run_of(logs).best_model), *words]) == 0
+    assert "starts empty, with 40 random steps" in " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+
+
+def test_config_repeats_a_run(logs: Path, tmp_path: Path) -> None:
+    first = run_of(logs)
+    words = ["--save-freq", "100", "--save-replay-buffer"]
+    assert main(["train", "--config", str(first.config), "-f", str(tmp_path / "again"), *words]) == 0
+    second = run_of(tmp_path / "again")
+    configs = [yaml.safe_load(run.config.read_text()) for run in (first, second)]
+    assert configs[0] == configs[1]
+    for name in ("final_evaluation.csv", "evaluations.npz"):
+        if name.endswith("npz"):
+            results = [np.load(run.path / name)["results"].tolist() for run in (first, second)]
+        else:
+            results = [(run.path / name).read_text() for run in (first, second)]
+        assert results[0] == results[1]
+
+
+def test_enjoy(logs: Path, tmp_path: Path, capsys) -> None:
+    words = ["enjoy", "-f", str(logs), "--no-render"]
+    assert main([*words, "--n-episodes", "3", "--n-envs", "2", "--reward-log", str(tmp_path / "rewards")]) == 0
+    out = capsys.readouterr().out
+    found = [(float(r), int(length)) for r, length in re.findall(r"Episode \d+: return ([\d.]+), length (\d+)", out)]
+    assert len(found) == 3 and all(r == length for r, length in found)
+    mean = float(re.search(r"Mean return ([\d.]+)", out)[1])
+    assert mean == pytest.approx(np.mean([r for r, _ in found]), abs=0.01)
+    assert (tmp_path / "rewards/0.monitor.csv").exists()
+    for flags in (["--load-best"], ["--load-checkpoint", "100"], ["--load-last-checkpoint"], ["--stochastic"]):
+        assert main([*words, "-n", "50", *flags]) == 0
+
+
+def test_enjoy_repeats_itself_with_a_seed(logs: Path, capsys) -> None:
+    outputs = []
+    for _ in range(2):
+        assert main(["enjoy", "-f", str(logs), "--no-render", "-n", "60", "--seed", "5", "--stochastic"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] and "Episode 2" in outputs[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process on Windows")
+def test_ctrl_c_saves_and_the_printed_command_continues(tmp_path: Path, small: list[str]) -> None:
+    words = [sys.executable, "zoo/train.py", "-n", "100000", "-f", str(tmp_path), *small, "--eval-freq", "-1"]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    monitor = tmp_path / "dreamerv3/CartPole-v1_1/0.monitor.csv"
+    deadline = time.monotonic() + 120
+    while not (monitor.exists() and len(monitor.read_text().splitlines()) > 6) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err
+    folder = monitor.parent
+    assert (folder / "CartPole-v1.zip").exists() and (folder / "replay_buffer.safetensors").exists()
+    steps = DreamerV3.load(folder / "CartPole-v1.zip").num_timesteps
+    assert 40 < steps < 100_000 and f"Stopped at step {steps:,}" in out
+    command = shlex.split(out.strip().splitlines()[-1])
+    assert command[:2] == ["python", "zoo/train.py"]
+    assert main(["train", *command[2:], "-n", "20", "--final-eval-episodes", "0"]) == 0
+    assert DreamerV3.load(tmp_path / "dreamerv3/CartPole-v1_2/CartPole-v1.zip").num_timesteps == steps + 20

@@ -1,0 +1,134 @@
+"""The program ``bench`` on the smallest models, and what it refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch as th
+
+from sb3_dreamer.zoo.programs.cli import main
+from sb3_dreamer.zoo.programs.errors import RunError
+from sb3_dreamer.zoo.speed.case import Case, build
+from sb3_dreamer.zoo.speed.floor import count_flops, least_bytes
+from sb3_dreamer.zoo.speed.rivals import read_rival, run_driver
+
+TINY = ["--batch-size", "2", "--batch-length", "8", "--updates", "2", "--warmup", "1", "--threads", "1"]
+WRONG = {
+    "program": (["tabel"], "did you mean 'table'"),
+    "algorithm": (["--algo", "dreamer3"], "did you mean 'dreamerv3'"),
+    "size": (["--algo", "dreamerv3", "--sizes", "XSS"], "did you mean 'XS'"),
+    "size of another algorithm": (["--algo", "dreamerv3", "planet", "--sizes", "XL"], "planet has none of the sizes"),
+    "observation": (["--obs", "image"], "did you mean 'images'"),
+    "action": (["--action", "boxes"], "did you mean 'box'"),
+    "part": (["--parts", "flor"], "did you mean 'floor'"),
+    "flag": (["--thread", "1"], "did you mean '--threads'"),
+    "number": (["--updates", "0"], "must be at least 1"),
+    "ratio": (["--train-ratio", "0"], "must be positive"),
+    "device": (["--device", "gpu"], "--device 'gpu' cannot be used"),
+    "hyperparameter": (["--algo", "dreamerv3", "--hyperparams", "horizn:3"], "did you mean 'horizon'"),
+    "hyperparameter with a flag": (["--algo", "dreamerv3", "--hyperparams", "batch_size:3"], "use --batch-size"),
+    "rivals without rival": (["rivals"], "--rival NAME=COMMAND"),
+    "rival without rivals": (["--rival", "a=b"], "--rival NAME=COMMAND"),
+    "rival without a name": (["rivals", "--sizes", "debug", "--rival", "python x.py"], "write NAME=COMMAND"),
+    "two cases": (["profile", "--obs", "vectors", "images"], "profile takes one case"),
+    "two algorithms": (["scaling", "--algo", "planet", "dreamerv2"], "one algorithm"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_words_are_one_line(words: list[str], message: str, capsys) -> None:
+    assert main(["bench", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and message in captured.err
+
+
+def test_table_measures_every_part(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "new" / "speed.json"
+    words = ["bench", "--algo", "dreamerv3", "--sizes", "debug", "--obs", "images", "--action", "discrete", *TINY]
+    assert main([*words, "--train-ratio", "4", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["command"].startswith("sb3-dreamer bench --algo dreamerv3") and found["threads"] == 1
+    assert found["machine"]["ram_gib"] > 0 and "torch" in found["system"]["packages"]
+    (result,) = found["results"]
+    assert result["threads"] == 1 and (result["batch_size"], result["batch_length"]) == (2, 8)
+    assert len(result["update"]["all"]) == 2 and 0 < result["update"]["min"] <= result["update"]["median"]
+    assert result["learn"]["updates"] == 4 and result["learn"]["steps"] == 16  # 16 steps · ratio 4 / (2 · 8)
+    assert set(result["predict"]) == {"1", "16"} and result["sampling"]["median"] > 0
+    assert result["rss_mib"] > result["rss_before_mib"] > 0
+    floor = result["floor"]
+    assert floor["seconds"] == max(floor["compute_seconds"], floor["memory_seconds"])
+    assert floor["compute_seconds"] == pytest.approx(floor["gflop"] / max(floor["gflop_per_second"].values()), rel=1e-4)
+    assert 0 < result["floor_fraction"] < 1  # faster than the floor: the floor is wrong
+    screen = capsys.readouterr().out
+    assert "dreamerv3 debug images discrete" in screen and "of floor" in screen
+
+
+def test_a_failing_case_leaves_the_others(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "speed.json"
+    words = ["--algo", "planet", "dreamerv2", "--sizes", "debug", "--hyperparams", "learning_rate:-1.0"]
+    assert main(["bench", *words, *TINY, "--parts", "--out", str(out)]) == 1
+    assert "learning rate" in capsys.readouterr().err.lower() or json.loads(out.read_text())["failures"]
+
+
+def test_profile_names_the_largest_costs(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "profile.json"
+    assert main(["bench", "profile", "--sizes", "debug", *TINY, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    (result,) = found["results"]
+    assert len(result["operators"]) == 10 and len(found["largest_parts"]) == 3
+    names = set(result["parts"])
+    assert {"world model: recurrent loop", "dreams", "backward: model", "optimizer: model"} <= names
+    assert result["parts"].get("other", 0) < 0.5 * sum(result["parts"].values())
+    assert "three largest costs" in capsys.readouterr().out
+
+
+def test_scaling_writes_numbers_and_a_picture(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sb3_dreamer.zoo.speed.scaling.FACTORS", (0.5, 1.0))
+    out, picture = tmp_path / "scaling.json", tmp_path / "scaling.png"
+    words = ["scaling", "--algo", "planet", "--sizes", "debug", "--updates", "1", "--warmup", "1", "--threads", "1"]
+    size = ["--batch-size", "2", "--batch-length", "4"]
+    assert main(["bench", *words, *size, "--out", str(out), "--plot", str(picture)]) == 0
+    found = json.loads(out.read_text())["scaling"]
+    assert [run["batch_size"] for run in found["batch_size"]] == [1, 2]
+    assert [run["batch_length"] for run in found["batch_length"]] == [2, 4]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_rivals_run_in_turns(tmp_path: Path, capsys) -> None:
+    out, log = tmp_path / "rivals.json", tmp_path / "log"
+    driver = tmp_path / "driver.py"
+    driver.write_text(
+        f"import os; open({str(log)!r}, 'a').write(os.environ['OMP_NUM_THREADS'])\n"
+        "print('compiling'); print('fast 1m-vectors compiled median 0.50 s min 0.25 s params 3')\n"
+    )
+    words = ["rivals", "--sizes", "debug", *TINY, "--rounds", "2", "--out", str(out)]
+    assert main(["bench", *words, "--rival", f"other={sys.executable} {driver}"]) == 0
+    found = json.loads(out.read_text())
+    other, ours = found["rivals"]["other"], found["ours"]
+    assert log.read_text() == "11" and other["mode"] == "fast 1m-vectors compiled"
+    assert other["ratio_min"] == pytest.approx(0.25 / ours["min"], rel=1e-4)
+    assert other["versions"]["torch"] == th.__version__ and len(ours["runs"]) == 2
+    assert "times ours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("print('hello')", "no line"), ("raise SystemExit('broken')", "broken"), ("import time; time.sleep(9)", "after")],
+)
+def test_driver_that_fails(code: str, message: str) -> None:
+    name, words = read_rival(f'other={sys.executable} -c "{code}"')
+    with pytest.raises(RunError, match=message):
+        run_driver(name, words, threads=1, timeout=2)
+
+
+def test_counted_work() -> None:
+    layer = th.nn.Linear(8, 4, bias=False)
+    data = th.randn(5, 8)
+    flops, dtypes = count_flops(lambda: th.autograd.grad(layer(data).sum(), [layer.weight]))
+    assert flops == 2 * (2 * 5 * 8 * 4) and dtypes == ["float32"]  # forward, and the gradient of the weight
+
+    model = build(Case("planet", "debug", batch_size=2, batch_length=4))
+    model._update(model.replay_buffer.sample_sequences(2, 4))
+    size = 4 * sum(p.numel() for p in model.policy.world_model.parameters())
+    assert 10 * size <= least_bytes(model) < 10.1 * size  # 6 of parameters and gradients, 2 x 2 of Adam, its counters

@@ -1,0 +1,1 @@
+"""The papers' benchmark suites by name."""

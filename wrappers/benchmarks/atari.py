@@ -1,0 +1,72 @@
+"""Atari games through ale-py, preprocessed as the Dreamer papers do."""
+
+from __future__ import annotations
+
+import difflib
+
+import gymnasium as gym
+
+from sb3_dreamer.wrappers.action_repeat import ActionRepeat
+from sb3_dreamer.wrappers.benchmarks.errors import require
+from sb3_dreamer.wrappers.benchmarks.presets import Settings
+from sb3_dreamer.wrappers.benchmarks.tasks import ATARI_55
+from sb3_dreamer.wrappers.life_loss import LifeLoss
+from sb3_dreamer.wrappers.noop_reset import NoopReset
+from sb3_dreamer.wrappers.resize import ResizeFrame
+from sb3_dreamer.wrappers.time_limit import FrameLimit
+
+INSTALL = 'pip install "sb3-dreamer[atari]"'
+
+
+def squeeze_name(name: str) -> str:
+    """Return a game name without case and underscores: ``"MsPacman"`` and ``"ms_pacman"`` are the same game."""
+    return name.replace("_", "").lower()
+
+
+PAPER_GAMES = frozenset(squeeze_name(game) for game in (*ATARI_55, "defender", "surround"))
+
+
+def game_id(task: str) -> str:
+    """Return the gymnasium id of a game.
+
+    :param task: game name in any usual spelling: ``"pong"``, ``"Pong"``, ``"ms_pacman"``, ``"james_bond"``
+    :raises ValueError: if there is no such game
+    """
+    gym.register_envs(require("ale_py", "atari", INSTALL))
+    games = {squeeze_name(i[4:-3]): i for i in gym.registry if i.startswith("ALE/") and i.endswith("-v5")}
+    squeezed = squeeze_name(task)
+    if squeezed not in games:
+        near = difflib.get_close_matches(squeezed, games, 3)
+        raise ValueError(f"there is no Atari game {task!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+    return games[squeezed]
+
+
+def make_atari(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:
+    """Make one game with no-op starts, time limit, repeat, pooling and resizing.
+
+    Inside out: emulator (one frame per step, sticky actions) → no-ops → time limit in frames → lives → repeat with
+    max-pooling → resize and grey. Differs from Stable-Baselines3's ``AtariWrapper`` in everything but the repeat: no
+    end of episode at a lost life, no FIRE at the start, raw rewards, 64 or 96 pixels, colour in DreamerV3.
+
+    :param task: game name
+    :param settings: the preset's settings
+    :param render_mode: passed to ALE
+    """
+    env = gym.make(
+        game_id(task),
+        render_mode=render_mode,
+        disable_env_checker=True,
+        obs_type="grayscale" if settings.grey == "screen" else "rgb",
+        frameskip=1,
+        repeat_action_probability=settings.sticky,
+        full_action_space=settings.all_actions,
+        max_num_frames_per_episode=0,  # no limit of the emulator's; ours counts from the end of the no-ops
+    )
+    if settings.noops[1] > 0:
+        env = NoopReset(env, *settings.noops)
+    if settings.time_limit is not None:
+        env = FrameLimit(env, settings.time_limit)
+    if settings.lives != "unused":
+        env = LifeLoss(env, settings.lives)
+    env = ActionRepeat(env, settings.action_repeat, settings.max_pool)
+    return ResizeFrame(env, settings.size, settings.resize, grey=bool(settings.grey))

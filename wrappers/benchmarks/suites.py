@@ -1,0 +1,199 @@
+"""One call for every benchmark environment of the papers and for any gymnasium id."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from sb3_dreamer.wrappers.action_repeat import ActionRepeat
+from sb3_dreamer.wrappers.benchmarks import tasks
+from sb3_dreamer.wrappers.benchmarks.presets import Settings, SuitePreset, apply_overrides, find_preset
+from sb3_dreamer.wrappers.benchmarks.suite_info import SuiteInfo
+from sb3_dreamer.wrappers.discount import DiscountInfo
+from sb3_dreamer.wrappers.frame_counter import FrameCounter
+from sb3_dreamer.wrappers.frame_stack import StackChannels
+from sb3_dreamer.wrappers.life_loss import LifeLoss
+from sb3_dreamer.wrappers.normalize_action import NormalizeAction
+from sb3_dreamer.wrappers.one_hot_action import OneHotAction
+from sb3_dreamer.wrappers.pixels import PixelObservation
+from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
+from sb3_dreamer.wrappers.resize import ResizeFrame
+from sb3_dreamer.wrappers.reward import SquashReward
+from sb3_dreamer.wrappers.tidy import TidyObservation
+from sb3_dreamer.wrappers.time_limit import FrameLimit
+
+Builder = Callable[[str, Settings, "str | None"], gym.Env]
+GENERAL = ("frame_stack", "reward", "reward_scale", "timeout_terminates", "one_hot", "flatten", "normalize_action")
+
+
+class Suite(NamedTuple):
+    """One benchmark suite.
+
+    :param title: what it is, for the table
+    :param module: module of this package that builds it
+    :param builder: name of the builder function in that module
+    :param tasks: task names of the paper (the suite may know more)
+    :param slow: True where an environment is worth a process of its own
+    :param options: settings that mean something here, beside the general ones
+    """
+
+    title: str
+    module: str
+    builder: str
+    tasks: list[str]
+    slow: bool
+    options: tuple[str, ...]
+
+
+_ATARI_OPTIONS = (
+    "action_repeat", "time_limit", "size", "resize", "grey", "sticky", "noops", "lives", "all_actions", "max_pool",
+)  # fmt: skip
+_DMC_OPTIONS = ("action_repeat", "time_limit", "size", "pixels", "camera")
+SUITES: dict[str, Suite] = {
+    "atari": Suite("Atari, 200M frames", "atari", "make_atari", tasks.ATARI_55, True, _ATARI_OPTIONS),
+    "atari100k": Suite("Atari 100k", "atari", "make_atari", tasks.ATARI_26, True, _ATARI_OPTIONS),
+    "dmc_vision": Suite("Control Suite from pixels", "dmc", "make_dmc", tasks.DMC_20, True, _DMC_OPTIONS),
+    "dmc_proprio": Suite("Control Suite from states", "dmc", "make_dmc", tasks.DMC_18, False, _DMC_OPTIONS),
+    "planet": Suite("PlaNet's control tasks", "dmc", "make_dmc", list(tasks.PLANET_REPEATS), True, _DMC_OPTIONS),
+    "crafter": Suite("Crafter", "crafter", "make_crafter", tasks.CRAFTER, True, ("size", "time_limit")),
+    "bsuite": Suite("Behaviour Suite", "bsuite", "make_bsuite", tasks.BSUITE_23, False, ()),
+    "dmlab": Suite("DMLab", "dmlab", "make_dmlab", tasks.DMLAB_30, True, ("action_repeat", "size", "action_set")),
+    "minecraft": Suite(
+        "Minecraft", "minecraft", "make_minecraft", tasks.MINECRAFT, True, ("size", "time_limit", "break_speed")
+    ),
+}
+NAMESPACES = {"ALE": "ale_py", "dm_control": "shimmy", "bsuite": "shimmy", "meltingpot": "shimmy"}
+SETTING_NAMES = tuple(field.name for field in fields(Settings))
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Return suite and task of an environment name.
+
+    :param name: ``"suite:task"``, an Atari game (``"Pong"``), or a gymnasium id (also ``"module:Id-v0"``)
+    :return: suite name (``"gymnasium"`` for an id) and task
+    :raises ValueError: for an empty name
+    """
+    from sb3_dreamer.wrappers.benchmarks.atari import PAPER_GAMES, squeeze_name
+
+    suite, colon, task = name.partition(":")
+    if colon and suite in SUITES:
+        if not task:
+            raise ValueError(f"{name!r} names no task; for example {suite}:{SUITES[suite].tasks[0]}.")
+        return suite, task
+    if not name:
+        raise ValueError("the environment's name is empty.")
+    if name not in gym.registry and squeeze_name(name) in PAPER_GAMES:
+        return "atari", name
+    return "gymnasium", name
+
+
+def make_env(name: str, preset: str | None = None, render_mode: str | None = None, **kwargs: Any) -> gym.Env:
+    """Make one environment, set up as a paper does.
+
+    :param name: ``"Pong"``, ``"atari100k:pong"``, ``"dmc_vision:walker_walk"``, ``"dmc_proprio:..."``,
+        ``"planet:cartpole_swingup"``, ``"crafter:reward"``, ``"bsuite:cartpole/0"``, ``"dmlab:..."``,
+        ``"minecraft:diamond"``, or any gymnasium id (``"CartPole-v1"``, ``"ALE/Pong-v5"``), which is left as it
+        is but for the settings given here
+    :param preset: ``"planet"``, ``"dreamerv2"``, ``"dreamerv3-2023"`` (the default where a suite has it) or
+        ``"dreamerv3-2024"``; gymnasium ids have none
+    :param render_mode: as in ``gymnasium.make``
+    :param kwargs: settings that replace the preset's (see ``Settings``; ``pixels=True`` means ``"only"``); for a
+        gymnasium id, other names go to ``gymnasium.make``
+    :return: environment whose ``suite_preset`` attribute tells every setting as plain JSON values
+    :raises ValueError: for an unknown suite, task, preset or setting
+    :raises SuiteNotInstalledError: if the suite's package is missing, with what to install
+    """
+    if "pixels" in kwargs and isinstance(kwargs["pixels"], bool):
+        kwargs["pixels"] = "only" if kwargs["pixels"] else None
+    suite, task = split_name(name)
+    if suite == "gymnasium":
+        if preset is not None:
+            raise ValueError(f"{name!r} is a plain gymnasium id and has no preset; write for example 'atari:pong'.")
+        chosen = {key: kwargs.pop(key) for key in list(kwargs) if key in SETTING_NAMES}
+        settings = apply_overrides(Settings(), chosen)
+        env = _make_gymnasium(task, settings, render_mode, kwargs)
+        return SuiteInfo(_finish(env, settings), SuitePreset(suite, task, "none", settings, tuple(sorted(chosen))))
+    preset_name, settings = find_preset(suite, preset)
+    if suite == "planet" and task in tasks.PLANET_REPEATS:
+        settings = replace(settings, action_repeat=tasks.PLANET_REPEATS[task])
+    changed = _changes(suite, settings, kwargs)
+    settings = apply_overrides(settings, changed)
+    env = find_builder(suite)(task, settings, render_mode)
+    return SuiteInfo(_finish(env, settings), SuitePreset(suite, task, preset_name, settings, tuple(sorted(changed))))
+
+
+def find_builder(suite: str) -> Builder:
+    """Import and return the function that builds a suite's environments."""
+    entry = SUITES[suite]
+    builder: Builder = getattr(
+        importlib.import_module(f"sb3_dreamer.wrappers.benchmarks.{entry.module}"), entry.builder
+    )
+    return builder
+
+
+def _changes(suite: str, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides that differ from the preset, after checking that the suite has such settings."""
+    asked = apply_overrides(settings, overrides)
+    allowed = (*SUITES[suite].options, *GENERAL)
+    for key in overrides:
+        if key not in allowed:
+            raise ValueError(f"suite {suite!r} has no setting {key!r}; it has {', '.join(allowed)}.")
+    return {key: getattr(asked, key) for key in overrides if getattr(asked, key) != getattr(settings, key)}
+
+
+def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kwargs: dict[str, Any]) -> gym.Env:
+    """Make a registered environment and apply the settings that are not the default."""
+    namespace = env_id.split("/", maxsplit=1)[0]
+    if namespace == "dm_control":
+        choose_backend()  # before the first import: dm_control binds its renderer then
+    if namespace in NAMESPACES and env_id not in gym.registry:
+        module = importlib.import_module(NAMESPACES[namespace])
+        gym.register_envs(module)
+    if settings.pixels is not None and render_mode is None:
+        render_mode = "rgb_array"
+    if render_mode is not None and namespace == "dm_control":
+        check_renderer()
+    elif render_mode is not None and _is_mujoco(env_id):
+        choose_backend()
+    env: gym.Env = gym.make(env_id, render_mode=render_mode, **kwargs)
+    if namespace == "dm_control":
+        env = TidyObservation(env)
+    if settings.time_limit is not None:
+        env = FrameLimit(env, settings.time_limit)
+    if settings.lives != "unused":
+        env = LifeLoss(env, settings.lives)
+    if settings.action_repeat > 1:
+        env = ActionRepeat(env, settings.action_repeat, settings.max_pool)
+    grey = bool(settings.grey)
+    if settings.pixels is not None:
+        keep = settings.pixels == "both"
+        env = PixelObservation(env, settings.size or (64, 64), settings.resize, grey, keep_state=keep)
+    elif settings.size is not None or grey:
+        env = ResizeFrame(env, settings.size, settings.resize, grey)
+    return env
+
+
+def _is_mujoco(env_id: str) -> bool:
+    """Return whether an environment is one of gymnasium's own MuJoCo tasks."""
+    entry = gym.registry[env_id].entry_point if env_id in gym.registry else None
+    return isinstance(entry, str) and "mujoco" in entry
+
+
+def _finish(env: gym.Env, settings: Settings) -> gym.Env:
+    """Apply what every suite has in common: flattening, stacking, reward and action forms, discount and counts."""
+    if settings.flatten and isinstance(env.observation_space, spaces.Dict):
+        env = gym.wrappers.FlattenObservation(env)
+    if settings.frame_stack > 1:
+        env = StackChannels(env, settings.frame_stack)
+    if settings.reward is not None or settings.reward_scale != 1.0:
+        env = SquashReward(env, settings.reward, settings.reward_scale)
+    if settings.normalize_action and isinstance(env.action_space, spaces.Box):
+        env = NormalizeAction(env)
+    if settings.one_hot:
+        env = OneHotAction(env)
+    return FrameCounter(DiscountInfo(env, settings.timeout_terminates))

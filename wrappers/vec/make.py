@@ -1,0 +1,104 @@
+"""Vector environments for Stable-Baselines3, which is imported when a function here is first called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env, split_name
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+def build_env(
+    name: str,
+    preset: str | None,
+    render_mode: str | None,
+    kwargs: dict[str, Any],
+    wrapper_class: Callable[..., gym.Env] | None,
+    wrapper_kwargs: dict[str, Any],
+    action_seed: int | None,
+) -> gym.Env:
+    """Make one environment of a vector environment; module-level so that a worker can import it by name."""
+    env = make_env(name, preset, render_mode, **kwargs)
+    if wrapper_class is not None:
+        env = wrapper_class(env, **wrapper_kwargs)
+    if action_seed is not None:
+        env.action_space.seed(action_seed)
+    return env
+
+
+def is_slow(name: str, kwargs: dict[str, Any]) -> bool:
+    """Return whether stepping an environment costs more than sending it to another process and back (about 0.1 ms).
+
+    :param name: as in ``make_env``
+    :param kwargs: its settings; pixels of any environment are slow
+    """
+    suite, task = split_name(name)
+    if kwargs.get("pixels"):
+        return True
+    if suite == "gymnasium":
+        return task.startswith(("ALE/", "dm_control/"))
+    return SUITES[suite].slow
+
+
+def make_vec_env(
+    name: str,
+    n_envs: int = 1,
+    seed: int | None = None,
+    vec_env_cls: type[VecEnv] | None = None,
+    preset: str | None = None,
+    render_mode: str | None = None,
+    monitor_dir: str | Path | None = None,
+    wrapper_class: Callable[..., gym.Env] | None = None,
+    wrapper_kwargs: dict[str, Any] | None = None,
+    vec_env_kwargs: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> VecEnv:
+    """Make several copies of an environment, monitored, as a Stable-Baselines3 vector environment.
+
+    Environment i is seeded with ``seed + i`` at its first reset (SB3's rule, so that a ``DummyVecEnv`` and worker
+    processes give the same episodes), its action space too. Episode returns are recorded by ``ScoreMonitor`` in
+    this process, so that workers need no torch: in the task's own rewards, as Stable-Baselines3's function does it.
+
+    :param name: as in ``make_env``
+    :param n_envs: number of copies
+    :param seed: first seed; None for random ones
+    :param vec_env_cls: ``DummyVecEnv``, ``SubprocVecEnv``, ``RestartingVecEnv`` or alike; None chooses
+        ``RestartingVecEnv`` for several copies of a slow environment, else ``DummyVecEnv``
+    :param preset: as in ``make_env``
+    :param render_mode: as in ``make_env``
+    :param monitor_dir: folder for ``monitor.csv``; None writes none
+    :param wrapper_class: outermost wrapper of each environment
+    :param wrapper_kwargs: its arguments
+    :param vec_env_kwargs: arguments of ``vec_env_cls``
+    :param kwargs: settings, as in ``make_env``
+    :raises ValueError: if ``n_envs`` is not positive
+    """
+    if n_envs < 1:
+        raise ValueError(f"n_envs={n_envs!r}: give at least 1.")
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from sb3_dreamer.wrappers.score_monitor import ScoreMonitor
+
+    if vec_env_cls is None:
+        from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv
+
+        vec_env_cls = RestartingVecEnv if n_envs > 1 and is_slow(name, kwargs) else DummyVecEnv
+    makers = [
+        functools.partial(
+            build_env, name, preset, render_mode, dict(kwargs), wrapper_class, wrapper_kwargs or {},
+            None if seed is None else seed + rank,
+        )
+        for rank in range(n_envs)
+    ]  # fmt: skip
+    vec_env = vec_env_cls(makers, **(vec_env_kwargs or {}))  # type: ignore[arg-type]
+    vec_env.seed(seed)
+    if monitor_dir is not None:
+        Path(monitor_dir).mkdir(parents=True, exist_ok=True)
+    return ScoreMonitor(vec_env, None if monitor_dir is None else str(Path(monitor_dir) / "0"))

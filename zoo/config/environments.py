@@ -1,0 +1,198 @@
+"""Environments of a run, made from its entry and flags."""
+
+import functools
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from sb3_dreamer.wrappers.action_repeat import ActionRepeat
+from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES
+from sb3_dreamer.zoo.programs.errors import UsageError, near, one_line
+
+EXTRAS = {
+    "ale_py": "atari",
+    "shimmy": "dmc",
+    "dm_control": "dmc",
+    "mujoco": "dmc",
+    "crafter": "crafter",
+    "bsuite": "bsuite",
+    "box2d": "box2d",
+}
+
+
+def import_packages(names: Sequence[str]) -> None:
+    """Import packages that register environments.
+
+    :raises UsageError: if one cannot be imported
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(f"--gym-packages {name}: cannot be imported ({one_line(error)})") from error
+
+
+def make_envs(
+    name: str,
+    n_envs: int,
+    seed: int,
+    *,
+    preset: str | None = None,
+    env_kwargs: dict[str, Any] | None = None,
+    env_wrapper: Any = None,
+    vec_env: str | None = None,
+    render_mode: str | None = None,
+) -> Any:
+    """A monitored vector environment.
+
+    :param name: as in ``sb3_dreamer.wrappers.make_env``
+    :param n_envs: copies
+    :param seed: of the first copy
+    :param preset: the paper whose settings are used
+    :param env_kwargs: settings, or arguments for ``gymnasium.make``
+    :param env_wrapper: dotted path of a wrapper class, or a list of paths and ``{path: {argument: value}}``
+    :param vec_env: ``dummy``, ``subproc`` or None to choose by the environment's speed
+    :param render_mode: as in ``gymnasium.make``
+    :raises UsageError: in one line, whatever the environment's own error looks like
+    """
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from sb3_dreamer.wrappers.vec.make import make_vec_env
+    from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv
+
+    classes = {None: None, "dummy": DummyVecEnv, "subproc": RestartingVecEnv}
+    wrappers = find_wrappers(env_wrapper)
+    try:
+        return make_vec_env(
+            name,
+            n_envs=n_envs,
+            seed=seed,
+            vec_env_cls=classes[vec_env],
+            preset=preset,
+            render_mode=render_mode,
+            wrapper_class=functools.partial(apply_wrappers, wrappers=wrappers) if wrappers else None,
+            **(env_kwargs or {}),
+        )
+    except Exception as error:
+        raise UsageError(explain(name, error)) from error
+
+
+def explain(name: str, error: Exception) -> str:
+    """One line about an environment that could not be made, with the nearest name or what to install."""
+    text = one_line(error)
+    in_worker = re.match(r".*failed in its worker: (\w+): (.*?) Traceback there: ", text)
+    if in_worker:
+        text = in_worker[2]
+        if in_worker[1] == "SuiteNotInstalledError":
+            return text
+    if isinstance(error, SuiteNotInstalledError):
+        return text
+    prefix = name.partition(":")[0]
+    if ":" in name and prefix not in SUITES and f"No module named {prefix!r}" in text:
+        return f"{prefix!r} of {name!r} is neither a suite{near(prefix, SUITES)} nor a package: {', '.join(SUITES)}"
+    package = missing_package(error)
+    if package in EXTRAS:
+        return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
+    if isinstance(error, gym.error.UnregisteredEnv):
+        return f"unknown environment {name!r}{near(name, known_names())}: sb3-dreamer list shows all"
+    return f"environment {name!r} cannot be made: {text}"
+
+
+def missing_package(error: Exception) -> str:
+    """Name of the package that an environment could not import; empty if that was not the trouble."""
+    if isinstance(error, gym.error.DependencyNotInstalled):
+        return "box2d" if "box2d" in str(error).lower() else ""
+    return (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+
+
+def known_names() -> list[str]:
+    """Every name that could have been meant: registered ids, suite tasks with and without their suite."""
+    with_suite = [f"{suite}:{task}" for suite, entry in SUITES.items() for task in entry.tasks]
+    ids = [env_id for env_id in gym.registry if not env_id.startswith(("phys2d/", "tabular/"))]
+    return [*ids, *with_suite, *(name.partition(":")[2] for name in with_suite)]
+
+
+def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[str, Any]]]:
+    """Wrapper classes with their arguments, innermost first.
+
+    :param env_wrapper: None, a dotted path, or a list of paths and one-entry mappings from path to arguments
+    :raises UsageError: if there is no such class
+    """
+    found: list[tuple[Callable[..., gym.Env], dict[str, Any]]] = []
+    for item in [env_wrapper] if isinstance(env_wrapper, str | dict) else env_wrapper or []:
+        path, kwargs = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
+        module, _, attribute = str(path).rpartition(".")
+        try:
+            wrapper = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise UsageError(f"env_wrapper={path!r}: there is no such class ({one_line(error)})") from error
+        if not (isinstance(wrapper, type) and issubclass(wrapper, gym.Wrapper)):
+            raise UsageError(f"env_wrapper={path!r} is not a gymnasium.Wrapper")
+        found.append((wrapper, {name: _as_annotated(wrapper, name, value) for name, value in (kwargs or {}).items()}))
+    return found
+
+
+def _as_annotated(wrapper: type[gym.Wrapper], name: str, value: Any) -> Any:
+    """A list as an array where the wrapper wants one: YAML knows no arrays."""
+    wanted = inspect.signature(wrapper.__init__).parameters.get(name)
+    if isinstance(value, list) and wanted is not None and "ndarray" in str(wanted.annotation):
+        return np.asarray(value, np.float32)
+    return value
+
+
+def apply_wrappers(env: gym.Env, wrappers: list[tuple[Callable[..., gym.Env], dict[str, Any]]]) -> gym.Env:
+    """Wrap an environment, first wrapper innermost."""
+    for wrapper, kwargs in wrappers:
+        env = wrapper(env, **kwargs)
+    return env
+
+
+def suite_preset(env: Any) -> dict[str, Any] | None:
+    """How the environments of a vector environment were made, as plain values."""
+    try:
+        return env.get_attr("suite_preset")[0]
+    except AttributeError:
+        return None
+
+
+def frames_per_step(preset: dict[str, Any] | None, env_wrapper: Any = None) -> int:
+    """Environment frames of one agent step: the suite's action repeat times those of the entry's wrappers.
+
+    :param preset: as from :func:`suite_preset`
+    :param env_wrapper: as in :func:`make_envs`
+    """
+    frames = int(preset["settings"]["action_repeat"]) if preset else 1
+    for wrapper, kwargs in find_wrappers(env_wrapper):
+        if issubclass(wrapper, ActionRepeat):  # type: ignore[arg-type]
+            frames *= int(kwargs.get("amount", 1))
+    return frames
+
+
+def choose_policy(policy: str, space: gym.Space) -> str:
+    """The policy name; ``auto`` goes by the observation space."""
+    from stable_baselines3.common.preprocessing import is_image_space
+
+    if policy != "auto":
+        return policy
+    if isinstance(space, gym.spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(space) else "MlpPolicy"
+
+
+def has_display() -> bool:
+    """Whether a window can be opened."""
+    import os
+
+    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def deterministic_by_default(name: str) -> bool:
+    """Whether evaluation takes the most likely action: everywhere but on Atari, as in rl_zoo3."""
+    return not name.startswith(("atari", "ALE/"))

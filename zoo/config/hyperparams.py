@@ -1,0 +1,147 @@
+"""Hyperparameter files: ``hyperparams/<algo>/<suite>.yml``, an entry per task, ``default`` for the other tasks."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES
+from sb3_dreamer.wrappers.benchmarks.tasks import PLANET_REPEATS
+from sb3_dreamer.zoo.config.algorithms import SUITE_ORDER, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.values import check_value, check_values
+from sb3_dreamer.zoo.config.yaml_files import read_yaml
+from sb3_dreamer.zoo.programs.errors import UsageError
+
+FOLDER = Path(__file__).parents[1] / "hyperparams"
+STOP = "stop_at_return"  #: by task: training ends when two evaluations in a row reach it
+RUN_DEFAULTS = ("eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs", "save_freq", STOP)
+PLAIN = "other"  # the file for environments that no other file names
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a file says about one task.
+
+    :param algo: algorithm name
+    :param task: name as it was asked for, without the suite; names the run folder
+    :param suite: stem of the file
+    :param env: name for ``make_env``
+    :param values: hyperparameters and zoo keys, checked
+    :param run_defaults: what the programs use where no flag is given
+    :param note: which suite was chosen, if the name left it open
+    :param source: file that the values are from
+    """
+
+    algo: str
+    task: str
+    suite: str
+    env: str
+    values: dict[str, Any]
+    run_defaults: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    source: str = ""
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run's folder and model file: the environment without ``/`` and ``:``."""
+        return re.sub(r"[^\w.+-]", "-", self.env if self.suite in SUITES else self.task)
+
+
+def suite_files(algo: str) -> dict[str, Path]:
+    """Hyperparameter files of an algorithm by suite."""
+    return {path.stem: path for path in sorted((FOLDER / check_algorithm(algo)).glob("*.yml"))}
+
+
+def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """The checked entries of a file, and its run defaults.
+
+    :raises UsageError: for anything that is not an entry, naming file, task and value
+    """
+    content = read_yaml(path)
+    run_defaults = content.pop("run_defaults", {}) or {}
+    for name, value in run_defaults.items():
+        if name not in RUN_DEFAULTS:
+            raise UsageError(f"{path}: unknown run default {name}={value!r}: use {', '.join(RUN_DEFAULTS)}")
+        for task, number in value.items() if name == STOP and isinstance(value, dict) else [(name, value)]:
+            check_value(task, number, float if name == STOP else int, f"{path}, run_defaults")
+    entries = {}
+    for task, values in content.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: entry {task!r} must be a mapping, not {values!r}")
+        entries[str(task)] = check_values(values, algorithm_class(algo), f"{path.name}, {task}")
+    return entries, run_defaults
+
+
+def _for_task(run_defaults: dict[str, Any], task: str) -> dict[str, Any]:
+    """The run defaults of one task: returns to stop at are given by task."""
+    stops = run_defaults.get(STOP) or {}
+    return run_defaults | {STOP: stops[task]} if task in stops else {k: v for k, v in run_defaults.items() if k != STOP}
+
+
+def find_entry(algo: str, name: str, conf_file: str | None = None) -> Entry:
+    """The entry for an environment name.
+
+    A name with a suite (``atari:pong``) is that suite's; a task of a file is its; a bare task name (``Pong``,
+    ``walker_walk``) goes to the first suite of the algorithm that has it; anything else is a gymnasium id.
+
+    :param algo: algorithm name
+    :param name: environment as the user wrote it
+    :param conf_file: a file to use instead of the library's
+    :raises UsageError: for an unknown algorithm, an unreadable file, or a file without a fitting entry
+    """
+    check_algorithm(algo)
+    if not name:
+        raise UsageError("the environment's name is empty: for example --env CartPole-v1")
+    if conf_file is not None:
+        return _from_conf_file(algo, name, Path(conf_file))
+    files = suite_files(algo)
+    suite, task, note = _place(algo, name, files)
+    entries, run_defaults = load_file(files[suite], algo)
+    values = entries.get(task, entries.get("default"))
+    if values is None:
+        raise UsageError(f"{files[suite]} has neither an entry {task!r} nor a default: use --conf-file")
+    env = values.get("env") or (name if suite == PLAIN else _full_name(suite, task))
+    return Entry(algo, task, suite, env, values, _for_task(run_defaults, task), note, f"{algo}/{suite}.yml")
+
+
+def _full_name(suite: str, task: str) -> str:
+    return f"{suite}:{task}" if suite in SUITES else task
+
+
+def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]:
+    """Suite, task and a note for a name."""
+    import gymnasium as gym
+
+    suite, colon, task = name.partition(":")
+    if colon and suite in SUITES:
+        if suite not in files:
+            raise UsageError(f"{algo} has no hyperparameters for suite {suite!r}: it has {', '.join(files)}")
+        return suite, _spelling(suite, task) or task, ""
+    for other, path in files.items():  # Entries under their own names, such as PixelCatch.
+        if other not in SUITES and other != PLAIN and name != "default" and name in read_yaml(path):
+            return other, name, ""
+    homes = [] if name in gym.registry else [s for s in SUITE_ORDER[algo] if s in files and _spelling(s, name)]
+    if homes:
+        full = [f"{home}:{_spelling(home, name)}" for home in homes]
+        also = f" (also: {', '.join(full[1:])})" if full[1:] else ""
+        return homes[0], str(_spelling(homes[0], name)), f"{name} is taken as {full[0]}{also}"
+    return PLAIN, name, "" if name not in gym.registry else f"no tuned values for {name}: the paper's are used"
+
+
+def _spelling(suite: str, name: str) -> str | None:
+    """The suite's own spelling of a task (``MsPacman`` is ``ms_pacman``), None if it has no such task."""
+    tasks = PLANET_REPEATS if suite == "planet" else SUITES[suite].tasks
+    known = {task.replace("_", "").lower(): task for task in tasks}
+    return known.get(name.replace("_", "").lower())
+
+
+def _from_conf_file(algo: str, name: str, path: Path) -> Entry:
+    if path.suffix not in (".yml", ".yaml"):
+        raise UsageError(f"--conf-file {str(path)!r}: only YAML files are read (.yml); Python files are never run")
+    entries, run_defaults = load_file(path, algo)
+    values = entries.get(name, entries.get("default"))
+    if values is None:
+        raise UsageError(f"{path} has no entry {name!r} and no default: it has {', '.join(entries) or 'nothing'}")
+    return Entry(
+        algo, name, "conf-file", values.get("env") or name, values, _for_task(run_defaults, name), "", str(path)
+    )

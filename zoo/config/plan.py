@@ -1,0 +1,190 @@
+"""What a training run will do: the file's entry, a former run's config and the flags, put together."""
+
+import secrets
+from argparse import Namespace
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.zoo.config.algorithms import DEFAULT_ALGORITHM, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.hyperparams import Entry, find_entry
+from sb3_dreamer.zoo.config.values import ZOO_KEYS, check_values
+from sb3_dreamer.zoo.config.yaml_files import read_yaml
+from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.runs import run_folder
+
+DEFAULT_ENV = "CartPole-v1"
+LARGEST_EVAL_FREQ = 25_000  # rl_zoo3's default
+FIXED = ("model_size", "policy_kwargs", "policy")  # what a trained model cannot change
+
+
+@dataclass
+class Plan:
+    """All settings of a run, as ``config.yml`` holds them.
+
+    :param algo: algorithm name
+    :param env: name for ``make_env``
+    :param run_name: the environment's part of the run folder's name
+    :param source: file that the hyperparameters are from
+    :param n_timesteps: agent steps in all
+    :param seed: of everything
+    :param hyperparams: constructor arguments
+    """
+
+    algo: str
+    env: str
+    run_name: str
+    source: str
+    n_timesteps: int
+    seed: int
+    hyperparams: dict[str, Any]
+    policy: str = "auto"
+    n_envs: int = 1
+    preset: str | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    eval_env_kwargs: dict[str, Any] = field(default_factory=dict)
+    env_wrapper: Any = None
+    eval_freq: int = LARGEST_EVAL_FREQ
+    eval_episodes: int = 5
+    final_eval_episodes: int | None = None
+    n_eval_envs: int = 1
+    stop_at_return: float | None = None
+    save_freq: int = -1
+    trained_agent: str = ""
+    suite_preset: dict[str, Any] | None = None
+
+    def to_config(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @property
+    def final_episodes(self) -> int:
+        """Episodes of the evaluation at the end."""
+        return self.eval_episodes if self.final_eval_episodes is None else self.final_eval_episodes
+
+
+def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
+    """The plan of ``train``, and notes to print: how a name was understood, which values were overridden.
+
+    :raises UsageError: for whatever cannot be done
+    """
+    notes: list[str] = []
+    own_eval_freq = False
+    config: dict[str, Any] = {}
+    if args.trained_agent:
+        config = _config_of_model(args)
+    elif args.config:
+        config = read_yaml(Path(args.config))
+    algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
+    if config and args.env in (None, config.get("env"), config.get("run_name")):
+        plan = _from_config(config, algo, args.config or args.trained_agent)
+    else:
+        entry = find_entry(algo, args.env or DEFAULT_ENV, args.conf_file)
+        plan = _from_entry(entry)
+        own_eval_freq = "eval_freq" in entry.run_defaults
+        notes += [entry.note] if entry.note else []
+    notes += _override(plan, args)
+    if args.eval_freq is None and not config and not own_eval_freq:
+        plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, plan.n_timesteps // 10))
+    if args.seed >= 0:
+        plan.seed = args.seed
+    elif plan.seed < 0 or args.trained_agent:  # Going on with the old seed would repeat the run's first episodes.
+        plan.seed = secrets.randbelow(2**31)
+    plan.trained_agent = args.trained_agent
+    return plan, notes
+
+
+def _config_of_model(args: Namespace) -> dict[str, Any]:
+    """The config of the run that a model file belongs to; empty for a file on its own."""
+    path = Path(args.trained_agent)
+    if path.suffix == "" and not path.exists():
+        path = path.with_suffix(".zip")
+    if not path.is_file():
+        zips = [str(other) for other in path.parent.glob("*.zip")]
+        raise UsageError(f"--trained-agent: there is no file {path}{near(str(path), zips)}")
+    args.trained_agent = str(path)
+    return run_folder.read_config(run_folder.of_model(path))
+
+
+def _from_config(config: dict[str, Any], algo: str, path: str) -> Plan:
+    names = [item.name for item in fields(Plan)]
+    for name, value in config.items():
+        if name not in names:
+            raise UsageError(f"the config of {path} has an unknown key {name}={value!r}{near(str(name), names)}")
+    needed = [name for name in ("env", "run_name", "n_timesteps", "seed", "hyperparams") if name not in config]
+    if needed:
+        raise UsageError(f"the config of {path} has no {', '.join(needed)}: give the config.yml of a run folder")
+    values = check_values(config["hyperparams"], algorithm_class(algo), str(path))
+    return Plan(**{"source": "", **config, "algo": algo, "hyperparams": values})
+
+
+def _from_entry(entry: Entry) -> Plan:
+    values = dict(entry.values)
+    zoo = {name: values.pop(name) for name in list(values) if name in ZOO_KEYS}
+    zoo.pop("env", None)
+    zoo.setdefault("n_timesteps", 1_000_000)
+    return Plan(
+        algo=entry.algo,
+        env=entry.env,
+        run_name=entry.run_name,
+        source=entry.source,
+        seed=-1,
+        hyperparams=values,
+        **{**entry.run_defaults, **zoo},
+    )
+
+
+def _override(plan: Plan, args: Namespace) -> list[str]:
+    """Apply the flags to the plan; tells which hyperparameters changed."""
+    cls = algorithm_class(plan.algo)
+    given = check_values(args.hyperparams or {}, cls, "--hyperparams")
+    if args.trained_agent:
+        for name in FIXED:
+            if name in given:
+                raise UsageError(f"--hyperparams {name}: a trained model keeps its {name}; train a new one without -i")
+    notes = []
+    before = plan.hyperparams
+    plan.hyperparams = before | {name: value for name, value in given.items() if name not in ZOO_KEYS}
+    for name, value in given.items():
+        if name in ("env", "n_timesteps"):
+            raise UsageError(f"--hyperparams {name}: use --{name.replace('_', '-')}")
+        if name in ZOO_KEYS:
+            notes += _changed(name, getattr(plan, name), value)
+            setattr(plan, name, value)
+        else:
+            notes += _changed(name, before.get(name, _default(cls, name)), value)
+    notes += _updates_note(cls, before, plan.hyperparams)
+    for name in ("n_timesteps", "eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs"):
+        if getattr(args, name) is not None:
+            setattr(plan, name, getattr(args, name))
+    plan.save_freq = args.save_freq if args.save_freq > 0 else plan.save_freq
+    plan.env_kwargs = {**plan.env_kwargs, **(args.env_kwargs or {})}
+    plan.eval_env_kwargs = {**plan.eval_env_kwargs, **(args.eval_env_kwargs or {})}
+    return notes
+
+
+def _default(cls: Any, name: str) -> Any:
+    import inspect
+
+    return inspect.signature(cls).parameters[name].default
+
+
+def _changed(name: str, old: Any, new: Any) -> list[str]:
+    return [f"{name} {_short(old)} -> {_short(new)}"] if old != new else []
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _updates_note(cls: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """How many times more or fewer updates there are now."""
+    names = ("train_ratio", "batch_size", "batch_length")
+    try:
+        old, new = ([float(values.get(name, _default(cls, name))) for name in names] for values in (before, after))
+        factor = (new[0] / (new[1] * new[2])) / (old[0] / (old[1] * old[2]))
+    except (KeyError, TypeError, ZeroDivisionError):
+        return []
+    if not factor or abs(factor - 1) < 1e-9:
+        return []
+    return [f"{factor:.3g} times more updates" if factor > 1 else f"{1 / factor:.3g} times fewer updates"]

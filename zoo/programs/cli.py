@@ -1,0 +1,110 @@
+"""The command line: ``sb3-dreamer PROGRAM ...``, which is also ``python zoo/PROGRAM.py ...``."""
+
+import importlib
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_dreamer.zoo.programs.errors import RunError, UsageError, near, one_line
+
+PROGRAMS = {  # name: module of this package, what it does
+    "train": ("train", "train an agent"),
+    "enjoy": ("enjoy", "watch a trained agent, episode by episode"),
+    "record_video": ("record_video", "film a trained agent"),
+    "evaluate": ("evaluate", "scores of trained agents with intervals, also as JSON"),
+    "plot": ("plot", "learning curves of runs, with published ones behind"),
+    "tune": ("tune", "search hyperparameters with Optuna"),
+    "suite": ("suite", "train on a whole benchmark with several seeds"),
+    "list": ("list", "algorithms, suites and their tasks, runs"),
+    "bench": ("bench", "measure speed on this machine, in itself and against other programs"),
+}
+ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil")
+DEBUG = "SB3_DREAMER_TRACEBACK"  # set it to see where an error was raised
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one program; every error is one line on stderr.
+
+    :param argv: program and its arguments; None takes those of the process
+    :return: exit status: 0, 1 if a run failed, 2 if what was asked for cannot be done, 130 after Ctrl-C
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without complaining about the missing screen
+    name = f"sb3-dreamer {words[0]}" if words and words[0] in PROGRAMS else "sb3-dreamer"
+    try:
+        return _run(words)
+    except (Exception, KeyboardInterrupt) as error:
+        return _status(name, error)
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+    elif words[0] == "--version":
+        from sb3_dreamer import __version__
+
+        print(f"sb3-dreamer {__version__}")
+    elif words[0] in PROGRAMS:
+        module = importlib.import_module(f"sb3_dreamer.zoo.programs.{PROGRAMS[words[0]][0]}")
+        return int(module.main(words[1:]) or 0)
+    else:
+        raise UsageError(f"unknown program {words[0]!r}{near(words[0], PROGRAMS)}: use {', '.join(PROGRAMS)}")
+    return 0
+
+
+def _status(name: str, error: BaseException) -> int:
+    """Tell an error in one line; the exit status for it."""
+    status, message = 1, f"{type(error).__name__}: {one_line(error)} (set {DEBUG}=1 to see where)"
+    if isinstance(error, KeyboardInterrupt):
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130
+    if isinstance(error, BrokenPipeError):  # The reader of our output, such as `head`, has enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, UsageError | RunError):
+        status, message = (2 if isinstance(error, UsageError) else 1), one_line(error)
+    elif isinstance(error, ModuleNotFoundError):
+        hint = 'pip install "sb3-dreamer[zoo]"' if error.name in ZOO_PACKAGES else f"pip install {error.name}"
+        status, message = 2, f"the package {error.name} is missing: {hint}"
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    print(f"{name}: error: {message}", file=sys.stderr)
+    return status
+
+
+def overview() -> str:
+    """The programs in a list."""
+    lines = [
+        "usage: sb3-dreamer PROGRAM [--help] ...",
+        "",
+        "World-model reinforcement learning: PlaNet, DreamerV2, DreamerV3.",
+        "",
+    ]
+    width = max(map(len, PROGRAMS))
+    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
+    return "\n".join([*lines, "", "For example: sb3-dreamer train --algo dreamerv3 --env CartPole-v1"])
+
+
+def command(program: str, words: Sequence[str]) -> str:
+    """A line for the shell that runs a program, in the way in which this process was started.
+
+    :param program: its name
+    :param words: its arguments
+    """
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.stem in PROGRAMS:
+        start = ["python", str(script.with_name(f"{program}.py"))]
+    elif script.name == "__main__.py" and script.parent.name == "zoo":
+        start = ["python", "-m", "sb3_dreamer.zoo", program]
+    else:
+        start = ["sb3-dreamer", program]
+    return shlex.join([*start, *words])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""The contents of the tables that ``train`` prints, and the evaluation at the end."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.zoo.config import environments
+from sb3_dreamer.zoo.config.plan import Plan
+
+Rows = list[tuple[str, str]]
+UNCHANGED = {  # settings that are not worth a word
+    "resize": "area",
+    "action_repeat": 1,
+    "frame_stack": 1,
+    "max_pool": 1,
+    "reward_scale": 1.0,
+    "lives": "unused",
+}
+
+
+def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, folder: Path) -> Rows:
+    """What is about to happen.
+
+    :param plan: the plan
+    :param model: the model, before training
+    :param notes: how names were understood, what was changed
+    :param replay_note: where the replay of a continued run is from
+    :param folder: the run folder that will be made
+    """
+    frames = environments.frames_per_step(plan.suite_preset, plan.env_wrapper)
+    steps = f"{plan.n_timesteps:,} agent steps"
+    if model.num_timesteps:
+        steps += f", {model.num_timesteps:,} of them done"
+    if frames > 1:
+        steps += f" = {plan.n_timesteps * frames:,} environment frames (action repeat {frames})"
+    rows = [("environment", f"{plan.env}, {plan.n_envs} in parallel" if plan.n_envs > 1 else plan.env)]
+    rows += preset_rows(plan.suite_preset)
+    rows += [*model.describe(), ("hyperparameters", plan.trained_agent or plan.source)]
+    rows += [("changed" if "->" in note else "note", note) for note in notes]
+    rows.append(("training", steps))
+    if plan.trained_agent:
+        rows.append(("replay so far", replay_note))
+    return [*rows, ("evaluation", evaluation_in_words(plan)), ("seed", str(plan.seed)), ("folder", str(folder))]
+
+
+def preset_rows(preset: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Rows on the suite's settings; none for a plain gymnasium id without settings."""
+    if not preset or (preset["suite"] == "gymnasium" and not preset["overrides"]):
+        return []
+    values = {
+        name: v
+        for name, v in preset["settings"].items()
+        if v not in (None, False, 0.0, [0, 0]) and v != UNCHANGED.get(name)
+    }
+    words = ", ".join(f"{name} {_in_words(name, v)}" for name, v in values.items())
+    if preset["suite"] == "gymnasium":
+        return [("settings", words)]
+    changed = f", changed: {', '.join(preset['overrides'])}" if preset["overrides"] else ""
+    return [("preset", f"{preset['suite']}, {preset['preset']}{changed}"), ("settings", words)]
+
+
+def _in_words(name: str, value: Any) -> str:
+    """``64x64`` for a size, ``1 to 30`` for a range."""
+    if not isinstance(value, list):
+        return str(value)
+    return ("x" if name == "size" else " to ").join(map(str, value))
+
+
+def evaluation_in_words(plan: Plan) -> str:
+    """When and over how many episodes."""
+    during = (
+        f"{plan.eval_episodes} episodes every {plan.eval_freq:,} steps" if plan.eval_freq > 0 else "not during training"
+    )
+    mark = plan.stop_at_return
+    stop = "" if mark is None else f"; a return of {mark:g}, twice in a row, ends the training"
+    return f"{during}, {plan.final_episodes} at the end{stop}"
+
+
+def final_evaluation(model: Any, env: Any, plan: Plan, path: Path) -> tuple[str, str]:
+    """Evaluate the trained model; writes every episode to a CSV file.
+
+    :return: a row for the table
+    """
+    from stable_baselines3.common.evaluation import evaluate_policy
+
+    from sb3_dreamer.zoo.runs.callbacks import mean_and_std
+
+    returns, lengths = evaluate_policy(
+        model,
+        env,
+        n_eval_episodes=plan.final_episodes,
+        deterministic=environments.deterministic_by_default(plan.env),
+        return_episode_rewards=True,
+        warn=False,
+    )
+    assert isinstance(returns, list) and isinstance(lengths, list)
+    rows = "".join(f"{reward!r},{length}\n" for reward, length in zip(map(float, returns), lengths, strict=True))
+    path.write_text("r,l\n" + rows, encoding="utf-8")
+    return "final evaluation", f"{mean_and_std(returns)} over {len(returns)} episodes"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    from sb3_dreamer.common.report import duration as in_words
+
+    return in_words(seconds)

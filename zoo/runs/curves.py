@@ -1,0 +1,114 @@
+"""Learning curves: of run folders, and as published."""
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sb3_dreamer.zoo.config import environments
+from sb3_dreamer.zoo.runs import run_folder
+from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.runs.run_folder import RunFolder
+
+PUBLISHED = Path(__file__).parents[1] / "data" / "published_curves.json"
+X_AXES = {"steps": "agent steps", "frames": "environment frames", "time": "hours of training"}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one run.
+
+    :param x: steps, frames or hours, rising
+    :param y: returns or lengths
+    :param seed: the run's seed
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    seed: int | None
+
+
+def training_curve(run: RunFolder, x_axis: str, y_axis: str, window: int) -> Curve | None:
+    """The training episodes of a run, averaged over a moving window; None before the first one.
+
+    :param x_axis: ``steps``, ``frames`` or ``time``
+    :param y_axis: ``reward`` or ``length``
+    :param window: episodes of the average
+    :raises UsageError: if the file is damaged
+    """
+    path = run.path / "0.monitor.csv"
+    if not path.is_file():
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[1:]
+        rows = [row for row in csv.DictReader(lines) if row.get("env") not in (None, "")]  # A line may be cut off.
+        column = {"steps": "timesteps", "frames": "frames", "time": "t"}[x_axis]
+        x = np.array([float(row[column]) for row in rows])
+        y = np.array([float(row["r" if y_axis == "reward" else "l"]) for row in rows])
+    except (KeyError, ValueError, OSError) as error:
+        raise UsageError(f"{path} is not a log of training episodes: {error}") from error
+    if not len(x):
+        return None
+    x = x / 3600 if x_axis == "time" else x
+    return Curve(x, moving_average(y, window), run_folder.read_config(run).get("seed"))
+
+
+def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
+    """The mean of each evaluation of a run; None before the first one.
+
+    :raises UsageError: for hours, which evaluations do not record, or a damaged file
+    """
+    path = run.path / "evaluations.npz"
+    if x_axis == "time":
+        raise UsageError("-x time: evaluations are logged by steps; use --source train, or -x steps")
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x, y = file["timesteps"].astype(float), file["results" if y_axis == "reward" else "ep_lengths"].mean(1)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not a file of evaluations: {error}") from error
+    config = run_folder.read_config(run)
+    if x_axis == "frames":
+        x = x * environments.frames_per_step(config.get("suite_preset"), config.get("env_wrapper"))
+    return Curve(x, y, config.get("seed"))
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of the last ``window`` values at each place; of all so far at the beginning."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    stop = np.arange(1, len(values) + 1)
+    start = np.maximum(0, stop - window)
+    return (sums[stop] - sums[start]) / (stop - start)
+
+
+def on_grid(curves: list[Curve], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """The curves at common places; NaN before the first and after the last point of a curve.
+
+    :return: places ``(points,)`` and values ``(curves, points)``; every place has at least one value
+    """
+    grid = np.linspace(min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves), points)
+    values = np.stack([np.interp(grid, curve.x, curve.y, np.nan, np.nan) for curve in curves])
+    covered = ~np.isnan(values).all(0)
+    return grid[covered], values[:, covered]
+
+
+@cache
+def _published() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))["curves"]
+    return content
+
+
+def published_curve(algo: str, env: str) -> dict[str, Any] | None:
+    """The published curve of a suite's task: ``frames``, ``mean``, ``low``, ``high``, ``seeds``; None if there is none.
+
+    :param algo: algorithm name
+    :param env: environment with its suite, ``dmc_vision:walker_walk``
+    """
+    suite, _, task = env.partition(":")
+    curve: dict[str, Any] | None = _published().get(algo, {}).get(suite, {}).get(task)
+    return curve

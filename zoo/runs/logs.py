@@ -1,0 +1,85 @@
+"""Where the training log goes: CSV and TensorBoard, and tables on the screen if asked for."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.zoo.programs.errors import UsageError
+
+
+class _Screen:
+    """The present ``sys.stdout``, which a progress bar replaces while it is drawn."""
+
+    def write(self, text: str) -> None:
+        """Write to it."""
+        sys.stdout.write(text)
+
+    def flush(self) -> None:
+        """Flush it."""
+        sys.stdout.flush()
+
+
+def make_logger(folder: Path, tensorboard: Path, tables: bool) -> Any:
+    """A logger for ``model.set_logger``.
+
+    :param folder: where ``progress.csv`` goes
+    :param tensorboard: where TensorBoard's events go
+    :param tables: also print tables
+    """
+    from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, Logger, TensorBoardOutputFormat
+
+    formats: list[Any] = [CSVOutputFormat(str(folder / "progress.csv"))]
+    if has_tensorboard():
+        formats.append(TensorBoardOutputFormat(str(tensorboard)))
+    if tables:
+        formats.append(HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
+    return Logger(str(folder), formats)
+
+
+def no_logger() -> Any:
+    """A logger that writes nothing."""
+    from stable_baselines3.common.logger import Logger
+
+    return Logger(None, [])
+
+
+def has_tensorboard() -> bool:
+    """Whether TensorBoard's writer can be imported."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:
+    """Start a run at Weights & Biases.
+
+    :raises UsageError: if the package is missing or refuses
+    """
+    wandb = import_wandb()
+    try:
+        return wandb.init(
+            name=name,
+            project=args.wandb_project_name,
+            entity=args.wandb_entity,
+            group=args.wandb_group,
+            tags=args.wandb_tags,
+            config=config,
+            sync_tensorboard=True,
+            save_code=False,
+        )
+    except Exception as error:
+        raise UsageError(f"--track: Weights & Biases refused: {error}") from error
+
+
+def import_wandb() -> Any:
+    """The package.
+
+    :raises UsageError: if it is not installed
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise UsageError("--track needs Weights & Biases: pip install wandb") from None
+    return wandb

@@ -1,0 +1,159 @@
+"""The folder of a run: ``<logs>/<algo>/<env>_<id>/``, laid out as rl_zoo3 does.
+
+::
+
+    CartPole-v1_1/
+        CartPole-v1.zip               the model at the end
+        best_model.zip                the model of the best evaluation
+        rl_model_20000_steps.zip      the model so far (--save-freq)
+        checkpoints/                  all that the run needs to go on exactly (--save-freq): train -i RUN_FOLDER
+        replay_buffer.safetensors     --save-replay-buffer, or after Ctrl-C
+        evaluations.npz               episodes of all evaluations, SB3's format
+        0.monitor.csv                 every training episode, SB3's format and more columns
+        progress.csv                  the training log
+        tensorboard/                  the same for TensorBoard
+        CartPole-v1/config.yml        all settings: train --config repeats the run
+        CartPole-v1/args.yml, command.txt, system.yml
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
+
+REPLAY = "replay_buffer.safetensors"
+CHECKPOINTS = "checkpoints"
+CHECKPOINT = r"checkpoint_\d{6,}_step_\d+"  # folders in it
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run.
+
+    :param path: the folder
+    :param name: the environment's part of its name
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def model(self) -> Path:
+        """The model at the end of training."""
+        return self.path / f"{self.name}.zip"
+
+    @property
+    def best_model(self) -> Path:
+        """The model of the best evaluation."""
+        return self.path / "best_model.zip"
+
+    @property
+    def settings(self) -> Path:
+        """The folder of config, arguments and command."""
+        return self.path / self.name
+
+    @property
+    def config(self) -> Path:
+        """All settings of the run."""
+        return self.settings / "config.yml"
+
+    @property
+    def replay(self) -> Path:
+        """The replay buffer."""
+        return self.path / REPLAY
+
+    @property
+    def run_id(self) -> str:
+        """What follows the environment's name: ``1``."""
+        return self.path.name.removeprefix(f"{self.name}_")
+
+    def write_settings(
+        self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]
+    ) -> None:
+        """Write what the run was started with."""
+        self.write_config(config)
+        write_yaml(self.settings / "args.yml", args)
+        write_yaml(self.settings / "system.yml", system)
+        (self.settings / "command.txt").write_text(command + "\n", encoding="utf-8")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write the settings that ``train --config`` repeats."""
+        self.settings.mkdir(parents=True, exist_ok=True)
+        write_yaml(self.config, config)
+
+
+def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
+    """Make the folder with the next free number; safe when several processes start at once.
+
+    :param root: the log folder
+    :param algo: algorithm name
+    :param name: the environment's part of the folder's name
+    :param uuid: added to the name
+    """
+    parent = Path(root) / algo
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = max(run_numbers(parent, name), default=0)
+        while True:
+            number += 1
+            path = parent / (f"{name}_{number}_{uuid}" if uuid else f"{name}_{number}")
+            if number in run_numbers(parent, name):
+                continue
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return RunFolder(path, name)
+    except OSError as error:
+        raise UsageError(f"cannot make a run folder in {parent}: {error}") from error
+
+
+def next_path(root: str | Path, algo: str, name: str) -> Path:
+    """The folder that :func:`create` would make now."""
+    parent = Path(root) / algo
+    return parent / f"{name}_{max(run_numbers(parent, name), default=0) + 1}"
+
+
+def run_numbers(parent: Path, name: str) -> list[int]:
+    """Numbers of the runs of an environment."""
+    pattern = re.compile(re.escape(name) + r"_(\d+)(_.*)?")
+    matches = (pattern.fullmatch(path.name) for path in parent.glob(f"{name}_*") if path.is_dir())
+    return [int(match[1]) for match in matches if match]
+
+
+def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
+    """An existing run.
+
+    :param exp_id: its number; 0: the latest
+    :raises UsageError: if there is none, with what there is
+    """
+    parent = Path(root) / algo
+    numbers = run_numbers(parent, name)
+    if not numbers:
+        runs = sorted({re.sub(r"_\d+(_.*)?$", "", path.name) for path in parent.glob("*_*") if path.is_dir()})
+        has = f"; it has runs of {', '.join(runs[:5])}" if runs else ""
+        raise UsageError(
+            f"there is no run of {name!r} in {parent}{near(name, runs)}{has}: train one, or give -f FOLDER"
+        )
+    if exp_id and exp_id not in numbers:
+        raise UsageError(f"--exp-id {exp_id}: {parent} has runs {', '.join(map(str, sorted(numbers)))} of {name}")
+    number = exp_id or max(numbers)
+    paths = [p for p in parent.glob(f"{name}_{number}*") if re.fullmatch(rf"_{number}(_.*)?", p.name[len(name) :])]
+    return RunFolder(paths[0], name)
+
+
+def of_model(path: Path) -> RunFolder | None:
+    """The run folder that a model file lies in, itself or in a checkpoint, if it lies in one."""
+    inside = re.fullmatch(CHECKPOINT, path.resolve().parent.name)
+    folder = path.resolve().parents[2] if inside else path.parent
+    for settings in sorted(folder.glob("*/config.yml")):
+        return RunFolder(folder, settings.parent.name)
+    return None
+
+
+def read_config(run: RunFolder | None) -> dict[str, Any]:
+    """The settings that a run was started with; empty without a run folder."""
+    return read_yaml(run.config) if run is not None and run.config.exists() else {}

@@ -1,0 +1,189 @@
+"""Curves, tables and videos of PlaNet's learning runs, from what ``planning_baselines`` wrote.
+
+::
+
+    python -m sb3_dreamer.zoo.studies.planet_figures curves runs/planet_pendulum_s0 ... --out planet_pendulum.png
+    python -m sb3_dreamer.zoo.studies.planet_figures table runs/*
+    python -m sb3_dreamer.zoo.studies.planet_figures collect runs/planet_pendulum_s0 ... --out planet_pendulum.json
+    python -m sb3_dreamer.zoo.studies.planet_figures video runs/planet_cartpole_balance_pixels_s0 --out planet_open_loop.gif
+    python -m sb3_dreamer.zoo.studies.planet_figures film runs/planet_cartpole_swingup_s0 --out planet_swingup.gif
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from PIL import Image
+
+from sb3_dreamer import PlaNet
+from sb3_dreamer.core.types import LatentState
+from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.studies.planning_baselines import ENVS, read_rows
+
+COLORS = {"planet": "#1f77b4", "random-shooting": "#d62728", "random-collection": "#7f7f7f"}
+
+
+def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
+    """Mean of the last ``width`` values at each place."""
+    return np.array([values[max(0, i - width + 1) : i + 1].mean() for i in range(len(values))])
+
+
+def curves(folders: list[Path], out: Path) -> None:
+    """Training returns over episodes, one line a run, and the returns after training as points at the right."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=[3, 2])
+    labelled: set[str] = set()
+    ends: dict[tuple[str, str], Any] = {}
+    for folder in folders:
+        rows, result = read_rows(folder / "episodes.csv"), json.loads((folder / "result.json").read_text())
+        name = result["command"]
+        returns = np.array([float(row["return"]) for row in rows])
+        label = None if name in labelled else f"{name}, training"
+        labelled.add(name)
+        left.plot(np.arange(1, len(rows) + 1), smooth(returns), color=COLORS[name], alpha=0.8, label=label)
+        for actor, values in result["returns"].items():
+            ends.setdefault((name, actor), []).append(float(np.mean(values)))
+    left.set(xlabel="training episodes (the first are random)", ylabel="return, mean of 5 episodes")
+    left.set_title(result["env"])
+    left.legend(frameon=False)
+    places = [key for key in ends if not key[1].endswith("_sampled") and (key[1] != "random" or key[0] == "planet")]
+    for i, (name, actor) in enumerate(places):
+        right.plot([i] * len(ends[name, actor]), ends[name, actor], "o", color=COLORS[name])
+    right.set_xticks(range(len(places)), [f"{name}:\n{actor}" for name, actor in places], rotation=35, ha="right")
+    right.set_title("after training, a point a seed")
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+
+
+def table(folders: list[Path]) -> str:
+    """Mean returns after training as a Markdown table."""
+    lines = ["| run | env | seed | episodes | updates | planner | planner, sampled | random shooting | random |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    for folder in folders:
+        result = json.loads((folder / "result.json").read_text())
+        returns = [result["returns"].get(name) for name in ("cem", "cem_sampled", "random_shooting", "random")]
+        cells = [f"{np.mean(values):.0f} ± {np.std(values):.0f}" if values else "" for values in returns]
+        head = [str(result[key]) for key in ("command", "env", "seed", "episodes", "updates")]
+        lines.append("| " + " | ".join(head + cells) + " |")
+    return "\n".join(lines)
+
+
+def collect(folders: list[Path]) -> str:
+    """Results and training episodes of runs as JSON, a line a run."""
+    lines = []
+    for folder in folders:
+        record, rows = json.loads((folder / "result.json").read_text()), read_rows(folder / "episodes.csv")
+        record["returns"] = {name: [round(value, 1) for value in values] for name, values in record["returns"].items()}
+        columns = {"return": "training_returns", "loss_model": "loss_model", "loss_recon": "loss_recon"}
+        for name, column in columns.items():
+            record[column] = [round(float(row[name]), 3) if row[name] else None for row in rows]
+        record["seconds"] = float(rows[-1]["seconds"])
+        lines.append(json.dumps(record))
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+@th.no_grad()
+def open_loop(model: PlaNet, context: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A replayed sequence and what the model predicts of it from ``context`` frames and the actions alone.
+
+    :return: real and predicted images, ``(length, C, H, W)`` each, 0 to 255
+    """
+    model.policy.set_training_mode(False)
+    th.manual_seed(seed)
+    model.replay_buffer.rng = np.random.default_rng(seed)
+    batch = model.replay_buffer.sample_sequences(1, length)
+    while bool(batch.is_first[:, 1:].any()):
+        batch = model.replay_buffer.sample_sequences(1, length)
+    world_model, (key,) = model.policy.world_model, batch.obs
+    early = batch._replace(obs={key: batch.obs[key][:, :context]}, prev_action=batch.prev_action[:, :context])
+    early = early._replace(is_first=batch.is_first[:, :context])
+    states = world_model.observe(early).state
+    feats = [states.feat]
+    state = LatentState(states.deter[:, -1], states.stoch[:, -1])
+    for t in range(context, length):
+        state = world_model.rssm.img_step(state, batch.prev_action[:, t], mode=True)
+        feats.append(state.feat.unsqueeze(1))
+    predicted = world_model.decode(th.cat(feats, 1))[key]
+    return batch.obs[key][0].float().numpy(), predicted[0].numpy()
+
+
+def video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
+    """A GIF of real | predicted | error, and the error per horizon beside that of repeating the last frame."""
+    model = PlaNet.load(folder / "model.zip", device="cpu")
+    model.load_replay_buffer(folder / "replay.safetensors")
+    frames, errors, still = [], [], []
+    for seed in range(3):
+        real, predicted = open_loop(model, context, length, seed)
+        error = np.clip(128.0 + (predicted - real) / 2, 0, 255)
+        frames.append(np.concatenate([real, predicted, error], 3))
+        errors.append(((predicted - real)[context:] / 255.0) ** 2)
+        still.append(((real[context - 1] - real[context:]) / 255.0) ** 2)
+    strip = np.concatenate(frames, 2).transpose(0, 2, 3, 1).astype(np.uint8)
+    write_gif([Image.fromarray(frame) for frame in strip], out)
+    mse, copy = (np.mean(values, (0, 2, 3, 4), dtype=float) for values in (errors, still))
+    return {"context": context, "mse": mse.round(5).tolist(), "mse_last_frame": copy.round(5).tolist()}
+
+
+def write_gif(images: list[Image.Image], out: Path, duration: int = 120) -> None:
+    """Write a GIF with one palette and no dithering: what stands still costs no bytes.
+
+    :param duration: of a picture, milliseconds
+    """
+    palette = images[len(images) // 2].quantize(48)
+    quantized = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    quantized[0].save(out, save_all=True, append_images=quantized[1:], duration=duration, loop=0, optimize=True)
+
+
+def film(folder: Path, out: Path, seed: int = 1000, width: int = 200) -> float:
+    """A GIF of one episode of a trained model, planned by CEM.
+
+    :return: its return
+    """
+    name, kwargs = ENVS[json.loads((folder / "result.json").read_text())["env"]]
+    env = make_env(name, **kwargs, render_mode="rgb_array")
+    model = PlaNet.load(folder / "model.zip", device="cpu")
+    obs, _ = env.reset(seed=seed)
+    images, state, total, over = [], None, 0.0, False
+    while not over:
+        action, state = model.predict(obs, state, np.array([state is None]), deterministic=True)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total, over = total + float(reward), terminated or truncated
+        image = Image.fromarray(np.asarray(env.render()))
+        images.append(image.resize((width, width * image.height // image.width), Image.Resampling.LANCZOS))
+    write_gif(images, out, duration=80)
+    return total
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="sb3_dreamer.zoo.studies.planet_figures", description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["curves", "table", "collect", "video", "film"])
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--context", type=int, default=5)
+    parser.add_argument("--length", type=int, default=50)
+    args = parser.parse_args(argv)
+    th.set_num_threads(1)
+    if args.command == "curves":
+        curves(args.folders, args.out)
+    elif args.command == "table":
+        print(table(args.folders))
+    elif args.command == "collect":
+        args.out.write_text(collect(args.folders))
+    elif args.command == "film":
+        print(json.dumps({"return": film(args.folders[0], args.out)}))
+    else:
+        print(json.dumps(video(args.folders[0], args.out, args.context, args.length)))
+
+
+if __name__ == "__main__":
+    main()
