@@ -179,7 +179,7 @@ class StopsAt(BaseCallback):
 
 
 def run(folder: Path, name: str, total: int, n_envs: int = 1, **options: Any) -> Any:
-    """As :func:`tests.common.resume.resuming.run_part`, checkpoints are shared, other files go to a folder of each rank."""
+    """As ``resuming.run_part``; checkpoints are shared, each rank has a folder for the rest."""
     cls = {cls.__name__: cls for cls in ALGORITHMS}[name]
     env = make_vec_env("CartPole-v1", n_envs)
     if options.pop("resume", False):

@@ -1,7 +1,7 @@
 """Test what training needs on this machine and print the command that mends what is broken.
 
-``python -m sb3_dreamer.zoo.programs.doctor``; the exit code is 1 if something every run needs is missing or broken. Anything
-that can crash a process (drivers, compilers) is tested in a process of its own.
+``python -m sb3_dreamer.zoo.programs.doctor``; the exit code is 1 if something every run needs is missing or broken.
+Anything that can crash a process (drivers, compilers) is tested in a process of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The picture of :mod:`sb3_dreamer.zoo.studies.learning_check`: learning curves of all seeds of one or several result files."""
+"""Learning curves of all seeds in result files of :mod:`sb3_dreamer.zoo.studies.learning_check`."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The result file of :mod:`sb3_dreamer.zoo.studies.learning_check`: JSON with settings, runs by seed, command and versions."""
+"""The result file of :mod:`sb3_dreamer.zoo.studies.learning_check`: settings, runs by seed, command, versions."""
 
 import importlib.metadata
 import json

@@ -1,6 +1,6 @@
 """Memory, file handles and log sizes over a long run in a fast environment.
 
-    python -m sb3_dreamer.zoo.studies.memory_run --steps 100000 --out docs/results/memory.json --plot docs/results/memory.png
+    python -m sb3_dreamer.zoo.studies.memory_run --steps 100000 --out memory.json --plot memory.png
 
 A tiny model acts in an environment that costs nothing, with checkpoints, logs and an update now and then; everything
 that is measured is the process's own.

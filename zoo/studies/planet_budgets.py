@@ -2,7 +2,7 @@
 
 ::
 
-    python -m sb3_dreamer.zoo.studies.planet_budgets --env pendulum --budgets 40 100 400 --out budgets.json RUN [RUN ...]
+    python -m sb3_dreamer.zoo.studies.planet_budgets --env pendulum --budgets 40 100 400 --out budgets.json RUN ...
 
 ``RUN`` are folders that ``planning_baselines`` wrote. For each budget, CEM has four iterations of a quarter of it and a
 tenth of that as elites; random shooting takes the best of all. Both see the same start states.

@@ -5,7 +5,7 @@
     python -m sb3_dreamer.zoo.studies.planet_figures curves runs/planet_pendulum_s0 ... --out planet_pendulum.png
     python -m sb3_dreamer.zoo.studies.planet_figures table runs/*
     python -m sb3_dreamer.zoo.studies.planet_figures collect runs/planet_pendulum_s0 ... --out planet_pendulum.json
-    python -m sb3_dreamer.zoo.studies.planet_figures video runs/planet_cartpole_balance_pixels_s0 --out planet_open_loop.gif
+    python -m sb3_dreamer.zoo.studies.planet_figures video runs/planet_cartpole_balance_pixels_s0 --out open_loop.gif
     python -m sb3_dreamer.zoo.studies.planet_figures film runs/planet_cartpole_swingup_s0 --out planet_swingup.gif
 """
 

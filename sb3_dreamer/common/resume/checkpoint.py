@@ -60,7 +60,7 @@ class CheckpointMethods(FileMethods):
     def save_checkpoint(self, folder: str | os.PathLike[str], keep: int = 3, replay: bool = True) -> Path:
         """Write a checkpoint, whole or not at all, and start the environments again (see this module's rule).
 
-        Call it between two ``learn()``, or let :class:`~sb3_dreamer.common.resume.callback.ResumableCheckpoint` call it.
+        Call it between two ``learn()``, or let :class:`~sb3_dreamer.common.resume.callback.ResumableCheckpoint` do so.
         Of several ranks all call it.
 
         :param folder: of the run's checkpoints
