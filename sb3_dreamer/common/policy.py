@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
-from sb3_dreamer.common.files import persistence
+from sb3_dreamer.common.files.model_file import read_model, write_model
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
@@ -232,9 +232,7 @@ class WorldModelPolicy(BasePolicy):
     def save(self, path: str | Path) -> None:
         """Write the policy alone: JSON and safetensors in a zip, nothing that runs code when loaded."""
         tensors = {"policy": self.state_dict()}
-        persistence.write_model(
-            path, kind=type(self).__name__, data=self._get_constructor_parameters(), tensors=tensors
-        )
+        write_model(path, kind=type(self).__name__, data=self._get_constructor_parameters(), tensors=tensors)
 
     @classmethod
     def load(cls, path: str | Path, device: th.device | str = "auto") -> "WorldModelPolicy":
@@ -243,7 +241,7 @@ class WorldModelPolicy(BasePolicy):
         :raises ModelFileError: if the file is damaged, of another policy class, or holds pickled data
         """
         device = get_device(device)
-        file = persistence.read_model(path, kind=cls.__name__, device=str(device))
+        file = read_model(path, kind=cls.__name__, device=str(device))
         policy = cls(**file.data)
         policy.load_state_dict(file.tensors["policy"])
         return policy.to(device)

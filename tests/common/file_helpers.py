@@ -16,12 +16,9 @@ from hypothesis.extra import numpy as hnp
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_dreamer.common.files.persistence import (
-    decode,
-    encode,
-    register_type,
-    write_model,
-)
+from sb3_dreamer.common.files.json_codec import decode, encode
+from sb3_dreamer.common.files.json_types import register_type
+from sb3_dreamer.common.files.model_file import write_model
 
 try:
     import resource

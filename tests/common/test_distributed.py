@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common import distributed, together
-from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.offline import OfflineEnv
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.common.resume.folder import checkpoints

@@ -27,7 +27,8 @@ import numpy as np
 import torch as th
 
 import sb3_dreamer
-from sb3_dreamer.common.files.persistence import read_arrays, read_model
+from sb3_dreamer.common.files.array_file import read_arrays
+from sb3_dreamer.common.files.model_file import read_model
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.common.resume.folder import checkpoints
 

@@ -10,8 +10,10 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
 
 from sb3_dreamer.common.checks import warn_other_preset
-from sb3_dreamer.common.files import persistence
-from sb3_dreamer.common.files.persistence import ModelFileError, NotEncodable
+from sb3_dreamer.common.files.json_codec import encode
+from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable
+from sb3_dreamer.common.files.model_file import read_model, write_model
+from sb3_dreamer.common.files.optimizer_state import load_optimizer, optimizer_to_tensors
 from sb3_dreamer.common.policy import PolicyState
 from sb3_dreamer.common.replay.files import Path, ReplayFileMethods
 
@@ -58,7 +60,7 @@ class FileMethods(ReplayFileMethods):
             if name in skipped:
                 continue
             try:
-                persistence.encode(value, name)
+                encode(value, name)
                 data[name] = value
             except NotEncodable:
                 unstorable.append(name)
@@ -74,14 +76,12 @@ class FileMethods(ReplayFileMethods):
         tensors: dict[str, dict[str, th.Tensor]] = {"policy": self.get_parameters()["policy"]}
         settings = {}
         for name in self._optimizer_names():
-            tensors[name], settings[name] = persistence.optimizer_to_tensors(getattr(self, name))
+            tensors[name], settings[name] = optimizer_to_tensors(getattr(self, name))
         data[OPTIMIZER_JSON] = settings
         carry = cast("WorldModelAlgorithm", self)._carry
         if carry is not None:
             tensors["carry"] = carry._asdict()
-        persistence.write_model(
-            cast(Any, path), kind=type(self).__name__, data=data, tensors=tensors, verbose=self.verbose
-        )
+        write_model(cast(Any, path), kind=type(self).__name__, data=data, tensors=tensors, verbose=self.verbose)
 
     @classmethod
     def load(
@@ -107,7 +107,7 @@ class FileMethods(ReplayFileMethods):
         :raises ValueError: if ``env`` has other spaces than the model
         """
         custom = custom_objects or {}
-        file = persistence.read_model(cast(Any, path), kind=cls.__name__, device="cpu", skip=tuple(custom))
+        file = read_model(cast(Any, path), kind=cls.__name__, device="cpu", skip=tuple(custom))
         if print_system_info:
             print("== CURRENT SYSTEM INFO ==")
             get_system_info()
@@ -162,7 +162,7 @@ class FileMethods(ReplayFileMethods):
             first = str(error).splitlines()[1:2] or [str(error)]
             raise ModelFileError(f"{name} does not fit its own settings ({first[0].strip()})") from error
         for part in self._optimizer_names():
-            persistence.load_optimizer(getattr(self, part), tensors[part], settings[part])
+            load_optimizer(getattr(self, part), tensors[part], settings[part])
         algorithm = cast("WorldModelAlgorithm", self)
         carry = tensors.get("carry")
         if carry is not None and len(carry["deter"]) == self.n_envs and self._last_obs is not None:
@@ -189,7 +189,7 @@ class FileMethods(ReplayFileMethods):
         :param device: accepted for SB3's sake; tensors go where the model is
         """
         if not isinstance(load_path_or_dict, dict):
-            file = persistence.read_model(load_path_or_dict, kind=type(self).__name__, device="cpu")
+            file = read_model(load_path_or_dict, kind=type(self).__name__, device="cpu")
             self._restore_tensors(file.tensors, file.data[OPTIMIZER_JSON], str(load_path_or_dict))
             return
         super().set_parameters(load_path_or_dict, exact_match, device)

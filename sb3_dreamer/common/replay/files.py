@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_dreamer.common.files import persistence
-from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.files.array_file import is_pickle_file, read_arrays, write_arrays
+from sb3_dreamer.common.files.json_text import ModelFileError
 
 if TYPE_CHECKING:
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
@@ -30,7 +30,7 @@ class ReplayFileMethods(BaseAlgorithm):
         if isinstance(path, str | pathlib.Path):
             pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
         arrays, metadata = replay.to_arrays()
-        persistence.write_arrays(cast(Any, path), arrays, metadata)
+        write_arrays(cast(Any, path), arrays, metadata)
 
     def load_replay_buffer(self, path: Path, truncate_last_traj: bool = True, trust_pickle: bool = False) -> None:
         """Read what :meth:`save_replay_buffer` wrote, or go on with a ``replay_dir``.
@@ -55,14 +55,14 @@ class ReplayFileMethods(BaseAlgorithm):
                 )
             self._attach_replay(None)
             fresh = algorithm.replay_buffer
-        elif trust_pickle and persistence.is_pickle_file(cast(Any, path)):
+        elif trust_pickle and is_pickle_file(cast(Any, path)):
             from stable_baselines3.common.save_util import load_from_pkl
 
             fresh.release()
             fresh.reset()
             fresh.add_episodes(load_from_pkl(cast(Any, path)))
         else:
-            arrays, metadata = persistence.read_arrays(cast(Any, path))
+            arrays, metadata = read_arrays(cast(Any, path))
             fresh.from_arrays(arrays, metadata, name=str(path))
         if truncate_last_traj and self._last_obs is None:
             fresh.cut()

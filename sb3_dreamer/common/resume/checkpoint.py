@@ -21,8 +21,8 @@ import torch as th
 from stable_baselines3.common.type_aliases import GymEnv
 
 from sb3_dreamer.common import distributed
-from sb3_dreamer.common.files import persistence
 from sb3_dreamer.common.files.json_text import ModelFileError, one_line
+from sb3_dreamer.common.files.model_file import ModelFile, read_model, write_model
 from sb3_dreamer.common.files.save_load import FileMethods
 from sb3_dreamer.common.resume import parts as resume_parts
 from sb3_dreamer.common.resume.folder import damaged, find_checkpoint
@@ -118,7 +118,7 @@ class CheckpointMethods(FileMethods):
             "metrics": model._metrics.sums,
             "normalizer": resume_parts.normalizer_state(self._vec_normalize_env),
         }
-        persistence.write_model(path, kind=type(self).__name__, data=data, tensors=tensors)
+        write_model(path, kind=type(self).__name__, data=data, tensors=tensors)
 
     @classmethod
     def load_checkpoint(
@@ -145,14 +145,14 @@ class CheckpointMethods(FileMethods):
         """
         found = find_checkpoint(path)
         try:
-            file = persistence.read_model(found / TRAINING, kind=cls.__name__, device="cpu")
+            file = read_model(found / TRAINING, kind=cls.__name__, device="cpu")
             if not _same_ranks(file.data.get("ranks", 1), found, allow_empty_replay):
                 model = cls.load(found / MODEL, env=env, device=device, custom_objects=custom_objects, **kwargs)
                 model._last_obs = None
                 return model
             own = distributed.own_folder(found)
             if own != found:
-                file = persistence.read_model(own / TRAINING, kind=cls.__name__, device="cpu")
+                file = read_model(own / TRAINING, kind=cls.__name__, device="cpu")
             point, replay, seed = _resume_point(file, own)
             if replay is None and not allow_empty_replay:
                 raise ModelFileError(
@@ -214,7 +214,7 @@ class CheckpointMethods(FileMethods):
         model._carry = model.policy.initial_state(self.n_envs)
 
 
-def _resume_point(file: persistence.ModelFile, path: Path) -> tuple[ResumePoint, Any, int]:
+def _resume_point(file: ModelFile, path: Path) -> tuple[ResumePoint, Any, int]:
     """Check the entries of ``training.zip``."""
     data, tensors = file.data, file.tensors
     kinds = {"step": int, "restart_seed": int, "random": dict, "callbacks": list, "logger": dict, "metric_counts": dict}

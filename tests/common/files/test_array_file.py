@@ -12,11 +12,8 @@ import safetensors.torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_dreamer.common.files.persistence import (
-    ModelFileError,
-    read_arrays,
-    write_arrays,
-)
+from sb3_dreamer.common.files.array_file import read_arrays, write_arrays
+from sb3_dreamer.common.files.json_text import ModelFileError
 
 try:
     import resource

@@ -11,10 +11,8 @@ import pytest
 import torch as th
 
 from sb3_dreamer.common.files import atomic
-from sb3_dreamer.common.files.persistence import (
-    atomic_write,
-    write_arrays,
-)
+from sb3_dreamer.common.files.array_file import write_arrays
+from sb3_dreamer.common.files.atomic import atomic_write
 
 try:
     import resource

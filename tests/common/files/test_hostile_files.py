@@ -18,12 +18,9 @@ import warnings
 import zipfile
 
 from sb3_dreamer.common.files import atomic
-from sb3_dreamer.common.files.persistence import (
-    ModelFileError,
-    read_arrays,
-    read_model,
-    write_arrays,
-)
+from sb3_dreamer.common.files.array_file import read_arrays, write_arrays
+from sb3_dreamer.common.files.json_text import ModelFileError
+from sb3_dreamer.common.files.model_file import read_model
 
 try:
     import resource

@@ -11,14 +11,9 @@ import stable_baselines3 as sb3
 import torch as th
 
 from sb3_dreamer.common.files import model_file
-from sb3_dreamer.common.files.persistence import (
-    ModelFileError,
-    NotEncodable,
-    read_arrays,
-    read_model,
-    write_arrays,
-    write_model,
-)
+from sb3_dreamer.common.files.array_file import read_arrays, write_arrays
+from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable
+from sb3_dreamer.common.files.model_file import read_model, write_model
 
 try:
     import resource

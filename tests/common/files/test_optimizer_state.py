@@ -6,12 +6,9 @@ import io
 import pytest
 import torch as th
 
-from sb3_dreamer.common.files.persistence import (
-    ModelFileError,
-    load_optimizer,
-    optimizer_to_tensors,
-    read_model,
-)
+from sb3_dreamer.common.files.json_text import ModelFileError
+from sb3_dreamer.common.files.model_file import read_model
+from sb3_dreamer.common.files.optimizer_state import load_optimizer, optimizer_to_tensors
 
 try:
     import resource

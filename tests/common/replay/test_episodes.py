@@ -10,7 +10,7 @@ from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.offline import OfflineEnv
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from tests.algorithms import ALGORITHMS, equal, tiny, weights

@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common import report
-from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from tests.algorithms import tiny
 from tests.spaces_env import image

@@ -14,7 +14,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dreamer import DreamerV3
-from sb3_dreamer.common.files.persistence import ModelFileError
+from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.common.resume.folder import checkpoints, find_checkpoint
 from tests.algorithms import ALGORITHMS, equal, tiny, weights
