@@ -130,8 +130,7 @@ class WorldModelPolicy(BasePolicy):
             LatentState(state.deter, state.stoch), state.prev_action, embed, is_first, mode=deterministic
         )
         action = (behavior or self.behavior).act(self.world_model, latent, deterministic=deterministic)
-        executed = self.codec.to_model(self.codec.from_model(action))
-        return PolicyState(latent.deter, latent.stoch, executed)
+        return PolicyState(latent.deter, latent.stoch, self.codec.executed(action))
 
     def predict(
         self,
@@ -168,7 +167,7 @@ class WorldModelPolicy(BasePolicy):
         is_first = th.as_tensor(starts if state is not None else np.ones(n, bool), device=self.device)
         with self.own_random_state():
             after = self.step(obs, before, is_first, deterministic=deterministic, behavior=behavior)
-        actions = self.codec.to_env(self.codec.from_model(after.prev_action).cpu().numpy())
+        actions = self.codec.to_env(self.codec.to_replay(after.prev_action))
         if not vectorized:
             actions = actions.squeeze(0)
         return actions, tuple(part.cpu().numpy() for part in after)

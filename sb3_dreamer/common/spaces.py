@@ -170,3 +170,11 @@ class ActionCodec:
         if self.layout.kind == "continuous":
             return action.clamp(-1.0, 1.0)
         return th.stack([part.argmax(-1) for part in action.split(self.layout.sizes, -1)], -1)
+
+    def executed(self, action: th.Tensor) -> th.Tensor:
+        """The action that an environment executes when the model chooses ``action (..., A)``, as the model sees it."""
+        return self.to_model(self.from_model(action))
+
+    def to_replay(self, action: th.Tensor) -> np.ndarray:
+        """The model's ``(n, A)`` to an array in replay form ``(n, parts)``."""
+        return self.from_model(action).cpu().numpy()

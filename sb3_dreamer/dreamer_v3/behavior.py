@@ -1,5 +1,6 @@
 """Actor and critic losses of DreamerV3 (Section "Actor Critic Learning")."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch as th
@@ -37,6 +38,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     :ivar critic_target: whose values the returns are built from. ``fast``: the critic's, which is then pulled towards
         its average; ``slow``: the average's, without the pull
+    :ivar all_gather: joins a batch of statistics with those of other processes
     :ivar normalize_advantage: feed the advantages, not the returns, to the normaliser
     """
 
@@ -44,6 +46,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
         super().__init__(actor, critic, actor_gradient=actor_gradient)
         self.return_norm = ReturnNormalizer()
         self.critic_target: CriticTarget = "fast"
+        self.all_gather: Callable[[th.Tensor], th.Tensor] = _alone
         self.normalize_advantage = False
 
     def set_normalization(self, kind: ReturnNorm, minimum: float) -> None:
@@ -73,7 +76,8 @@ class DreamerV3Behavior(ImaginationActorCritic):
         baseline in it, which the paper does not mention.
         """
         advantage = targets.returns - targets.value
-        _, scale = self.return_norm.update(advantage if self.normalize_advantage else targets.returns)
+        measured = advantage if self.normalize_advantage else targets.returns
+        _, scale = self.return_norm.update(self.all_gather(measured.detach()))
         advantage = advantage / scale
         objective = advantage if self.actor_gradient == "dynamics" else dream.log_prob * advantage.detach()
         return -(targets.weight * (objective + ent_coef * dream.entropy)).mean()
@@ -120,3 +124,8 @@ class DreamerV3Behavior(ImaginationActorCritic):
             "returns": targets.returns.mean(),
             "return_scale": scale,
         }
+
+
+def _alone(x: th.Tensor) -> th.Tensor:
+    """Statistics of one process."""
+    return x

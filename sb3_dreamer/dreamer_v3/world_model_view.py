@@ -80,13 +80,12 @@ class WorldModelView:
 
         def choose(now: LatentState) -> th.Tensor:
             action = policy.behavior.act(policy.world_model, now) if taken is None else next(steps)
-            return policy.codec.to_model(policy.codec.from_model(action))
+            return policy.codec.executed(action)
 
         with th.no_grad(), policy.own_random_state():
             length = horizon if taken is None else taken.shape[1]
             states, chosen = policy.world_model.imagine(choose, start, length)
-        flat = policy.codec.from_model(chosen).flatten(0, 1).cpu().numpy()
-        in_env = policy.codec.to_env(flat)
+        in_env = policy.codec.to_env(policy.codec.to_replay(chosen.flatten(0, 1)))
         return self._latents(states), in_env.reshape(*chosen.shape[:2], *in_env.shape[1:])
 
     def decode(self, state: Latents) -> Obs:

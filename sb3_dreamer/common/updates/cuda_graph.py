@@ -13,10 +13,9 @@ from typing import Any, Protocol, TypeVar
 import torch as th
 
 from sb3_dreamer.core.optim import OptimizerGroup
-from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
 
 T = TypeVar("T")
-Metrics = dict[str, th.Tensor]
 WARMUP = 3  #: updates before the capture; in them libraries choose their kernels and optimizers make their states
 
 
@@ -27,7 +26,7 @@ class Graph(Protocol):
         """Make the call as it will be recorded, without recording it."""
         ...
 
-    def record(self, call: Callable[[], th.Tensor]) -> th.Tensor:
+    def record(self, call: Callable[[], T]) -> T:
         """Record the call; the result is where every :meth:`replay` leaves its own."""
         ...
 
@@ -56,7 +55,7 @@ class CudaGraph:
         current.wait_stream(self.stream)
         return result
 
-    def record(self, call: Callable[[], th.Tensor]) -> th.Tensor:
+    def record(self, call: Callable[[], T]) -> T:
         """See :class:`Graph`; nothing is computed yet. After an error random numbers go on as if nothing had been."""
         random = th.cuda.get_rng_state(self.device)
         try:
@@ -84,7 +83,7 @@ class GraphedUpdate:
 
     def __init__(
         self,
-        update: Callable[[SequenceBatch], Metrics],
+        update: Callable[[SequenceBatch], UpdateResult],
         make_graph: Callable[[], Graph],
         optimizers: Iterable[OptimizerGroup],
         settings: Callable[[], Any] = tuple,
@@ -104,12 +103,13 @@ class GraphedUpdate:
         self.graph: Graph | None = None
         self.batch: SequenceBatch | None = None  #: what the graph reads
         self.names: list[str] = []
-        self.values: th.Tensor | None = None  #: what it writes
+        self.values: th.Tensor | None = None  #: what it writes: metrics
+        self.post: LatentState | None = None  #: and posterior states
         self.seen = 0
         self.captured: Any = None
 
-    def __call__(self, batch: SequenceBatch) -> Metrics:
-        """One update from one batch; metrics of its own, which later updates do not change."""
+    def __call__(self, batch: SequenceBatch) -> UpdateResult:
+        """One update from one batch; later updates do not change its metrics, but its posterior states."""
         if not self.possible:
             return self.update(batch)
         now = self._now(batch)
@@ -128,21 +128,21 @@ class GraphedUpdate:
             except RuntimeError as error:
                 self._give_up(error)
                 return self.update(batch)
-        assert self.batch is not None and self.values is not None
+        assert self.batch is not None and self.values is not None and self.post is not None
         for static, new in zip(_tensors(self.batch), _tensors(batch), strict=True):
             static.copy_(new, non_blocking=True)
         self.graph.replay()
-        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
+        return UpdateResult(dict(zip(self.names, self.values.clone().unbind(), strict=True)), self.post)
 
     def _capture(self, batch: SequenceBatch, graph: Graph) -> None:
         static = SequenceBatch({name: value.clone() for name, value in batch.obs.items()}, *map(th.clone, batch[1:]))
 
-        def update() -> th.Tensor:
-            metrics = self.update(static)
+        def update() -> tuple[th.Tensor, LatentState]:
+            metrics, post = self.update(static)
             self.names = list(metrics)
-            return th.stack([value.float() for value in metrics.values()])
+            return th.stack([value.float() for value in metrics.values()]), post
 
-        self.values = graph.record(update)
+        self.values, self.post = graph.record(update)
         self.batch = static
 
     def _give_up(self, error: RuntimeError) -> None:
