@@ -6,7 +6,6 @@ it needs as arguments and does not know this class.
 
 import contextlib
 import functools
-import inspect
 import os
 import pathlib
 import warnings
@@ -44,8 +43,8 @@ from sb3_dreamer.common.resume.folder import damaged, find_checkpoint, shared_ch
 from sb3_dreamer.common.resume.random_state import RandomState
 from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space
 from sb3_dreamer.common.updates import prefetch
-from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate
-from sb3_dreamer.common.updates.nonfinite import NonFiniteError, SkipWatch, write_report
+from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
+from sb3_dreamer.common.updates.nonfinite import SkipWatch
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
@@ -210,14 +209,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self._eager_update,
             lambda: CudaGraph(self.device),
             self.optimizers.values(),
-            self._fixed_numbers,
+            functools.partial(plain_arguments, self),
             must=bool(self.cuda_graph),
         )
-
-    def _fixed_numbers(self) -> list[Any]:
-        """Constructor arguments that are plain values: what a captured update has fixed."""
-        values = [getattr(self, name, None) for name in _arguments(type(self))]
-        return [value for value in values if isinstance(value, bool | int | float | str | None)]
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`.
@@ -234,7 +228,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self.replay_buffer.rng = np.random.default_rng(seed)
 
     def describe(self) -> list[tuple[str, str]]:
-        """What is about to be trained, as rows of a table: networks, updates per step, memory."""
+        """Describe what is about to be trained, as rows of a table: networks, updates per step, memory."""
         ranks = f" on each of {self._world_size} ranks" if self._world_size > 1 else ""
         return [
             ("algorithm", f"{type(self).__name__}, size {self.policy.size_name}, on {self.device}"),
@@ -270,7 +264,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         return self.policy.predict(observation, state, episode_start, deterministic, behavior=planner)
 
     def _exploration_behavior(self) -> Behavior | None:
-        """Who acts after the warm-up; None: the policy's own behavior."""
+        """Behavior that acts after the warm-up; None: the policy's own."""
         return None
 
     def _sample_action(
@@ -448,24 +442,12 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         return result
 
     def _join_ranks(self) -> None:
-        """Make all ranks start from rank 0's weights, and let it alone write the log.
-
-        :raises RuntimeError: if the model was made before the group, or outside of it
-        """
-        world = distributed.world_size()
-        if self._world_size != world:
-            raise RuntimeError(
-                f"the model was made for {self._world_size} rank(s), and there are {world}: "
-                "call sb3_dreamer.common.distributed.start() before the model is made or loaded"
-            )
-        if world == 1:
-            distributed.warn_if_alone()
-            return
-        distributed.broadcast_module(self.policy)
+        """Make all ranks start from rank 0's weights, and let it alone write the log."""
+        distributed.join(self.policy, self._world_size)
         if not distributed.is_rank_zero():
             self.verbose = 0
             self.set_logger(Logger(None, []))
-        elif self.get_vec_normalize_env() is not None:
+        elif self._world_size > 1 and self.get_vec_normalize_env() is not None:
             warnings.warn("VecNormalize keeps statistics of its own on each rank: leave it out", stacklevel=4)
 
     def _collect_on_all_ranks(self, callback: BaseCallback, log_interval: int) -> distributed.Merged:
@@ -555,7 +537,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self._stop_with_report()
 
     def _forecast_text(self) -> str:
-        """How long the run will take."""
+        """Forecast how long the run will take."""
         per_step = float(self.updates_per_step) if self.gradient_steps is None else None
         return self._forecast.text(self.num_timesteps, self._total_timesteps, per_step)
 
@@ -565,23 +547,13 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         Skipped updates change no weight, so the model at hand is the one after the last good update. Of several ranks
         each reports its own batch.
         """
-        assert self._skip_watch.bad_batch is not None
         folder = Path(distributed.broadcast_object(self.logger.get_dir() or ".")) / NAN_REPORT
         folder = distributed.rank_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        text = (
-            f"{self.max_skipped_updates} updates in a row were not finite (update {self._n_updates}, "
-            f"step {self.num_timesteps})"
-        )
-        first = write_report(self.policy, self._skip_watch.bad_batch, folder, text)
         if distributed.is_rank_zero():
             self.save(folder / "model.zip")
-        raise NonFiniteError(
-            f"{text}. The first tensor that is not finite: {first}. Training stopped; {folder} holds report.txt, "
-            "batch.npz and model.zip, whose weights are those after the last good update. Look at the rewards and "
-            "observations of the batch first, then lower the learning rate",
-            folder,
-        )
+        where = f"update {self._n_updates}, step {self.num_timesteps}"
+        self._skip_watch.stop(self.policy, folder, where)
 
     def learn_offline(self: Self, updates: int, log_interval: int = 100, tb_log_name: str | None = None) -> Self:
         """Train on what replay holds, without an environment. ``num_timesteps`` stays.
@@ -679,7 +651,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     # ---- files -----------------------------------------------------------------------------------------------------
 
     def _excluded_save_params(self) -> list[str]:
-        """What a model file never holds: what is built anew, and what belongs to the running process."""
+        """Names that a model file never holds: what is built anew, and what belongs to the running process."""
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
         process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_resume"]
         process += ["_restart_seed", "_forecast", "_metrics", "_skip_watch", "_diagnosis", "_graphed"]
@@ -788,7 +760,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
         :param load_path_or_dict: file name, file object or dict of state dicts
         :param exact_match: refuse missing and unknown entries
-        :param device: accepted for SB3's sake; tensors go where the model is
+        :param device: accepted for compatibility with SB3; tensors go where the model is
         """
         if isinstance(load_path_or_dict, dict):
             super().set_parameters(load_path_or_dict, exact_match, device)
@@ -856,7 +828,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         return final
 
     def _training_state(self, restart_seed: int, replay: bool) -> checkpoint.TrainingState:
-        """What a checkpoint holds besides model and replay."""
+        """Collect what a checkpoint holds besides model and replay."""
         log, contents = parts.logger_state(getattr(self, "_logger", None))
         where: Any = checkpoint.REPLAY if replay else None
         if replay and self.replay_buffer.on_disk:
@@ -968,9 +940,3 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self.action_noise.reset()
         parts.seed_evaluations(self._callback, seed)
         self._carry = self.policy.initial_state(self.n_envs)
-
-
-@functools.cache
-def _arguments(cls: type) -> tuple[str, ...]:
-    """Names of a constructor's arguments."""
-    return tuple(inspect.signature(cls).parameters)

@@ -15,7 +15,7 @@ AT_MAXIMUM = 0.98  #: share of the way from the lowest to the highest entropy th
 
 @dataclass(frozen=True)
 class Facts:
-    """What the checks know besides the metrics.
+    """Facts that the checks know besides the metrics.
 
     :param updates: updates so far
     :param steps: agent steps so far

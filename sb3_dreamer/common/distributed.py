@@ -162,9 +162,9 @@ def broadcast_module(module: nn.Module) -> None:
 
 
 class Merged(NamedTuple):
-    """What all ranks collected.
+    """Steps and episodes that all ranks collected.
 
-    :param rollout: agent steps and episodes of all of them; training goes on if it does everywhere
+    :param rollout: agent steps and episodes of all of them; training continues if it does everywhere
     :param filled: whether all of them have enough replay
     """
 
@@ -213,11 +213,23 @@ def _without_rank_zero(callback: Any) -> Any:
     return callback
 
 
-def warn_if_alone() -> None:
-    """Say so if torchrun started several processes that do not know of each other."""
-    if launched() > 1:
+def join(module: nn.Module, made_for: int) -> None:
+    """Make all ranks start from rank 0's weights; warns if torchrun started processes that do not know of each other.
+
+    :param module: the policy
+    :param made_for: number of ranks when it was made
+    :raises RuntimeError: if the model was made before the group, or outside of it
+    """
+    world = world_size()
+    if made_for != world:
+        raise RuntimeError(
+            f"the model was made for {made_for} rank(s), and there are {world}: "
+            "call sb3_dreamer.common.distributed.start() before the model is made or loaded"
+        )
+    if world == 1 and launched() > 1:
         warnings.warn(
             f"torchrun started {launched()} processes, which all learn alone: "
             "call sb3_dreamer.common.distributed.start() first",
             stacklevel=5,
         )
+    broadcast_module(module)

@@ -92,7 +92,7 @@ def check_memory(replay: SequenceReplayBuffer, steps: int) -> None:
     if needed > MEMORY_SHARE * limit:
         raise MemoryError(
             f"replay of this run takes up to {needed / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of "
-            f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or grey images, "
+            f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or gray images, "
             "keep it on disk (replay_buffer_kwargs={'replay_dir': ...}), or train on a machine with more memory"
         )
 
@@ -177,7 +177,7 @@ class Forecast:
         return self.update_seconds / (self.updates - 1)
 
     def text(self, steps: int, total: int, updates_per_step: float | None) -> str:
-        """How long the run will take, and where its time goes.
+        """Forecast how long the run will take, and tell where its time goes.
 
         :param steps: agent steps so far
         :param total: agent steps of the whole run
@@ -198,7 +198,7 @@ class Forecast:
         )
 
     def _shares(self, elapsed: float) -> str:
-        """Where the time goes, the largest part first."""
+        """Share of each part of the time, the largest first."""
         parts = {"updates": self.update_seconds, **self.parts}
         parts["the rest"] = max(0.0, elapsed - sum(parts.values()))
         ordered = sorted(parts.items(), key=lambda item: -item[1])

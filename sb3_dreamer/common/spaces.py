@@ -10,12 +10,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 
-SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modelled
+SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modeled
 MIN_IMAGE, MAX_IMAGE = 16, 512
 
 
 def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple[ObsKey, ...]:
-    """How each key of an observation space is modelled.
+    """Choose how each key of an observation space is modeled.
 
     :param space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs

@@ -48,7 +48,7 @@ class DreamerV2(WorldModelAlgorithm):
     :param batch_length: rows of a sequence, T
     :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T): 625 is one
         update every 4 agent steps
-    :param tau: share by which the slow critic moves towards the critic at its updates; 1 copies
+    :param tau: share by which the slow critic moves toward the critic at its updates; 1 copies
     :param gamma: discount of a step
     :param gae_lambda: λ of the λ-returns
     :param horizon: steps of a dream, H

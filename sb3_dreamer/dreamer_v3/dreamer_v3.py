@@ -60,7 +60,7 @@ class DreamerV3(WorldModelAlgorithm):
     :param batch_size: sequences of a batch, B
     :param batch_length: rows of a sequence, T
     :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T)
-    :param tau: share by which the slow critic moves towards the critic at each update
+    :param tau: share by which the slow critic moves toward the critic at each update
     :param gamma: discount of a step
     :param gae_lambda: λ of the λ-returns
     :param horizon: steps of a dream, H
@@ -84,15 +84,15 @@ class DreamerV3(WorldModelAlgorithm):
     :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param kl_balancing: False weighs both sides of the KL alike (ablation, Figure D.1)
-    :param free_bits: nats below which the KL is not minimised; 0 switches them off (ablation, Figure D.1)
+    :param free_bits: nats below which the KL is not minimized; 0 switches them off (ablation, Figure D.1)
     :param critic_target: returns from the critic (``fast``) or from its average (``slow``; ablation, Figure D.2)
     :param return_norm: ``percentile``; ``return_std`` or ``advantage_std`` (ablation, Figure D.3)
     :param return_norm_min: smallest scale that returns are divided by; 0 switches it off (ablation, Figure D.3)
     :param agc: largest ratio of gradient norm to parameter norm (2024)
     :param warmup_updates: updates over which the learning rate rises from 0 (2024)
     :param replay_value_scale: factor of the critic's loss on replayed rewards (2024)
-    :param replay_context: store latent states in replay and go on from them instead of from a fresh state; None: the
-        family's (2024: yes, 2023: no). It takes 2 bytes per deter unit and 1 per latent of every row
+    :param replay_context: store latent states in replay and start sequences from them instead of from a fresh state;
+        None: the family's (2024: yes, 2023: no). It takes 2 bytes per deter unit and 1 per latent of every row
     :param context_dtype: ``float16`` or ``float32``, in which deter is stored
     :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
@@ -407,7 +407,7 @@ class DreamerV3(WorldModelAlgorithm):
         return MaskedActing(self.behavior, th.as_tensor(mask, device=self.device))
 
     def _current_masks(self) -> np.ndarray:
-        """What the environments allow now, ``(n_envs, A)`` bool."""
+        """Actions that the environments allow now, ``(n_envs, A)`` bool."""
         assert self.env is not None
         try:
             masks = self.env.env_method("action_masks")

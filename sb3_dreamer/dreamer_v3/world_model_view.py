@@ -69,7 +69,7 @@ class WorldModelView:
         """Dream from a state.
 
         :param state: ``(B, ...)``
-        :param actions: ``(B, H, *shape)`` to take, ``actions[:, 0]`` first; None: those of the model's own behaviour
+        :param actions: ``(B, H, *shape)`` to take, ``actions[:, 0]`` first; None: those of the model's own behavior
         :param horizon: H, if there are no actions
         :return: states after each action ``(B, H, ...)``, and the actions
         """
@@ -101,7 +101,7 @@ class WorldModelView:
             return self.policy.world_model.reward(self._feat(state)).cpu().numpy()
 
     def cont(self, state: Latents) -> np.ndarray:
-        """Whether the episode goes on, ``(...)``: 0 or 1 (2023), or the probability times γ (2024)."""
+        """Whether the episode continues, ``(...)``: 0 or 1 (2023), or the probability times γ (2024)."""
         with th.no_grad():
             return self.policy.world_model.cont(self._feat(state)).cpu().numpy()
 

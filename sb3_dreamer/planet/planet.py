@@ -237,7 +237,7 @@ class PlaNet(WorldModelAlgorithm):
         return [*super()._excluded_save_params(), "_collector"]
 
     def describe(self) -> list[tuple[str, str]]:
-        """What is about to be trained; see :meth:`WorldModelAlgorithm.describe`."""
+        """Describe what is about to be trained; see :meth:`WorldModelAlgorithm.describe`."""
         search = (
             f"CEM, {self.planning_iterations} iterations of {self.planning_candidates:,} sequences of "
             f"{self.planning_horizon} steps, {self.planning_elites} elites"
@@ -296,7 +296,7 @@ class PlaNet(WorldModelAlgorithm):
         return UpdateResult(metrics, post.detach())
 
     def _forecast_text(self) -> str:
-        """How long the run will take: updates come once an episode, and planning is most of a step."""
+        """Forecast how long the run will take: updates come once an episode, and planning is most of a step."""
         if not self._by_episode:
             return super()._forecast_text()
         update, plan = self._forecast.seconds_per_update, self._plan_seconds()

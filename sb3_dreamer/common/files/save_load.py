@@ -1,4 +1,4 @@
-"""What an algorithm stores in a model file, and how it is read back. Nothing of a file is run."""
+"""Write an algorithm to a model file and read it back. Nothing of a file is run."""
 
 import io
 import pathlib

@@ -1,4 +1,4 @@
-"""Checkpoints while learning."""
+"""Write checkpoints while learning."""
 
 import os
 import warnings
@@ -11,7 +11,7 @@ from sb3_dreamer.common import distributed
 
 
 class ResumableCheckpoint(BaseCallback):
-    """Writes checkpoints from which ``load_checkpoint`` goes on exactly, and one more when ``learn`` ends.
+    """Write checkpoints that ``load_checkpoint`` resumes from exactly, and one more when ``learn`` ends.
 
     A checkpoint that is due waits for the end of the first environment's episode, so that fewer episodes are cut (see
     :mod:`sb3_dreamer.common.resume.checkpoint` for the rule). The steps at which checkpoints are written depend on
@@ -26,7 +26,7 @@ class ResumableCheckpoint(BaseCallback):
 
     Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
 
-    A write that fails, for example on a full disk, is a warning: training goes on and older checkpoints stay.
+    A write that fails, for example on a full disk, is a warning: training continues and older checkpoints stay.
     """
 
     def __init__(

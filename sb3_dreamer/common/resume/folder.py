@@ -94,7 +94,7 @@ def damaged(path: Path, error: Exception) -> ModelFileError:
 
 @contextlib.contextmanager
 def shared_checkpoint(folder: str | os.PathLike[str], step: int, keep: int) -> Iterator[tuple[Path, Path]]:
-    """As :func:`new_checkpoint`, written by all ranks together: whole on all of them, or not there.
+    """Write a checkpoint with all ranks together: whole on all of them, or not there; see :func:`new_checkpoint`.
 
     :return: the folder that this rank writes to, and what the checkpoint will be called
     :raises OSError: on all ranks, if one of them cannot write

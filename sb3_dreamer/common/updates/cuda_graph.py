@@ -6,6 +6,8 @@ writes to replay belongs in ``_after_update``. Constructor arguments and batch s
 and capture the update anew if they changed.
 """
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
@@ -20,7 +22,7 @@ WARMUP = 3  #: updates before the capture; in them libraries choose their kernel
 
 
 class Graph(Protocol):
-    """What records a call and repeats what it did to tensors."""
+    """Recorder of a call that repeats what it did to tensors."""
 
     def warm_up(self, call: Callable[[], T]) -> T:
         """Make the call as it will be recorded, without recording it."""
@@ -56,10 +58,10 @@ class CudaGraph:
         return result
 
     def record(self, call: Callable[[], T]) -> T:
-        """See :class:`Graph`; nothing is computed yet. After an error random numbers go on as if nothing had been."""
+        """See :class:`Graph`; nothing is computed yet. After an error the random streams are as before."""
         random = th.cuda.get_rng_state(self.device)
         try:
-            # A thread that brings batches to the device may go on meanwhile: see sb3_dreamer.common.updates.prefetch.
+            # A thread that brings batches to the device may run meanwhile: see sb3_dreamer.common.updates.prefetch.
             with th.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
                 return call()
         except BaseException:
@@ -158,10 +160,13 @@ class GraphedUpdate:
         text = f"the update cannot be captured as a CUDA graph ({lines[0]})"
         if self.must:
             raise RuntimeError(f"cuda_graph=True, but {text}") from error
-        warnings.warn(f"{text}: updates go on without, slower. cuda_graph=False does so from the start.", stacklevel=5)
+        warnings.warn(
+            f"{text}: updates continue without a graph, more slowly; pass cuda_graph=False to do so from the start.",
+            stacklevel=5,
+        )
 
     def _now(self, batch: SequenceBatch) -> Any:
-        """What the graph is only good for as long as it stays; optimizers make their groups anew when they load."""
+        """Facts that must not change while the graph is used; optimizers make their groups anew when they load."""
         shapes = [(value.shape, value.dtype, value.device) for value in _tensors(batch)]
         groups = [_Same(group.optimizer.param_groups) for group in self.groups]
         return (sorted(batch.obs), shapes, groups, self.settings())
@@ -178,6 +183,18 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+def plain_arguments(algorithm: object) -> list[Any]:
+    """Constructor arguments of an algorithm that are plain values: what a captured update has fixed."""
+    values = [getattr(algorithm, name, None) for name in _arguments(type(algorithm))]
+    return [value for value in values if isinstance(value, bool | int | float | str | None)]
+
+
+@functools.cache
+def _arguments(cls: type) -> tuple[str, ...]:
+    """Names of a constructor's arguments."""
+    return tuple(inspect.signature(cls).parameters)
 
 
 def _tensors(batch: SequenceBatch) -> list[th.Tensor]:

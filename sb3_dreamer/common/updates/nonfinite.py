@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch as th
@@ -58,8 +58,26 @@ class SkipWatch:
         self.updates, self.longest = 0, None
         return found
 
+    def stop(self, policy: WorldModelPolicy, folder: Path, where: str) -> NoReturn:
+        """Write ``report.txt`` and ``batch.npz`` beside the model, and end the run.
 
-def write_report(policy: WorldModelPolicy, batch: SequenceBatch, folder: Path, text: str) -> str:
+        :param policy: at hand; skipped updates change no weight, so it is that of the last good update
+        :param folder: that holds the model
+        :param where: update and step, for the message
+        :raises NonFiniteError: always
+        """
+        assert self.bad_batch is not None
+        text = f"{self.limit} updates in a row were not finite ({where})"
+        first = _write_report(policy, self.bad_batch, folder, text)
+        raise NonFiniteError(
+            f"{text}. The first tensor that is not finite: {first}. Training stopped; {folder} holds report.txt, "
+            "batch.npz and model.zip, whose weights are those after the last good update. Look at the rewards and "
+            "observations of the batch first, then lower the learning rate",
+            folder,
+        )
+
+
+def _write_report(policy: WorldModelPolicy, batch: SequenceBatch, folder: Path, text: str) -> str:
     """Write ``report.txt`` and ``batch.npz``.
 
     :param policy: at hand when the updates were skipped

@@ -1,6 +1,7 @@
 """Updates as one CUDA graph, checked without a GPU: what a graph would record, and what it would not see."""
 
 import copy
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sb3_dreamer.common.updates.cuda_graph import WARMUP, GraphedUpdate
+from sb3_dreamer.common.updates.cuda_graph import WARMUP, GraphedUpdate, plain_arguments
 from sb3_dreamer.core import functional
 from sb3_dreamer.zoo.speed import gpu as bench_gpu
 from sb3_dreamer.zoo.speed.case import Case, build
@@ -170,7 +171,9 @@ def memory(tensor: th.Tensor) -> int:
 
 def graphed(model: Any, make_graph: Callable[[], Any] = Tape, must: bool = False) -> GraphedUpdate:
     groups = model.optimizers.values()
-    model._graphed = GraphedUpdate(model._eager_update, make_graph, groups, model._fixed_numbers, must=must)
+    model._graphed = GraphedUpdate(
+        model._eager_update, make_graph, groups, functools.partial(plain_arguments, model), must=must
+    )
     return model._graphed
 
 
