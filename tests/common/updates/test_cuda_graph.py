@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from sb3_dreamer.common.updates.cuda_graph import WARMUP, GraphedUpdate, plain_arguments
 from sb3_dreamer.core import functional
@@ -146,11 +146,11 @@ class Tape(TorchDispatchMode):
         self.warmed += 1
         return call()
 
-    def record(self, call: Callable[[], th.Tensor]) -> th.Tensor:
+    def record(self, call: Callable[[], Any]) -> Any:
         with self:
             values = call()
         self.waiting = True  # unlike a capture this was an update already: the first replay has nothing to do
-        return values.detach()
+        return tree_map(th.Tensor.detach, values)
 
     def replay(self) -> None:
         if self.waiting:
