@@ -16,8 +16,8 @@ from sb3_dreamer.wrappers import (
     StackChannels,
     TidyObservation,
 )
-from sb3_dreamer.wrappers import resize as resize_module
-from sb3_dreamer.wrappers.resize import resize_image, to_grey
+from sb3_dreamer.wrappers import resize_frame as resize_module
+from sb3_dreamer.wrappers.resize_frame import resize_image, to_grey
 
 
 def test_area_resize_is_the_mean_of_whole_blocks():

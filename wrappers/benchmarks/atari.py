@@ -12,8 +12,8 @@ from sb3_dreamer.wrappers.benchmarks.presets import Settings
 from sb3_dreamer.wrappers.benchmarks.tasks import ATARI_55
 from sb3_dreamer.wrappers.life_loss import LifeLoss
 from sb3_dreamer.wrappers.noop_reset import NoopReset
-from sb3_dreamer.wrappers.resize import ResizeFrame
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.resize_frame import ResizeFrame
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 
 INSTALL = 'pip install "sb3-dreamer[atari]"'
 

@@ -13,9 +13,9 @@ from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
-from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
-from sb3_dreamer.wrappers.tidy import TidyObservation
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
+from sb3_dreamer.wrappers.tidy_observation import TidyObservation
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 
 INSTALL = 'pip install "sb3-dreamer[dmc]"'
 CAMERAS = {"quadruped": 2}  # camera 0 of the quadruped stands still (danijar/dreamerv3, embodied/envs/dmc.py)

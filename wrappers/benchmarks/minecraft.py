@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from sb3_dreamer.wrappers.benchmarks.minecraft_spec import KEYS, make_minerl
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 
 NOOP: dict[str, Any] = {
     **dict.fromkeys((*KEYS, "sprint"), 0),

@@ -14,18 +14,18 @@ from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks import tasks
 from sb3_dreamer.wrappers.benchmarks.presets import Settings, SuitePreset, apply_overrides, find_preset
 from sb3_dreamer.wrappers.benchmarks.suite_info import SuiteInfo
-from sb3_dreamer.wrappers.discount import DiscountInfo
+from sb3_dreamer.wrappers.discount_info import DiscountInfo
 from sb3_dreamer.wrappers.frame_counter import FrameCounter
-from sb3_dreamer.wrappers.frame_stack import StackChannels
+from sb3_dreamer.wrappers.stack_channels import StackChannels
 from sb3_dreamer.wrappers.life_loss import LifeLoss
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.one_hot_action import OneHotAction
-from sb3_dreamer.wrappers.pixels import PixelObservation
-from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
-from sb3_dreamer.wrappers.resize import ResizeFrame
-from sb3_dreamer.wrappers.reward import SquashReward
-from sb3_dreamer.wrappers.tidy import TidyObservation
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.pixel_observation import PixelObservation
+from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
+from sb3_dreamer.wrappers.resize_frame import ResizeFrame
+from sb3_dreamer.wrappers.squash_reward import SquashReward
+from sb3_dreamer.wrappers.tidy_observation import TidyObservation
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 
 Builder = Callable[[str, Settings, "str | None"], gym.Env]
 GENERAL = ("frame_stack", "reward", "reward_scale", "timeout_terminates", "one_hot", "flatten", "normalize_action")

@@ -84,7 +84,7 @@ def make_vec_env(
         raise ValueError(f"n_envs={n_envs!r}: give at least 1.")
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from sb3_dreamer.wrappers.score_monitor import ScoreMonitor
+    from sb3_dreamer.wrappers.vec.score_monitor import ScoreMonitor
 
     if vec_env_cls is None:
         from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv

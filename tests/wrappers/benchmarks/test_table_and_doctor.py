@@ -69,7 +69,7 @@ def test_doctor_names_a_rendering_backend_that_fails(monkeypatch):
 
 
 def test_backend_is_chosen_by_probing(monkeypatch):
-    from sb3_dreamer.wrappers import rendering
+    from sb3_dreamer.wrappers.benchmarks import rendering
 
     monkeypatch.setattr(rendering.sys, "platform", "linux")
     monkeypatch.delenv("DISPLAY", raising=False)
