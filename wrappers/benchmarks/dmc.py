@@ -12,10 +12,10 @@ from gymnasium import spaces
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
-from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
-from sb3_dreamer.wrappers.tidy_observation import TidyObservation
 from sb3_dreamer.wrappers.frame_limit import FrameLimit
+from sb3_dreamer.wrappers.normalize_action import NormalizeAction
+from sb3_dreamer.wrappers.tidy_observation import TidyObservation
 
 INSTALL = 'pip install "sb3-dreamer[dmc]"'
 CAMERAS = {"quadruped": 2}  # camera 0 of the quadruped stands still (danijar/dreamerv3, embodied/envs/dmc.py)
@@ -69,6 +69,15 @@ def split_task(task: str) -> tuple[str, str]:
     return known[name]
 
 
+def set_frame_rate(env: gym.Env) -> None:
+    """Write the speed of the simulation into ``env.metadata``: shimmy has milliseconds per step in its place.
+
+    :param env: a task made by ``gymnasium.make`` through shimmy
+    """
+    seconds = env.unwrapped._env.control_timestep()  # type: ignore[attr-defined]
+    env.metadata = {**env.metadata, "render_fps": 1 / seconds}
+
+
 def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:
     """Make one task: shimmy → tidy entries → time limit → repeat → picture → float32 actions in [-1, 1].
 
@@ -88,6 +97,7 @@ def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> g
     env: gym.Env = gym.make(
         f"dm_control/{domain}-{name}-v0", render_mode=render_mode, disable_env_checker=True, **kwargs
     )
+    set_frame_rate(env)
     env = TidyObservation(env)
     if settings.time_limit is not None:
         env = FrameLimit(env, settings.time_limit)

@@ -36,6 +36,7 @@ ACTION_SETS: dict[str, list[dict[str, int]]] = {
     "impala": [*_walk_and_turn(20, 20), *_turn_walking((20,)), {FIRE: 1}],
     "popart": [*_walk_and_turn(10, 60), {PITCH: 10}, {PITCH: -10}, *_turn_walking((10, 60)), {FIRE: 1}],
 }
+SIMULATOR_FPS = 60
 TEXT_WORDS, TEXT_WIDTH, TEXT_BUCKETS = 32, 32, 64 * 1024
 
 
@@ -55,7 +56,7 @@ class DMLabEnv(gym.Env, gym.utils.EzPickle):
     :raises SuiteNotInstalledError: without ``deepmind_lab``
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012  (gymnasium declares it as a plain dict)
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium declares it as a plain dict)
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class DMLabEnv(gym.Env, gym.utils.EzPickle):
             raise ValueError(f"action_set={action_set!r} is unknown; write one of {', '.join(ACTION_SETS)}.")
         lab = require("deepmind_lab", "dmlab", INSTALL)
         self.repeat, self.size, self.render_mode = repeat, size, render_mode
+        self.metadata = {**self.metadata, "render_fps": SIMULATOR_FPS / repeat}
         self._text = level.startswith("language")
         self._env = lab.Lab(
             level=f"contributed/dmlab30/{level}",

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import gymnasium as gym
+
 DEFAULT_PRESET = "dreamerv3-2023"
 ALIASES = {"dreamerv3": "dreamerv3-2023", "v3": "dreamerv3-2023", "v2": "dreamerv2"}
 
@@ -133,6 +135,28 @@ def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Setting
         elif values.get(name) is not None:
             values[name] = tuple(values[name])
     return replace(settings, **values)
+
+
+class SuiteInfo(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Carry the preset that an environment was made with.
+
+    Read it through other wrappers with ``env.get_wrapper_attr("suite_preset")``, through an SB3 vector environment with
+    ``vec_env.get_attr("suite_preset")[0]``; it is a dict of plain JSON values.
+
+    :param env: environment to wrap
+    :param preset: ``SuitePreset`` or its ``to_dict()``
+    """
+
+    def __init__(self, env: gym.Env, preset: SuitePreset | dict[str, Any]):
+        data = preset.to_dict() if isinstance(preset, SuitePreset) else preset
+        gym.utils.RecordConstructorArgs.__init__(self, preset=data)
+        gym.Wrapper.__init__(self, env)
+        self._preset = SuitePreset.from_dict(data)
+
+    @property
+    def suite_preset(self) -> dict[str, Any]:
+        """Return suite, task, preset name, hash and settings as plain JSON values (a fresh copy)."""
+        return self._preset.to_dict()
 
 
 _ATARI = Settings(action_repeat=4, time_limit=108_000, size=(64, 64), max_pool=2, sticky=0.25)
