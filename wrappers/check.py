@@ -127,7 +127,7 @@ def _roll(env: gym.Env, steps: int, seed: int) -> _Rollout:
     obs, _ = env.reset(seed=seed)
     _note_observation(run, obs, spaces_of, keep=True)
     total, length = 0.0, 0
-    every = max(1, steps // 200)  # 200 observations are enough to tell constants and copies, and fit in memory
+    every = max(1, steps // 200)  # 200 observations are enough to find constants and copies, and fit in memory
     for step in range(steps):
         begin = time.perf_counter()
         obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
@@ -228,7 +228,9 @@ def _check_ends(run: _Rollout, steps: int) -> list[Finding]:
         found.append(Finding("note", "there are episodes of a single step", "allowed; check that it is meant"))
     same = len(run.lengths) > 2 and len(set(run.lengths)) == 1
     if same and run.truncated == 0:
-        advice = "if that is a time limit, return truncated=True: terminated tells the agent that the future is worth 0"
+        advice = (
+            "if that is a time limit, return truncated=True: terminated means to the agent that the future is worth 0"
+        )
         found.append(Finding("warning", f"every episode terminated after exactly {run.lengths[0]} steps", advice))
     return found
 

@@ -1,4 +1,4 @@
-"""The rendered picture of any environment as its observation."""
+"""Observe the rendered image of any environment."""
 
 from __future__ import annotations
 

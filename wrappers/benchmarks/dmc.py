@@ -26,7 +26,7 @@ class CameraObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs)
     """Draw dm_control's physics directly at the observation's size.
 
     ``PixelObservation`` draws with ``env.render()`` and shrinks the frame; the papers draw at 64 × 64, which is not the
-    same picture. ``env.render()`` stays free for a larger view.
+    same image. ``env.render()`` stays free for a larger view.
 
     :param env: shimmy's dm_control environment
     :param size: (height, width) in pixels
@@ -46,7 +46,7 @@ class CameraObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs)
             self.observation_space = image
 
     def observation(self, observation: Any) -> Any:
-        """Return the picture, or the state with the picture."""
+        """Return the image, or the state with the image."""
         physics = self.env.unwrapped.physics  # type: ignore[attr-defined]
         image = np.ascontiguousarray(physics.render(*self.size, camera_id=self.camera))
         return {**observation, "image": image} if self.keep_state else image
@@ -79,7 +79,7 @@ def set_frame_rate(env: gym.Env) -> None:
 
 
 def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:
-    """Make one task: shimmy → tidy entries → time limit → repeat → picture → float32 actions in [-1, 1].
+    """Make one task: shimmy → tidy entries → time limit → repeat → image → float32 actions in [-1, 1].
 
     :param task: ``"<domain>_<task>"``
     :param settings: the preset's settings

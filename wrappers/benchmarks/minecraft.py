@@ -64,13 +64,13 @@ TASKS = ("diamond", "wood", "climb")
 class MinecraftEnv(gym.Env, gym.utils.EzPickle):
     """One Minecraft task with a ``Dict`` observation and a discrete action set.
 
-    Rewards: ``diamond`` gives 1 for the first of each of the 12 milestone items in an episode, ``wood`` 1 per collected
+    Rewards: ``diamond`` is 1 for the first of each of the 12 milestone items in an episode, ``wood`` 1 per collected
     log, ``climb`` the height gained; each plus 0.01 times the change in health (0 to 1). Death terminates. When MineRL
     reports an error the episode is truncated with the error in ``info`` (the released code restarts the world silently
     in mid-episode).
 
     :param task: ``"diamond"``, ``"wood"`` or ``"climb"``
-    :param size: (height, width) of the picture
+    :param size: (height, width) of the image
     :param break_speed: block breaking speed; at 1 an attack is held for 30 steps instead
     :param sticky_jump: steps for which a jump is held
     :param pitch_limit: lowest and highest camera pitch in degrees
@@ -138,14 +138,14 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the game (MineRL speaks the old gym interface) and compute the task's reward."""
-        raw, _, done, told = self._env.step(self._control(dict(self._actions[int(action)])))
+        raw, _, done, raw_info = self._env.step(self._control(dict(self._actions[int(action)])))
         reward = self._reward(self._values(raw))
         obs = self._observe(raw)
         items = dict(zip(self.items, obs["inventory"].tolist(), strict=True))
-        failed = bool(told.get("error"))
+        failed = bool(raw_info.get("error"))
         info = {"inventory": {name: items[name] for name in MILESTONES if items.get(name)}}
         if failed:
-            info["error"] = told["error"]
+            info["error"] = raw_info["error"]
         return obs, reward, bool(done) and not failed, failed, info
 
     def _control(self, action: dict[str, Any]) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
         }
 
     def render(self) -> np.ndarray | None:
-        """Return the last picture."""
+        """Return the last image."""
         return self._image if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
 def make_minerl(size: tuple[int, int], break_speed: float) -> Any:
     """Return MineRL's own environment: default world, no mission, no rewards, the observations and actions we use.
 
-    :param size: (height, width) of the picture
+    :param size: (height, width) of the image
     :param break_speed: block breaking speed; 1 leaves the game as it is
     :raises SuiteNotInstalledError: without ``minerl``
     """

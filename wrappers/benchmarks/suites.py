@@ -1,4 +1,4 @@
-"""One call for every benchmark environment of the papers and for any gymnasium id."""
+"""Make every benchmark environment of the papers, and any gymnasium id, by name."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
     :param name: ``"Pong"``, ``"atari100k:pong"``, ``"dmc_vision:walker_walk"``, ``"dmc_proprio:..."``,
         ``"planet:cartpole_swingup"``, ``"crafter:reward"``, ``"bsuite:cartpole/0"``, ``"dmlab:..."``,
         ``"minecraft:diamond"``, or any gymnasium id (``"CartPole-v1"``, ``"ALE/Pong-v5"``), which is left as it
-        is but for the settings given here
+        is but for the settings passed here
     :param preset: ``"planet"``, ``"dreamerv2"``, ``"dreamerv3-2023"`` (the default where a suite has it) or
         ``"dreamerv3-2024"``; gymnasium ids have none
     :param render_mode: as in ``gymnasium.make``
     :param kwargs: settings that replace the preset's (see ``Settings``; ``pixels=True`` means ``"only"``); for a
         gymnasium id, other names go to ``gymnasium.make``
-    :return: environment whose ``suite_preset`` attribute tells every setting as plain JSON values
+    :return: environment whose ``suite_preset`` attribute holds every setting as plain JSON values
     :raises ValueError: for an unknown suite, task, preset or setting
     :raises SuiteNotInstalledError: if the suite's package is missing, with what to install
     """

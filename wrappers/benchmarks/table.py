@@ -30,9 +30,9 @@ def _image(suite: str, settings: Settings) -> str:
     if settings.size is None or suite == "dmc_proprio":
         return "state"
     height, width = settings.size
-    colour = {False: "RGB", "screen": "grey (emulator)", "luma": "grey (luma)"}[settings.grey]
+    color = {False: "RGB", "screen": "grey (emulator)", "luma": "grey (luma)"}[settings.grey]
     how = f", {settings.resize}" if suite.startswith("atari") else ""
-    return f"{height}x{width} {colour}{how}"
+    return f"{height}x{width} {color}{how}"
 
 
 def _actions(suite: str, settings: Settings) -> str:
