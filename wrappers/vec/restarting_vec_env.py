@@ -57,12 +57,8 @@ class RestartingVecEnv(SubprocVecEnv):
         if start_method is None:
             start_method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
         self.waiting = self.closed = False
-        self.max_restarts, self.timeout, self.restart_on_error, self.restarts = (
-            max_restarts,
-            timeout,
-            restart_on_error,
-            0,
-        )
+        self.max_restarts, self.restarts = max_restarts, 0
+        self.timeout, self.restart_on_error = timeout, restart_on_error
         self._context = mp.get_context(start_method)
         # A partial of an importable function travels as it is; anything else needs SB3's carrier for closures.
         self._makers = [
