@@ -21,7 +21,7 @@ HORIZONS = (1, 5, 15, 45)  #: steps ahead that are logged one by one
 class OpenLoopCallback(BaseCallback):
     """Compare predictions from actions alone with what happened, at an interval.
 
-    It logs ``open_loop/<error>`` (mean over the horizon) and ``open_loop/<error>_<steps ahead>``; the names are those of
+    It logs ``open_loop/<error>`` (mean over the horizon) and ``open_loop/<error>_<steps ahead>``, named as in
     :func:`sb3_dreamer.core.open_loop.open_loop_errors`. Sequences come from replay, chosen by a generator of its own:
     a run with the callback is the same run as without it.
 
@@ -91,7 +91,7 @@ class OpenLoopCallback(BaseCallback):
         return self.errors
 
     def _draw(self, length: int) -> tuple[SequenceBatch, Any]:
-        """Sample sequences and the states before them; the replay's own generator and its last draw stay as they are."""
+        """Sample sequences and the states before them; the replay's own generator and last draw stay as they are."""
         assert isinstance(self.model, WorldModelAlgorithm)
         replay = self.model.replay_buffer
         kept = replay.rng, getattr(replay, "drawn", None)
@@ -142,7 +142,7 @@ class OpenLoopCallback(BaseCallback):
 
 
 def add_video(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: int, step: int) -> None:
-    """Write a video to TensorBoard; torch's ``SummaryWriter.add_video`` needs moviepy 1, which is no longer released."""
+    """Write a video to TensorBoard; ``SummaryWriter.add_video`` needs moviepy 1, which is no longer released."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     if output.writer is None:
