@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-SINGLE_KEY = "obs"  #: name of an observation that is not a Dict
 MIN_IMAGE, MAX_IMAGE = 16, 512  #: pixels a side
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-NEXT_STEP, SAME_STEP, DISABLED = "NextStep", "SameStep", "Disabled"  #: gymnasium's autoreset modes
+NEXT_STEP, SAME_STEP = "NextStep", "SameStep"  #: two of gymnasium's three autoreset modes
 
 
 class GymnasiumVecEnv(VecEnv):
