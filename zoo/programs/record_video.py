@@ -53,7 +53,7 @@ def record(agent: Agent, args: Any) -> tuple[Path, list[Episode]]:
     :return: its file, and the episodes that ended in it
     :raises UsageError: if the environment draws no pictures, or none can be written
     """
-    from sb3_dreamer.wrappers.video import open_video
+    from sb3_dreamer.video import VideoWriter
 
     agent.env.reset()
     first = picture(agent.env)
@@ -62,7 +62,7 @@ def record(agent: Agent, args: Any) -> tuple[Path, list[Episode]]:
     path = folder / f"{agent.path.stem}-{agent.model.num_timesteps}-steps-seed{args.seed}{suffix}"
     scale = -(-SMALLEST_SIDE // min(first.shape[:2])) if min(first.shape[:2]) < SMALLEST_SIDE else 1
     try:
-        writer = open_video(path, args.fps or frames_per_second(agent.env), scale)
+        writer = VideoWriter(path, args.fps or frames_per_second(agent.env), scale)
     except (ImportError, OSError, ValueError) as error:
         raise UsageError(f"no film can be written: {one_line(error)}") from error
     try:

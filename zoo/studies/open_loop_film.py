@@ -24,7 +24,8 @@ def film(args: argparse.Namespace) -> None:
 
     from sb3_dreamer import DreamerV3
     from sb3_dreamer.dreamer_v3 import OpenLoopCallback
-    from sb3_dreamer.dreamer_v3.open_loop import horizon_table, save_film
+    from sb3_dreamer.dreamer_v3.open_loop import horizon_table
+    from sb3_dreamer.video import write_video
     from sb3_dreamer.wrappers import make_env
     from sb3_dreamer.zoo.studies.learning_check import parse_pairs, policy_for
 
@@ -43,7 +44,7 @@ def film(args: argparse.Namespace) -> None:
     look = OpenLoopCallback(max(1, steps - 1), shown=args.sequences, context=5, horizon=45)
     model.learn(steps, callback=CallbackList([look]))
     errors = look.look()
-    save_film(next(iter(look.films.values())), Path(args.gif), fps=10)
+    write_video(Path(args.gif), next(iter(look.videos.values())), fps=10)
     print(horizon_table(errors))
     numbers = {name: [round(float(value), 6) for value in values] for name, values in errors.items()}
     facts = {"env": args.env, "frames": args.frames, "updates": model._n_updates, "size": model.policy.size_name}

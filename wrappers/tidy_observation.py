@@ -1,4 +1,4 @@
-"""Observation dictionaries in the form that networks expect."""
+"""Bring observation dictionaries into the form that networks expect."""
 
 from __future__ import annotations
 

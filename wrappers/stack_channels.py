@@ -1,4 +1,4 @@
-"""Stacked observations with the image channels last."""
+"""Stack observations along the image channels."""
 
 from __future__ import annotations
 

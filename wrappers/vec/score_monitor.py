@@ -1,4 +1,4 @@
-"""Episode returns in the task's own reward, whatever the agent learns from."""
+"""Report episode returns in the task's own reward, whatever the agent learns from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 
 class _RawRewards(VecEnvWrapper):
-    """Gives the rewards before they were changed, and keeps those that the agent sees in ``learned``."""
+    """Return the rewards before they were changed and keep those that the agent sees in ``learned``."""
 
     learned: np.ndarray
 
@@ -26,7 +26,7 @@ class _RawRewards(VecEnvWrapper):
 class ScoreMonitor(VecMonitor):
     """Stable-Baselines3's ``VecMonitor``, but the episode's return is that of the task's own rewards.
 
-    Stable-Baselines3's ``make_vec_env`` reaches the same by a ``Monitor`` inside of the wrappers that a user gives;
+    Stable-Baselines3's ``make_vec_env`` reaches the same by a ``Monitor`` inside of the wrappers that a user passes;
     there an episode's length counts environment frames, here agent steps.
 
     :param venv: environments to monitor
@@ -39,6 +39,6 @@ class ScoreMonitor(VecMonitor):
         super().__init__(_RawRewards(venv), filename)
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Count the raw rewards and hand on those to learn from."""
+        """Count the raw rewards and return those to learn from."""
         obs, _, dones, infos = super().step_wait()
         return obs, self.venv.learned, dones, infos

@@ -1,4 +1,4 @@
-"""Choice of MuJoCo's rendering backend on machines without a display."""
+"""Choose MuJoCo's rendering backend on machines without a display."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
 renderer = mujoco.Renderer(model, 32, 32)
 renderer.update_scene(data)
-assert renderer.render().max() > 0, "black picture"
+assert renderer.render().max() > 0, "black image"
 """
 
 
 @functools.lru_cache(maxsize=len(BACKENDS))
 def probe_backend(backend: str, timeout: float = 60.0) -> str | None:
-    """Draw one picture with a backend in a process of its own (a bad driver can crash the process).
+    """Draw one image with a backend in a process of its own (a bad driver can crash the process).
 
     :param backend: ``"egl"``, ``"osmesa"`` or ``"glfw"``
     :param timeout: seconds
@@ -36,7 +36,7 @@ def probe_backend(backend: str, timeout: float = 60.0) -> str | None:
             [sys.executable, "-c", _PROBE], env=variables, capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        return f"no picture after {timeout:.0f} s"
+        return f"no image after {timeout:.0f} s"
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines()
@@ -65,7 +65,7 @@ def choose_backend() -> str | None:
 def check_renderer() -> None:
     """Refuse to draw with a dm_control that was imported before a backend was chosen.
 
-    On a machine without a display it is bound to a window system that is not there, and the first picture would end the
+    On a machine without a display it is bound to a window system that is not there, and the first image would end the
     process (``abort``) instead of raising.
 
     :raises RuntimeError: if that is the case, with what to do
@@ -76,5 +76,5 @@ def check_renderer() -> None:
         raise RuntimeError(
             "dm_control was imported before a rendering backend was chosen, and there is no display: set MUJOCO_GL=egl "
             "(or osmesa) before Python starts, or make the environment with make_env before importing dm_control. "
-            "'python -m sb3_dreamer.zoo.programs.doctor' tells which backend works here."
+            "'python -m sb3_dreamer.zoo.programs.doctor' reports which backend works here."
         )

@@ -1,4 +1,4 @@
-"""Resizing of image observations by area or with an antialiasing filter, in colour or grey."""
+"""Resize image observations by area or with an antialiasing filter, in color or gray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 METHODS = ("area", "antialias")
-GREY_WEIGHTS = np.array([0.299, 0.587, 1 - (0.299 + 0.587)])  # ITU-R BT.601 luma
+GRAY_WEIGHTS = np.array([0.299, 0.587, 1 - (0.299 + 0.587)])  # ITU-R BT.601 luma
 
 
 @functools.lru_cache(maxsize=64)
@@ -47,7 +47,7 @@ def _resize_antialias(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized if resized.ndim == 3 else resized[:, :, None]
 
 
-def to_grey(image: np.ndarray) -> np.ndarray:
+def to_gray(image: np.ndarray) -> np.ndarray:
     """Return the luma of an RGB image, truncated to whole levels as the released Dreamer code does.
 
     :param image: (H, W, 3) uint8
@@ -55,13 +55,13 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     """
     if image.shape[-1] == 1:
         return image
-    return (image * GREY_WEIGHTS).sum(-1).astype(image.dtype)[..., None]
+    return (image * GRAY_WEIGHTS).sum(-1).astype(image.dtype)[..., None]
 
 
 def resize_image(
     image: np.ndarray, size: tuple[int, int] | None, method: str = "area", grey: bool = False
 ) -> np.ndarray:
-    """Resize one frame, then turn it grey (in this order, as the released code does).
+    """Resize one frame, then turn it gray (in this order, as the released code does).
 
     :param image: (H, W, C) uint8, C = 1 or 3
     :param size: (height, width) in pixels, or None to keep the size
@@ -73,7 +73,7 @@ def resize_image(
     if size is not None and image.shape[:2] != tuple(size):
         image = _resize_area(image, size) if method == "area" else _resize_antialias(image, size)
     if grey:
-        image = to_grey(image)
+        image = to_gray(image)
     return np.ascontiguousarray(image)
 
 
@@ -85,7 +85,7 @@ def check_size(size: int | Sequence[int]) -> tuple[int, int]:
     """
     pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     if len(pair) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in pair):
-        raise ValueError(f"size={size!r}: give a number of pixels or (height, width).")
+        raise ValueError(f"size={size!r}: write a number of pixels or (height, width).")
     return int(pair[0]), int(pair[1])
 
 
@@ -100,7 +100,7 @@ class ResizeFrame(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Resize image observations, alone or inside a ``Dict``, with the filter a paper's code used.
 
     Gymnasium's ``ResizeObservation`` always uses OpenCV's area filter, handles no ``Dict`` and needs a second wrapper
-    for grey, which it computes with other weights and drops the channel axis; the papers differ in filter and order.
+    for gray, which it computes with other weights and drops the channel axis; the papers differ in filter and order.
 
     :param env: environment whose observation is an image (H, W), (H, W, 1) or (H, W, 3) of uint8, or a ``Dict`` with
         some of those

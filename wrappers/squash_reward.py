@@ -1,4 +1,4 @@
-"""Rewards scaled and squashed."""
+"""Scale and squash rewards."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SquashReward(gym.RewardWrapper, gym.utils.RecordConstructorArgs):
         if kind is not None and kind not in SQUASH:
             raise ValueError(f"kind={kind!r} is unknown; write one of {', '.join(SQUASH)} or None.")
         if not math.isfinite(scale):
-            raise ValueError(f"scale={scale!r}: give a finite number.")
+            raise ValueError(f"scale={scale!r}: must be a finite number.")
         gym.utils.RecordConstructorArgs.__init__(self, kind=kind, scale=scale)
         gym.RewardWrapper.__init__(self, env)
         self.kind, self.scale = kind, float(scale)

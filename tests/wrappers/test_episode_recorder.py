@@ -2,12 +2,12 @@
 
 import sys
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
-from sb3_dreamer.wrappers import EpisodeRecorder, PixelObservation, StackChannels, make_env, write_video
-from sb3_dreamer.wrappers import video as video_module
-from sb3_dreamer.wrappers.video import prepare_frame
+from sb3_dreamer.wrappers import ActionRepeat, EpisodeRecorder, PixelObservation, StackChannels, make_env
 
 
 def read_video(path):
@@ -96,7 +96,7 @@ def test_the_file_is_finished_when_a_step_raises(counting, tmp_path, error):
 def test_the_file_is_finished_when_the_process_ends_without_close(run_script, tmp_path, ending):
     pytest.importorskip("moviepy")
     code = (
-        "import sys\nfrom sb3_dreamer.wrappers import EpisodeRecorder, make_env\n"
+        "import sys\nfrom sb3_dreamer.wrappers import ActionRepeat, EpisodeRecorder, make_env\n"
         "env = EpisodeRecorder(make_env('CartPole-v1', render_mode='rgb_array'), sys.argv[1])\n"
         f"env.reset(seed=0)\nfor _ in range(5): env.step(0)\n{ending}\n"
     )
@@ -135,7 +135,7 @@ def test_existing_files_are_kept(counting, tmp_path):
     assert names(tmp_path) == ["run-00000-1.npz", "run-00000-2.npz", "run-00000.npz"]
 
 
-def test_the_observation_is_filmed_where_nothing_is_drawn(counting, tmp_path):
+def test_the_observation_is_recorded_where_nothing_is_drawn(counting, tmp_path):
     pytest.importorskip("moviepy")
     env = EpisodeRecorder(StackChannels(counting(kind="image", render_mode=None, length=4), 3), tmp_path, scale=8)
     env.reset(seed=0)
@@ -147,8 +147,8 @@ def test_the_observation_is_filmed_where_nothing_is_drawn(counting, tmp_path):
 @pytest.mark.parametrize(
     "arguments", [{"source": "render"}, {"source": "observation"}, {}, {"every": 0}, {"source": "screen"}]
 )
-def test_nothing_to_film_is_an_error(counting, tmp_path, arguments):
-    with pytest.raises(ValueError, match=r"film|image|every"):
+def test_nothing_to_record_is_an_error(counting, tmp_path, arguments):
+    with pytest.raises(ValueError, match=r"record|image|every"):
         EpisodeRecorder(counting(render_mode=None), tmp_path, **arguments)
 
 
@@ -167,29 +167,42 @@ def test_recording_changes_neither_actions_nor_episodes(tmp_path):
     assert trace(True) == trace(False)
 
 
-def test_frames_are_prepared_for_h264():
-    assert prepare_frame(np.zeros((5, 7), np.uint8)).shape == (6, 8, 3)
-    assert prepare_frame(np.zeros((5, 7, 1), np.uint8), scale=2).shape == (10, 14, 3)
-    with pytest.raises(ValueError, match="shape"):
-        prepare_frame(np.zeros((5, 7, 4), np.uint8))
-
-
-def test_write_video_suffixes(tmp_path):
-    with pytest.raises(ValueError, match=r"\.mp4 or \.gif"):
-        write_video(tmp_path / "a.avi", [])
-    assert write_video(tmp_path / "deep" / "a.gif", []) is None
-    many = (np.full((4, 4, 3), i % 256, np.uint8) for i in range(video_module.GIF_LIMIT + 5))
-    with pytest.warns(UserWarning, match="only the first"):
-        path = write_video(tmp_path / "b.gif", many)
-    assert path.exists()
-
-
 def test_pixel_observations_can_be_recorded(tmp_path):
     pytest.importorskip("moviepy")
-    import gymnasium as gym
-
     env = EpisodeRecorder(PixelObservation(gym.make("CartPole-v1", render_mode="rgb_array"), 32), tmp_path)
     env.reset(seed=0)
     play(env, 3)
     env.close()
     assert read_video(env.files[0]).shape == (4, 400, 600, 3)
+
+
+class ChannelsFirst(gym.ObservationWrapper):
+    """An image observation with its channels in front, as some environments have it."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        height, width, channels = env.observation_space.shape
+        self.observation_space = spaces.Box(0, 255, (channels, 4 * height, 4 * width), np.uint8)
+
+    def observation(self, observation):
+        image = np.moveaxis(observation, -1, 0).repeat(4, 1).repeat(4, 2)
+        image[:, :16] = 255  # the upper half is white
+        return image
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_channels_in_front_are_no_stripes(counting, tmp_path, stack):
+    pytest.importorskip("moviepy")
+    base = counting(kind="image", render_mode=None, length=4)
+    env = ChannelsFirst(StackChannels(base, stack) if stack > 1 else base)
+    env = EpisodeRecorder(env, tmp_path, scale=2)
+    env.reset(seed=0)
+    play(env, 4)
+    frames = read_video(env.files[0])
+    assert frames.shape == (5, 64, 96, 3)
+    assert frames[:, :28].min() > 240 and frames[:, 36:].max() < 15
+
+
+def test_a_video_has_the_speed_of_the_task(counting, tmp_path):
+    env = EpisodeRecorder(ActionRepeat(counting(), 4), tmp_path, video=False)
+    assert env.fps == counting.metadata["render_fps"] / 4

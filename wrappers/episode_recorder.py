@@ -1,4 +1,4 @@
-"""Recording of episodes as video and as data."""
+"""Record episodes as video and as data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dreamer.wrappers.video import VideoWriter, open_video
+from sb3_dreamer.video import VideoWriter
 
 SOURCES = ("auto", "render", "observation")
 
@@ -42,7 +42,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
     :param fps: frames per second; None: the environment's ``render_fps`` or 30, at most 60
     :param scale: whole-number enlargement of the frames
     :param prefix: beginning of the file names
-    :raises ValueError: if there is nothing to film, or an argument is malformed
+    :raises ValueError: if there is nothing to record, or an argument is malformed
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self._key = _image_key(env.observation_space)
         renders = env.render_mode == "rgb_array"
         if video and ((source == "render" and not renders) or (source != "render" and not renders and not self._key)):
-            raise ValueError("nothing to film: make the environment with render_mode='rgb_array'.")
+            raise ValueError("nothing to record: make the environment with render_mode='rgb_array'.")
         if video and source == "observation" and not self._key:
             raise ValueError(f"source='observation', but there is no image in {env.observation_space}.")
         self._render = source != "observation" and renders
@@ -163,7 +163,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             frame = self.env.render() if self._render else _last_frame(obs[self._key] if isinstance(obs, dict) else obs)
             if self._writer is None:
                 assert self._path is not None
-                self._writer = open_video(self._path.with_name(self._path.name + ".mp4"), self.fps, self.scale)
+                self._writer = VideoWriter(self._path.with_name(self._path.name + ".mp4"), self.fps, self.scale)
             self._writer.add(np.asarray(frame))
         except Exception as error:
             warnings.warn(f"no video of this run any more: {type(error).__name__}: {error}", stacklevel=2)
@@ -171,7 +171,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
 
 def _image_key(space: spaces.Space[Any]) -> str | None:
-    """Return the key of the image in a ``Dict``, ``"."`` if the observation is one, None if there is none."""
+    """Return the key of the image in a ``Dict``, ``"."`` if the observation is one, None without an image."""
     members = space.spaces if isinstance(space, spaces.Dict) else {".": space}
     for key, member in members.items():
         if isinstance(member, spaces.Box) and member.dtype == np.uint8 and len(member.shape) == 3:
@@ -180,9 +180,14 @@ def _image_key(space: spaces.Space[Any]) -> str | None:
 
 
 def _last_frame(image: np.ndarray) -> np.ndarray:
-    """Return the newest frame of an image whose channels may hold several."""
-    channels = image.shape[-1]
-    return image[..., -3:] if channels % 3 == 0 else image[..., -1:]
+    """Return the newest frame of an image whose channels, in front or last, may hold several."""
+    image = np.moveaxis(image, 0, -1) if _channels_first(image.shape) else image
+    return image[..., -3:] if image.shape[-1] % 3 == 0 else image[..., -1:]
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Return whether an image has its channels in front: fewer than rows and columns, and few if those are few."""
+    return shape[0] < min(shape[1:]) and (shape[0] <= 4 or min(shape[1:]) >= 16)
 
 
 def _columns(rows: list[dict[str, Any]], space: spaces.Space[Any]) -> dict[str, np.ndarray]:

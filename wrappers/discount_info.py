@@ -1,4 +1,4 @@
-"""The continuation discount of a step, in info."""
+"""Write the continuation discount of a step into its info."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import gymnasium as gym
 
 
 class DiscountInfo(gym.Wrapper, gym.utils.RecordConstructorArgs):
-    """Write ``info["discount"]``: 0.0 where the task ended, 1.0 where it goes on or was only cut by a time limit.
+    """Write ``info["discount"]``: 0.0 where the task ended, 1.0 where it continues or was only cut by a time limit.
 
-    A discount that the environment tells itself is kept: under ``"discount"`` (Crafter, ``LifeLoss``) or under
-    ``"timestep.discount"`` (dm_control through shimmy). With ``timeout_terminates=True`` a truncated episode is told as
+    A discount that the environment reports itself is kept: under ``"discount"`` (Crafter, ``LifeLoss``) or under
+    ``"timestep.discount"`` (dm_control through shimmy). With ``timeout_terminates=True`` a truncated episode becomes
     terminated, which is what the released code of DreamerV2 and DreamerV3 does for Atari and DMLab.
 
     :param env: environment to wrap
@@ -28,6 +28,6 @@ class DiscountInfo(gym.Wrapper, gym.utils.RecordConstructorArgs):
         obs, reward, terminated, truncated, info = self.env.step(action)
         if self.timeout_terminates and truncated:
             terminated, truncated = True, False
-        told = info.get("discount", info.get("timestep.discount"))
-        discount = 0.0 if terminated else (1.0 if told is None else float(told))
+        own = info.get("discount", info.get("timestep.discount"))
+        discount = 0.0 if terminated else (1.0 if own is None else float(own))
         return obs, reward, terminated, truncated, {**info, "discount": discount}

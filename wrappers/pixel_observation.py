@@ -1,4 +1,4 @@
-"""The rendered picture of any environment as its observation."""
+"""Observe the rendered image of any environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dreamer.wrappers.resize import check_method, check_size, resize_image
+from sb3_dreamer.wrappers.resize_frame import check_method, check_size, resize_image
 
 
 class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):

@@ -1,4 +1,4 @@
-"""A time limit counted in environment frames."""
+"""Limit episodes by environment frames."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class FrameLimit(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Truncate an episode after a number of environment frames.
 
     Gymnasium's ``TimeLimit`` counts calls of ``step``; the papers state episode lengths in frames (108,000 for Atari),
-    so a limit outside an action repeat must count ``info["frames"]`` of ``ActionRepeat``. An environment that tells no
-    frames counts 1 per step.
+    so a limit outside an action repeat must count ``info["frames"]`` of ``ActionRepeat``. An environment without
+    ``frames`` counts 1 per step.
 
     :param env: environment to wrap
     :param max_frames: frames after which ``truncated`` is True, at least 1
@@ -21,7 +21,7 @@ class FrameLimit(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env, max_frames: int):
         if not isinstance(max_frames, int) or max_frames < 1:
-            raise ValueError(f"max_frames={max_frames!r}: give a whole number of frames, at least 1.")
+            raise ValueError(f"max_frames={max_frames!r}: must be a whole number of frames, at least 1.")
         gym.utils.RecordConstructorArgs.__init__(self, max_frames=max_frames)
         gym.Wrapper.__init__(self, env)
         self.max_frames = max_frames
