@@ -149,11 +149,14 @@ def rebuilt(changes, compress=zipfile.ZIP_STORED, base=BASE):
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(base)) as old, zipfile.ZipFile(file, "w", compress) as new:
         for name in old.namelist():
-            if name not in changes:
+            if name not in changes and name != "format.json":
                 new.writestr(name, old.read(name))
         for name, content in changes.items():
             if content is not None:
                 new.writestr(name, content)
+        if "format.json" not in changes:
+            members = {info.filename: [info.file_size, info.CRC] for info in new.infolist()}
+            new.writestr("format.json", json.dumps(json.loads(old.read("format.json")) | {"members": members}))
     return file
 
 

@@ -1,6 +1,8 @@
 """Files of arrays, such as a replay buffer: one safetensors file, written from memory without a copy."""
 
+import json
 import os
+import zlib
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -14,7 +16,9 @@ from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable, dum
 from sb3_dreamer.common.files.tensors import FROM_SOURCE, check_name, is_pickle, not_safetensors, read_header
 
 FORMAT = "sb3-dreamer arrays"
-ARRAYS_VERSION = 2  #: format version of files of arrays; 1 kept all environments of a replay in one array
+ARRAYS_VERSION = (
+    2  #: format version of files of arrays; 1 had no checksums, and all environments of a replay in one array
+)
 
 
 def write_arrays(path: PathOrFile, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> None:
@@ -30,7 +34,7 @@ def write_arrays(path: PathOrFile, arrays: Mapping[str, np.ndarray], metadata: M
     """
     dense = {name: _dense(name, array) for name, array in arrays.items()}
     text = dumps({name: encode(value, name) for name, value in metadata.items()}, "the metadata").decode("ascii")
-    about = {"format": FORMAT, "version": str(ARRAYS_VERSION), "metadata": text}
+    about = {"format": FORMAT, "version": str(ARRAYS_VERSION), "metadata": text, "checksums": _checksums(dense, text)}
     if not isinstance(path, str | os.PathLike):
         with atomic_write(path) as handle:
             handle.write(safetensors.numpy.save(dense, about))
@@ -40,6 +44,15 @@ def write_arrays(path: PathOrFile, arrays: Mapping[str, np.ndarray], metadata: M
             safetensors.numpy.save_file(dense, part, about)
         except SafetensorError as error:  # the arrays fit the format: it is the disk
             raise OSError(f"'{path}' cannot be written ({one_line(error)})") from error
+
+
+def _checksums(arrays: Mapping[str, np.ndarray], text: str) -> str:
+    """CRC-32 of the metadata, and of type, shape and bytes of every array, as JSON."""
+    sums = {"__metadata__": zlib.crc32(text.encode())}
+    for name, array in arrays.items():
+        start = zlib.crc32(f"{array.dtype.str} {array.shape}".encode())
+        sums[name] = zlib.crc32(array.reshape(-1).view(np.uint8), start)
+    return json.dumps(sums, sort_keys=True)
 
 
 def _dense(name: str, array: np.ndarray) -> np.ndarray:
@@ -59,19 +72,21 @@ def read_arrays(path: PathOrFile) -> tuple[dict[str, np.ndarray], dict[str, Any]
     :raises ModelFileError: when the file is damaged, hostile, a pickle, or not a file of arrays
     """
     with open_to_read(path) as (handle, what):
-        metadata = _read_metadata(handle, what)
+        about, metadata = _read_metadata(handle, what)
         try:
             arrays = _read_tensors(path, handle)
         except Exception as error:  # whatever the library makes of a file is the file's fault
             raise not_safetensors(error, what) from error
+    if about["version"] != "1" and about.get("checksums") != _checksums(arrays, about["metadata"]):
+        raise ModelFileError(f"{what} is damaged: its checksums do not fit: {FROM_SOURCE}")
     for name, array in arrays.items():
         if array.dtype == bool and array.size and array.view(np.uint8).max() > 1:
             raise ModelFileError(f"'{one_line(name)}' in {what} is not boolean: {FROM_SOURCE}")
     return arrays, {name: decode(value, f"'{one_line(name)}' in {what}") for name, value in metadata.items()}
 
 
-def _read_metadata(handle: IO[bytes], what: str) -> dict[str, Any]:
-    """The metadata as parsed JSON; the file object stays where it is."""
+def _read_metadata(handle: IO[bytes], what: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The text entries of the header, and the metadata among them parsed; the file object stays where it is."""
     start = handle.tell()
     first = handle.read(9)
     if is_pickle(first):
@@ -92,7 +107,7 @@ def _read_metadata(handle: IO[bytes], what: str) -> dict[str, Any]:
     raw = loads(about["metadata"].encode("utf-8", "replace"), f"the metadata of {what}")
     if not isinstance(raw, dict):
         raise ModelFileError(f"the metadata of {what} is not a table: {FROM_SOURCE}")
-    return raw
+    return about, raw
 
 
 def _read_tensors(path: PathOrFile, handle: IO[bytes]) -> dict[str, np.ndarray]:

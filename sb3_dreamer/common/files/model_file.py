@@ -1,7 +1,8 @@
 """Model files: a zip of uncompressed members that are JSON and safetensors, checked before anything is read.
 
-Members: ``format.json``, ``data.json``, ``system_info.txt`` and ``<name>.safetensors``. Nothing here can run code from
-a file: a file that holds a pickle is refused by name.
+Members: ``data.json``, ``system_info.txt``, ``<name>.safetensors``, and ``format.json``, which lists size and CRC-32 of
+the others: none can be lost or changed without a word. Nothing here can run code from a file: a file that holds a
+pickle is refused by name.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from importlib import metadata as package_metadata
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.utils import get_device, get_system_info
@@ -25,12 +26,12 @@ from sb3_dreamer.common.files.json_codec import decode, encode
 from sb3_dreamer.common.files.json_text import MAX_JSON_BYTES, ModelFileError, dumps, loads, one_line
 from sb3_dreamer.common.files.tensors import FROM_SOURCE, is_pickle, tensors_from_bytes, tensors_to_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # version -> function (data.json as parsed, tensors) -> the same in the layout of version + 1
 MIGRATIONS: dict[
     int,
     Callable[[dict[str, Any], dict[str, dict[str, th.Tensor]]], tuple[dict[str, Any], dict[str, dict[str, th.Tensor]]]],
-] = {}
+] = {1: lambda data, tensors: (data, tensors)}  # 1 had no list of members
 
 _SLACK = 16 * 2**20  # what a file may unpack to beyond four times its own size
 _MAX_MEMBERS = 1000
@@ -96,7 +97,6 @@ def write_model(
     form = {"format": "sb3-dreamer model", "version": FORMAT_VERSION, "kind": kind, "libraries": versions}
     encoded = {name: encode(value, name) for name, value in data.items()}
     members = {
-        "format.json": dumps(form, "format.json"),
         "data.json": dumps(encoded, "the attributes"),
         "system_info.txt": get_system_info(print_info=False)[1].encode(),
     }
@@ -115,6 +115,11 @@ def write_model(
             archive.writestr(_member(member), content)
         for name, items in tensors.items():
             archive.writestr(_member(f"{name}.safetensors"), tensors_to_bytes(items))
+        archive.writestr(_member("format.json"), dumps(form | {"members": _members(archive)}, "format.json"))
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, list[int]]:
+    return {info.filename: [info.file_size, info.CRC] for info in archive.infolist() if info.filename != "format.json"}
 
 
 def _member(name: str) -> zipfile.ZipInfo:
@@ -129,6 +134,7 @@ def read_model(
     kind: str | None = None,
     device: th.device | str = "cpu",
     skip: Collection[str] = (),
+    finite: Collection[str] = ("policy", "carry"),
     max_bytes: int | None = None,
 ) -> ModelFile:
     """
@@ -138,6 +144,7 @@ def read_model(
     :param kind: class name that the file must hold; None takes any
     :param device: where the tensors go, ``"auto"`` as in SB3
     :param skip: names of data entries that are not decoded (those that ``custom_objects`` replaces)
+    :param finite: names of tensors that must hold neither NaN nor infinity
     :param max_bytes: most bytes that the members may unpack to; None: four times the file's size plus 16 MiB
     :raises FileNotFoundError: naming the names tried
     :raises ModelFileError: when the file is damaged, hostile, of another kind or of a newer version
@@ -153,11 +160,13 @@ def read_model(
                 )
             with zipfile.ZipFile(handle) as archive:
                 size = handle.seek(0, os.SEEK_END)
+                _check_directory(handle, len(archive.infolist()), what)
                 limit = 4 * size + _SLACK if max_bytes is None else max_bytes
                 names = _check_members(archive, limit, what)
-                found, version = _check_format(
-                    loads(_read_member(archive, "format.json"), f"format.json in {what}"), kind, what
-                )
+                form = loads(_read_member(archive, "format.json"), f"format.json in {what}")
+                found, version = _check_format(form, kind, what)
+                if version > 1 and form.get("members") != _members(archive):
+                    raise ModelFileError(f"{what} has not the members that its format.json lists: {FROM_SOURCE}")
                 raw = loads(_read_member(archive, "data.json"), f"data.json in {what}")
                 info = _read_member(archive, "system_info.txt").decode("utf-8", "replace")
                 tensors = {
@@ -182,8 +191,27 @@ def read_model(
     if not isinstance(raw, dict):
         raise ModelFileError(f"data.json in {what} is not a table of attributes: {FROM_SOURCE}")
     data = {name: _decode_entry(name, value, what) for name, value in raw.items() if name not in skip}
+    for name in finite:
+        _check_finite(tensors.get(name, {}), f"{name} in {what}")
     moved = {name: {key: tensor.to(target) for key, tensor in items.items()} for name, items in tensors.items()}
     return ModelFile(found, version, data, moved, info)
+
+
+def _check_directory(handle: IO[bytes], members: int, what: str) -> None:
+    """Compare with the count at the end of a zip: an entry of damaged length swallows those behind it."""
+    handle.seek(-22, os.SEEK_END)
+    end = handle.read(22)
+    if end[:4] != b"PK\5\6" or struct.unpack_from("<H", end, 10)[0] != members:
+        raise ModelFileError(f"{what} is truncated or damaged: its list of members does not end as it should")
+
+
+def _check_finite(tensors: Mapping[str, th.Tensor], what: str) -> None:
+    for name, tensor in tensors.items():
+        if not th.isfinite(tensor).all():
+            raise ModelFileError(
+                f"'{one_line(name)}' of {what} holds NaN or infinity, so training had failed when it was saved: "
+                "use an earlier checkpoint"
+            )
 
 
 def _decode_entry(name: str, value: Any, what: str) -> Any:

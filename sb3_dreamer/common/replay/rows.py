@@ -145,6 +145,7 @@ class ReplayRows(ReplayBuffer):
     def from_arrays(self, arrays: dict[str, np.ndarray], metadata: dict[str, Any], name: str = "the file") -> None:
         """Take over what :meth:`to_arrays` gave; nothing changes if it does not fit.
 
+        :param arrays: emptied as they are taken over, so that memory holds no row twice
         :param name: of the file, for messages
         :raises ModelFileError: if the rows are of other spaces, another number of environments or another size
         """
@@ -170,7 +171,7 @@ class ReplayRows(ReplayBuffer):
         self.allocate()
         for key, array in self.arrays.items():
             for env in range(self.n_envs):
-                found = arrays[f"{env}.{key}"]
+                found = arrays.pop(f"{env}.{key}")
                 if same:
                     array[env, : len(found)] = found
                 else:

@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_dreamer.common.files.array_file import read_arrays, write_arrays
-from sb3_dreamer.common.files.json_text import ModelFileError
+from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable
+from sb3_dreamer.common.files.model_file import read_model
+from sb3_dreamer.common.replay.storage import DiskRows
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None
-from tests.common.file_helpers import ARRAYS, MIB, SPACES, arrays, boxed, same, values
+from tests.common.file_helpers import ARRAYS, MIB, SPACES, arrays, boxed, rebuilt, same, values
 
 
 def test_arrays_come_back_exactly(tmp_path):
@@ -92,3 +94,40 @@ def test_arrays_that_overlap_or_leave_gaps_are_refused(tmp_path, offsets):
     (tmp_path / "b").write_bytes(boxed(header, bytes(offsets[3])))
     with pytest.raises(ModelFileError, match="damaged or not a safetensors file"):
         read_arrays(tmp_path / "b")
+
+
+def test_no_flipped_bit_is_read_as_other_arrays():
+    file = io.BytesIO()
+    write_arrays(file, {"reward": np.arange(5, dtype=np.float32), "done": np.array([True, False])}, {"cursor": 3})
+    whole = file.getvalue()
+    for bit in range(8 * len(whole)):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ModelFileError) as caught:
+            read_arrays(io.BytesIO(bytes(raw)))
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("levels", [5000, 100_000])
+def test_deep_lists_are_refused_wherever_json_stands(tmp_path, levels):
+    deep = "[" * levels + "]" * levels
+    for header in (
+        deep,
+        f'{{"a": {deep}}}',
+        json.dumps({"__metadata__": {"format": "sb3-dreamer arrays", "version": "1", "metadata": deep}}),
+    ):
+        with pytest.raises(ModelFileError, match="nested too deeply"):
+            read_arrays(io.BytesIO(boxed(header.encode())))
+    for name in ("format.json", "data.json"):
+        with pytest.raises(ModelFileError, match="nested too deeply"):
+            read_model(rebuilt({name: deep.encode()}))
+    with pytest.raises(ModelFileError, match="nested too deeply"):
+        read_model(rebuilt({"policy.safetensors": boxed(deep.encode())}))
+    (tmp_path / "journal.json").write_text(f'{{"version": {deep}}}')
+    with pytest.raises(ModelFileError, match="nested too deeply"):
+        DiskRows(tmp_path).read_journal()
+    value = []
+    for _ in range(levels):
+        value = [value]
+    with pytest.raises(NotEncodable, match="nested more than"):
+        write_arrays(io.BytesIO(), {}, {"value": value})
