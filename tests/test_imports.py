@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "sb3_dreamer" / "core").glob("*.py"))
 #: what each core module may import from core, from the bottom up
 LAYERS = [
-    {"types", "functional", "estimators", "baselines", "optim", "one_hot_linear", "cem"},
+    {"types", "functional", "estimators", "baselines", "optim", "cem"},
     {"layers", "latents"},
     {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives", "time_loop"},
     {"codecs", "action_heads", "image_bits"},

@@ -25,7 +25,6 @@ class Estimator(Protocol):
     """Callable that draws a sample ``(..., K)`` from logits ``(..., K)`` and defines its gradient."""
 
     pathwise: ClassVar[bool]  #: False if no gradient reaches the logits through the sample
-    hard: ClassVar[bool]  #: whether samples are exactly one-hot
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw one sample per row of logits."""
@@ -98,7 +97,6 @@ class StraightThrough:
     temperature: Temperature = 1.0
     normalized: bool = False
     pathwise: ClassVar[bool] = True
-    hard: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -123,7 +121,6 @@ class GumbelSoftmax:
 
     temperature: Temperature = 1.0
     pathwise: ClassVar[bool] = True
-    hard: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -144,7 +141,6 @@ class StraightThroughGumbel:
 
     temperature: Temperature = 1.0
     pathwise: ClassVar[bool] = True
-    hard: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -162,7 +158,6 @@ class ScoreFunction:
     """Hard samples without a gradient, for the score-function losses of ``sb3_dreamer.core.baselines``."""
 
     pathwise: ClassVar[bool] = False
-    hard: ClassVar[bool] = True
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw hard samples ``(..., K)`` that are constants to autograd."""

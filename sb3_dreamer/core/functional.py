@@ -9,7 +9,6 @@ from torch.autograd.function import once_differentiable
 
 Carry = TypeVar("Carry")
 FEW_CLASSES = 8  #: see :func:`softmax`
-ENOUGH_ROWS = 256  #: see :func:`in_steps`
 
 
 def symlog(x: th.Tensor) -> th.Tensor:
@@ -184,33 +183,6 @@ def gaussian_log_prob(x: th.Tensor, mean: th.Tensor, std: th.Tensor | float) -> 
     return -0.5 * ((x - mean) / std).square() - std.log() - 0.9189385332046727  # ln sqrt(2 pi)
 
 
-def by_memory(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor) -> th.Tensor:
-    """``function(x)`` of a function of the last axis alone, computed in the order in which ``x`` lies in memory.
-
-    Dreams are stored step by step, ``(H, N, ...)``, and read as ``(N, H, ...)``; working on them row by row in that
-    order saves a copy.
-
-    :param x: ``(N, H, ...)``
-    """
-    if x.ndim > 2 and x.stride(0) < x.stride(1):
-        return function(x.transpose(0, 1)).transpose(0, 1)
-    return function(x)
-
-
-def in_steps(x: th.Tensor) -> bool:
-    """Whether to work on ``(N, H, ...)`` step by step: faster on a CPU, whose cache holds one step but not all."""
-    return x.device.type == "cpu" and x.ndim > 2 and len(x) >= ENOUGH_ROWS
-
-
-def step_by_step(function: Callable[[th.Tensor], th.Tensor], x: th.Tensor) -> th.Tensor:
-    """``function(x)`` of a function of single steps, ``(N, h, ...)`` to ``(N, h)``, in the faster way.
-
-    :param x: ``(N, H, ...)``
-    :return: ``(N, H)``
-    """
-    return th.cat([function(step) for step in x.split(1, 1)], 1) if in_steps(x) else function(x)
-
-
 def unroll(
     step: Callable[..., tuple[Carry, Any]],
     carry: Carry,
@@ -218,7 +190,6 @@ def unroll(
     *,
     length: int | None = None,
     reverse: bool = False,
-    by_steps: bool = False,
 ) -> Any:
     """The only loop over time: ``carry, out = step(carry, *inputs_t)``, with the outputs stacked on axis 1.
 
@@ -227,7 +198,6 @@ def unroll(
     :param inputs: tensors ``(B, T, ...)``, one slice each is handed to ``step``
     :param length: number of steps when there are no inputs
     :param reverse: run from the last step to the first; the result is in the order of time all the same
-    :param by_steps: lay the result out step by step in memory (see :func:`by_memory`)
     :return: like ``out``, a tensor or a (named) tuple of tensors, nested at will, with ``(B, T, ...)``
     """
     steps = list(zip(*(x.unbind(1) for x in inputs), strict=True)) if inputs else [()] * (length or 0)
@@ -235,12 +205,12 @@ def unroll(
     for arguments in reversed(steps) if reverse else steps:
         carry, out = step(carry, *arguments)
         outs.append(out)
-    return _stack(outs[::-1] if reverse else outs, by_steps)
+    return _stack(outs[::-1] if reverse else outs)
 
 
-def _stack(outs: list[Any], by_steps: bool) -> Any:
+def _stack(outs: list[Any]) -> Any:
     """Stack a list of equal (nested) tuples of tensors on axis 1."""
     if isinstance(outs[0], th.Tensor):
-        return th.stack(outs).transpose(0, 1) if by_steps else th.stack(outs, 1)
-    parts = [_stack(list(column), by_steps) for column in zip(*outs, strict=True)]
+        return th.stack(outs, 1)
+    parts = [_stack(list(column)) for column in zip(*outs, strict=True)]
     return type(outs[0])(*parts) if hasattr(outs[0], "_fields") else tuple(parts)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from sb3_dreamer.core.estimators import StraightThrough
 from sb3_dreamer.core.functional import categorical_entropy, categorical_kl, gaussian_kl, unimix_logits
-from sb3_dreamer.core.one_hot_linear import OneHotBlocks
 
 Params = Any  #: a tensor or a tuple of tensors; only the latent that made them looks inside
 
@@ -57,10 +56,6 @@ class Latent(Protocol):
 
     def detach(self, params: Params) -> Params:
         """The same parameters, cut from the graph."""
-        ...
-
-    def one_hot_after(self, start: int) -> OneHotBlocks | None:
-        """Where flat samples hold one-hot blocks if they follow ``start`` other inputs; None if they hold none."""
         ...
 
 
@@ -117,10 +112,6 @@ class CategoricalLatent:
     def detach(self, params: th.Tensor) -> th.Tensor:
         """See :class:`Latent`."""
         return params.detach()
-
-    def one_hot_after(self, start: int) -> OneHotBlocks | None:
-        """See :class:`Latent`; None for an estimator that does not promise one-hot samples."""
-        return OneHotBlocks(start, self.stoch, self.classes) if getattr(self.estimator, "hard", False) else None
 
 
 def one_hot(index: th.Tensor, classes: int) -> th.Tensor:
@@ -192,6 +183,3 @@ class GaussianLatent:
     def detach(self, params: GaussianParams) -> GaussianParams:
         """See :class:`Latent`."""
         return GaussianParams(params.mean.detach(), params.std.detach())
-
-    def one_hot_after(self, start: int) -> None:
-        """See :class:`Latent`: real numbers."""

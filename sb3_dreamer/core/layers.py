@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sb3_dreamer.core.one_hot_linear import OneHotBlocks, OneHotLinear
-
 NormKind = Literal["layer", "rms", "none"]
 Activation = Callable[[th.Tensor], th.Tensor]
 
@@ -38,11 +36,7 @@ def init_weight(weight: th.Tensor, fan_in: int, fan_out: int, *, scale: float = 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
     """A dense layer with the initialisation of :func:`init_weight` and a zero bias."""
-    return init_linear(nn.Linear(inputs, outputs, bias=bias), scale=scale, fan=fan)
-
-
-def init_linear(layer: nn.Linear, *, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
-    """Fill a dense layer as :func:`linear` does."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
     init_weight(layer.weight, layer.in_features, layer.out_features, scale=scale, fan=fan)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -118,7 +112,6 @@ class NormStyle(nn.Module):
     :param eps: of the norm
     :param bias: whether the linear map before a norm keeps its bias (2024: yes, 2023: no). Always kept without norm.
     :param fan: see :func:`init_weight`
-    :param one_hot: where the inputs of a stack hold one-hot blocks, if they do (see :meth:`reading`)
     """
 
     def __init__(
@@ -129,7 +122,6 @@ class NormStyle(nn.Module):
         eps: float = 1e-3,
         bias: bool = False,
         fan: str = "avg",
-        one_hot: OneHotBlocks | None = None,
     ):
         super().__init__()
         if act not in ACTIVATIONS:
@@ -139,11 +131,6 @@ class NormStyle(nn.Module):
         self.eps = eps
         self.bias = bias or norm == "none"
         self.fan = fan
-        self.one_hot = one_hot
-
-    def reading(self, one_hot: OneHotBlocks | None) -> "NormStyle":
-        """The same style for stacks whose inputs end in one-hot blocks; None for inputs of any value."""
-        return NormStyle(norm=self.norm, act=self.act, eps=self.eps, bias=self.bias, fan=self.fan, one_hot=one_hot)
 
     @property
     def activation(self) -> Activation:
@@ -158,13 +145,6 @@ class NormStyle(nn.Module):
         """The linear map of a hidden layer."""
         return linear(inputs, outputs, bias=self.bias, fan=self.fan)
 
-    def first_linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """The linear map of the first hidden layer, which may see one-hot blocks; other widths have none."""
-        if self.one_hot is None or inputs != self.one_hot.end:
-            return self.linear(inputs, outputs)
-        layer = OneHotLinear(inputs, outputs, bias=self.bias, blocks=self.one_hot)
-        return init_linear(layer, fan=self.fan)
-
 
 class MLP(nn.Module):
     """Hidden layers, each linear map, norm and activation: ``(..., inputs)`` to ``(..., units)``.
@@ -177,8 +157,7 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle):
         super().__init__()
         sizes = (inputs, *units)
-        make = itertools.chain([style.first_linear], itertools.repeat(style.linear))
-        self.linears = nn.ModuleList(next(make)(a, b) for a, b in itertools.pairwise(sizes))
+        self.linears = nn.ModuleList(style.linear(a, b) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(style.make_norm(size) for size in units)
         self.act = style.activation
         self.out_size = sizes[-1]

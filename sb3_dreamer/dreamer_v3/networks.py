@@ -34,24 +34,23 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
     encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.mlp, style=style, symlog_inputs=spec.symlog_inputs)
     cell = layer_norm_gru(latent, action=actions.size, hidden=spec.units, deter=spec.deter, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
-    head_style = style.reading(latent.one_hot_after(spec.deter))
     decoder = Decoder(
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=head_style,
+        style=style,
         symlog_targets=spec.symlog_inputs,
     )
     parts: dict[str, Any] = {
         "encoder": encoder,
         "rssm": rssm,
         "decoder": decoder,
-        "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=head_style),
-        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=head_style, hard=spec.hard_continue),
+        "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=style),
+        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=style, hard=spec.hard_continue),
         "objective": DynRepKL(dyn=0.5, rep=0.1, free=1.0),
     }
-    return assemble(spec, parts, actions, spec.mlp, style=head_style)
+    return assemble(spec, parts, actions, spec.mlp, style=style)
 
 
 def assemble(
@@ -76,7 +75,7 @@ def build_behavior(
 
     :param world_model: predicts the masks of a spec with ``action_masks``
     """
-    style = NormStyle(norm="layer", act=spec.act, eps=1e-3).reading(make_latent(spec).one_hot_after(spec.deter))
+    style = NormStyle(norm="layer", act=spec.act, eps=1e-3)
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":

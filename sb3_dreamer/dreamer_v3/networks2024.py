@@ -36,7 +36,6 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
     """Encoder, RSSM with a block GRU, decoder, reward and continue heads of the 2024 version."""
     assert isinstance(spec, DreamerV3Spec2024)
     style, latent = make_style(spec), make_latent(spec)
-    head_style = style.reading(latent.one_hot_after(spec.deter))
     encoder = Encoder(
         keys,
         depth=spec.cnn_depth,
@@ -52,7 +51,6 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         hidden=spec.hidden,
         blocks=spec.blocks,
         style=style,
-        one_hot=latent.one_hot_after(0),
     )
     rssm = RSSM(
         cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, prior_layers=2, learned_start=False
@@ -62,7 +60,7 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=head_style,
+        style=style,
         symlog_targets=spec.symlog_inputs,
         image_decoder=partial(BlockDecoder, deter=spec.deter, units=spec.units),
     )
@@ -70,11 +68,11 @@ def build_world_model(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Ac
         "encoder": encoder,
         "rssm": rssm,
         "decoder": decoder,
-        "reward": make_scalar_head(spec, rssm.feat_size, head_units(spec), style=head_style),
-        "cont": BernoulliHead(rssm.feat_size, head_units(spec), style=head_style),
+        "reward": make_scalar_head(spec, rssm.feat_size, head_units(spec), style=style),
+        "cont": BernoulliHead(rssm.feat_size, head_units(spec), style=style),
         "objective": DynRepKL(dyn=1.0, rep=0.1, free=1.0),
     }
-    return assemble(spec, parts, actions, head_units(spec), style=head_style)
+    return assemble(spec, parts, actions, head_units(spec), style=style)
 
 
 def build_behavior(
@@ -82,7 +80,7 @@ def build_behavior(
 ) -> DreamerV3Behavior:
     """Actor, critic and return statistics; REINFORCE for all kinds of actions."""
     assert isinstance(spec, DreamerV3Spec2024)
-    style = make_style(spec).reading(make_latent(spec).one_hot_after(spec.deter))
+    style = make_style(spec)
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":
