@@ -161,6 +161,7 @@ class BlockGRU(RecurrentCell):
         self.act = style.activation
         self.gates = BlockLinear(blocks, deter // blocks, 3 * deter // blocks)
         self.deter_size = deter
+        self.blocks = blocks
 
     def project_action(self, action: th.Tensor) -> th.Tensor:
         """``(..., A)`` to ``(..., hidden)``."""
@@ -177,5 +178,4 @@ class BlockGRU(RecurrentCell):
 
     def group(self, x: th.Tensor) -> th.Tensor:
         """``(N, D)`` to ``(G, N, D/G)``, a view."""
-        grouped: th.Tensor = x.unflatten(1, (len(self.gates.weight), -1))
-        return grouped.transpose(0, 1)
+        return x.view(len(x), self.blocks, -1).transpose(0, 1)

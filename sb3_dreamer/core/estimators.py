@@ -42,11 +42,13 @@ def sample_one_hot(probs: Tensor) -> Tensor:
     """
     cumulative = probs.detach().cumsum(-1)
     # Below the last sum, which float rounding leaves beside 1, so that some class always lies above it.
-    threshold = th.rand_like(cumulative[..., :1]) * (cumulative[..., -1:] * (1.0 - 2.0**-22))
+    total = cumulative[..., -1:]
+    threshold = th.rand_like(total).mul_(total * (1.0 - 2.0**-22))
     # 0 before the drawn class and 1 from there on; the one is where it rises. A row of NaN has none.
-    passed = (cumulative > threshold).to(cumulative.dtype)
-    passed[..., 1:] -= passed[..., :-1].clone()
-    return passed
+    passed = cumulative > threshold
+    drawn = passed.to(cumulative.dtype)
+    drawn[..., 1:].logical_xor_(passed[..., :-1])
+    return drawn
 
 
 def gumbel_like(logits: Tensor) -> Tensor:
@@ -214,6 +216,8 @@ def exponential_temperature(step: float, rate: float = 1e-4, end: float = 0.5, s
 
 
 def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    if not soft.requires_grad:
+        return hard
     # Subtracted first: soft - sg(soft) is exactly 0, so the forward value stays exactly one-hot in float32.
     return hard + (soft - soft.detach())
 

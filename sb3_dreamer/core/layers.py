@@ -1,5 +1,6 @@
 """Building blocks of the networks: initialisers, norms and dense stacks."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -77,30 +78,42 @@ class RMSNorm(nn.RMSNorm):
 
 def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
     """``x / sqrt(mean(x²) + eps) · weight`` over the last axis; ``weight`` is ``(size,)``, or one for each row."""
-    if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu") or th.compiler.is_compiling():
         return F.rms_norm(widen(x), x.shape[-1:], eps=eps) * weight
+    if not th.is_grad_enabled():
+        return _rms_norm(x, weight, eps)[0]
     out: th.Tensor = _RMSNorm.apply(x, weight, eps)
     return out
 
 
+def _rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """The result, and without the weight, and what it was scaled with."""
+    norm = th.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale = th.addcmul(_constant(eps or 0.0), norm, norm, value=1.0 / x.shape[-1]).rsqrt_()
+    normed = x * scale
+    return normed * weight, normed, scale
+
+
+@functools.cache
+def _constant(value: float) -> th.Tensor:
+    return th.tensor(value)
+
+
 class _RMSNorm(th.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: th.Tensor, weight: th.Tensor, eps: float) -> th.Tensor:
-        norm: th.Tensor = th.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = norm.square_().mul_(1.0 / x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, scale, weight)
-        normed: th.Tensor = x * scale
-        return normed.mul_(weight)
+    def forward(ctx: Any, x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
+        out, normed, scale = _rms_norm(x, weight, eps)
+        ctx.save_for_backward(normed, scale, weight)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
-        x, scale, weight = ctx.saved_tensors
-        normed = x * scale
+        normed, scale, weight = ctx.saved_tensors
         product = grad * normed
         for_weight = product.flatten(0, -2).sum(0) if weight.ndim == 1 else product
-        mean = (product.mul_(weight) if weight.ndim == 1 else product * weight).mean(-1, keepdim=True)
-        for_x = (grad * weight).addcmul_(normed, mean, value=-1.0).mul_(scale)
+        total = (product * weight).sum(-1, keepdim=True)
+        for_x = (grad * weight).addcmul_(normed, total, value=-1.0 / normed.shape[-1]).mul_(scale)
         return for_x, for_weight, None
 
 

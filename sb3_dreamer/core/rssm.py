@@ -195,4 +195,6 @@ class RSSM(nn.Module):
 
 def limit_action(action: th.Tensor) -> th.Tensor:
     """Scale entries beyond [-1, 1] back to the border, with the direction of the gradient kept (released code)."""
+    if not (th.is_grad_enabled() and action.requires_grad):
+        return action.clamp(-1.0, 1.0)
     return action / action.detach().abs().clamp(min=1.0)
