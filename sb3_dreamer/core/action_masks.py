@@ -109,7 +109,7 @@ class MaskedOneHotHead(OneHotHead):
         return th.cat([out[..., : sum(self.sizes)], mask.to(out.dtype)], -1)
 
     def parts(self, out: th.Tensor) -> list[th.Tensor]:
-        """Normalised log-probabilities of each part; the uniform share goes to allowed choices only."""
+        """Normalized log-probabilities of each part; the uniform share goes to allowed choices only."""
         logits, masks = (half.split(self.sizes, -1) for half in out.float().chunk(2, -1))
         return [self._masked(part, mask > 0) for part, mask in zip(logits, masks, strict=True)]
 

@@ -41,7 +41,7 @@ class GRUCell(nn.Module):
 
     :param inputs: width of the input
     :param deter: width of the state D
-    :param style: its initialisation is used; there is no norm
+    :param style: its initialization is used; there is no norm
     """
 
     def __init__(self, inputs: int, deter: int, *, style: NormStyle):
@@ -82,7 +82,7 @@ class InputGRU(RecurrentCell):
     :param stoch: width S·K of the flat latent
     :param action: width A
     :param hidden: width of the hidden layer
-    :param style: norm, activation and initialisation of the hidden layer
+    :param style: norm, activation and initialization of the hidden layer
     """
 
     def __init__(self, cell: LayerNormGRUCell | GRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
@@ -134,7 +134,7 @@ class BlockGRU(RecurrentCell):
     :param action: width A
     :param hidden: width of each input projection
     :param blocks: number of blocks G
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     """
 
     def __init__(

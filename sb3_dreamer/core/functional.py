@@ -1,5 +1,6 @@
 """The equations of the papers as pure functions of plain tensors."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 Carry = TypeVar("Carry")
+UNIT_NORMAL_ENTROPY = 0.5 * math.log(2.0 * math.pi * math.e)  #: in nats, of each entry
 FEW_CLASSES = 4  #: see :func:`softmax`
 
 
@@ -35,7 +37,7 @@ def symexp_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
 def two_hot_loss(logits: th.Tensor, target: th.Tensor, bins: th.Tensor) -> th.Tensor:
     """Cross-entropy with the two-hot encoding of a target (DreamerV3, Eq. 10 and 11), without building the encoding.
 
-    :param logits: of the bins, normalised or not, ``(..., K)``
+    :param logits: of the bins, normalized or not, ``(..., K)``
     :param target: in the space of the bins, ``(...)``, or ``(..., M)`` for the sum of the losses of M targets; beyond
         the outer bins it counts as the outer bin. It gets no gradient
     :param bins: ascending positions, ``(K,)``
@@ -86,7 +88,7 @@ def symmetric_mean(probs: th.Tensor, bins: th.Tensor) -> th.Tensor:
 
 
 def softmax(logits: th.Tensor) -> th.Tensor:
-    """``F.softmax(logits, -1)``, which is slow on a CPU for few classes, where this is about ten times faster."""
+    """``F.softmax(logits, -1)``, which a CPU computes two to four times faster in this way for up to four classes."""
     if logits.shape[-1] > FEW_CLASSES or logits.device.type != "cpu":
         return F.softmax(logits, -1)
     weights = (logits - logits.amax(-1, keepdim=True).detach()).exp()
@@ -94,7 +96,7 @@ def softmax(logits: th.Tensor) -> th.Tensor:
 
 
 def unimix_logits(logits: th.Tensor, mix: float) -> th.Tensor:
-    """Normalised log-probabilities of ``(1 - mix) softmax(logits) + mix / K`` (DreamerV3, Section "World Model").
+    """Normalized log-probabilities of ``(1 - mix) softmax(logits) + mix / K`` (DreamerV3, Section "World Model").
 
     :param logits: ``(..., K)``
     :param mix: share of the uniform distribution; 0 leaves the distribution as it is
@@ -169,7 +171,7 @@ def replay_lambda_return(
 
 
 def discount_weights(cont: th.Tensor, gamma: float) -> th.Tensor:
-    """How likely a dreamed step is still part of the episode, ``prod_{i<=t} γ c_i / γ``: 1 at a live start.
+    """Probability that a dreamed step is still part of the episode, ``prod_{i<=t} γ c_i / γ``: 1 at a live start.
 
     :param cont: continue flags c_0 .. c_H, ``(N, H+1)``
     :return: ``(N, H+1)``, cut from the graph
@@ -180,7 +182,7 @@ def discount_weights(cont: th.Tensor, gamma: float) -> th.Tensor:
 def gaussian_log_prob(x: th.Tensor, mean: th.Tensor, std: th.Tensor | float) -> th.Tensor:
     """Log-density of independent normals, entry by entry."""
     std = std if isinstance(std, th.Tensor) else mean.new_full((), std)  # as_tensor would make the host wait
-    return -0.5 * ((x - mean) / std).square() - std.log() - 0.9189385332046727  # ln sqrt(2 pi)
+    return -0.5 * ((x - mean) / std).square() - std.log() - 0.5 * math.log(2.0 * math.pi)
 
 
 def unroll(
@@ -191,11 +193,11 @@ def unroll(
     length: int | None = None,
     reverse: bool = False,
 ) -> Any:
-    """The only loop over time: ``carry, out = step(carry, *inputs_t)``, with the outputs stacked on axis 1.
+    """Run a loop over time, the only one: ``carry, out = step(carry, *inputs_t)``, with the outputs stacked on axis 1.
 
     :param step: function of one time step
     :param carry: state before the first step
-    :param inputs: tensors ``(B, T, ...)``, one slice each is handed to ``step``
+    :param inputs: tensors ``(B, T, ...)``, one slice of each is passed to ``step``
     :param length: number of steps when there are no inputs
     :param reverse: run from the last step to the first; the result is in the order of time all the same
     :return: like ``out``, a tensor or a (named) tuple of tensors, nested at will, with ``(B, T, ...)``

@@ -1,4 +1,4 @@
-"""What is read off a latent state as a number: reward, continue, value. (Actors: :mod:`action_heads`.)
+"""Heads that read a number off a latent state: reward, continue, value. (Actors: :mod:`action_heads`.)
 
 A head maps features to raw outputs (``forward``), and turns raw outputs into a loss, a mean or a sample, so that one
 forward pass serves all of them.
@@ -27,7 +27,7 @@ class Head(nn.Module):
     :param inputs: width F of the features
     :param units: widths of the hidden layers
     :param outputs: width of the raw output
-    :param outscale: scale of the last layer's initialisation; 0 starts with zero output
+    :param outscale: scale of the last layer's initialization; 0 starts with zero output
     """
 
     def __init__(self, inputs: int, units: tuple[int, ...], outputs: int, *, style: NormStyle, outscale: float = 1.0):

@@ -1,4 +1,4 @@
-"""Building blocks of the networks: initialisers, norms and dense stacks."""
+"""Building blocks of the networks: initializers, norms and dense stacks."""
 
 import functools
 import itertools
@@ -36,7 +36,7 @@ def init_weight(weight: th.Tensor, fan_in: int, fan_out: int, *, scale: float = 
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
-    """A dense layer with the initialisation of :func:`init_weight` and a zero bias."""
+    """A dense layer with the initialization of :func:`init_weight` and a zero bias."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     init_weight(layer.weight, layer.in_features, layer.out_features, scale=scale, fan=fan)
     if layer.bias is not None:
@@ -118,7 +118,7 @@ class _RMSNorm(th.autograd.Function):
 
 
 class NormStyle(nn.Module):
-    """What every hidden layer of a network family has in common; makes layers in that style.
+    """Make layers with what the hidden layers of a network family have in common.
 
     :param norm: ``layer``, ``rms`` or ``none``
     :param act: name of the activation, one of ``ACTIVATIONS``
@@ -164,7 +164,7 @@ class MLP(nn.Module):
 
     :param inputs: width of the input
     :param units: width of each layer, from first to last
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     """
 
     def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle):
@@ -188,7 +188,7 @@ class BlockLinear(nn.Module):
     :param blocks: number of blocks G
     :param inputs: inputs of one block
     :param outputs: outputs of one block
-    :param fan_in: fan to initialise with, if more inputs are added to the sum elsewhere; all G·in inputs by default,
+    :param fan_in: fan to initialize with, if more inputs are added to the sum elsewhere; all G·in inputs by default,
         as the released code counts them, although an output sees those of its block only
     """
 

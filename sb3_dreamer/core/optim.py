@@ -12,15 +12,15 @@ class OptimizerGroup:
 
     Gradients come from ``autograd.grad`` on these parameters, so that a loss that passes through other networks
     (an actor's through the world model) leaves nothing behind in them. An update with a non-finite gradient norm is
-    skipped as a whole, without a host synchronisation, and shows in the metrics as ``skipped``.
+    skipped as a whole, without a host synchronization, and shows in the metrics as ``skipped``.
 
     :param name: prefix of the metrics
     :param params: parameters to update
-    :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honours ``grad_scale`` and ``found_inf``
+    :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honors ``grad_scale`` and ``found_inf``
     :param clip: largest global norm of the gradients; None does not clip
-    :param shrink: share that every parameter loses at each update, whatever the learning rate (DreamerV2's released
-        code: 1e-6); a skipped update shrinks nothing
-    :ivar average: what makes one gradient of those of several processes, before clipping; None: there is one process
+    :param weight_decay: share that every parameter loses at each update, whatever the learning rate (decoupled;
+        DreamerV2's released code: 1e-6); a skipped update decays nothing
+    :ivar average: turns the gradients of several processes into one, before clipping; None: there is one process
     """
 
     average: Callable[[Sequence[th.Tensor]], Sequence[th.Tensor]] | None = None
@@ -32,13 +32,13 @@ class OptimizerGroup:
         optimizer: th.optim.Optimizer,
         clip: float | None,
         *,
-        shrink: float = 0.0,
+        weight_decay: float = 0.0,
     ):
         self.name = name
         self.params: list[th.Tensor] = list(params)
         self.optimizer = optimizer
         self.clip = clip
-        self.shrink = shrink
+        self.weight_decay = weight_decay
 
     def step(self, loss: th.Tensor, *, retain_graph: bool = False) -> dict[str, th.Tensor]:
         """One update.
@@ -63,9 +63,9 @@ class OptimizerGroup:
         scale = (norm / self.clip).clamp(min=1.0) if self.clip else th.ones_like(norm)
         self.optimizer.grad_scale = th.where(skipped > 0, 1.0, scale)  # type: ignore[attr-defined]
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        if self.shrink:
+        if self.weight_decay:
             with th.no_grad():
-                th._foreach_mul_(self.params, 1.0 - self.shrink * (1.0 - skipped))
+                th._foreach_mul_(self.params, 1.0 - self.weight_decay * (1.0 - skipped))
         self.optimizer.step()
         for param in self.params:
             param.grad = None
