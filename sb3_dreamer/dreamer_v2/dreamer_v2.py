@@ -294,7 +294,9 @@ class DreamerV2(WorldModelAlgorithm):
         for name, module in modules.items():
             params = list(module.parameters())
             adam = make_adam(params, 1e-4, eps=1e-5)  # The rate is set before every round of updates.
-            groups[f"{name}_optim"] = OptimizerGroup(name, params, adam, self.max_grad_norm, shrink=self.weight_decay)
+            groups[f"{name}_optim"] = OptimizerGroup(
+                name, params, adam, self.max_grad_norm, weight_decay=self.weight_decay
+            )
         return groups
 
     def _learning_rates(self) -> dict[str, float | Schedule]:

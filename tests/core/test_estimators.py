@@ -86,7 +86,7 @@ def test_argmax_of_samples_follows_the_softmax(name):
     """The Gumbel-max theorem and the inverse CDF draw from the same categorical distribution, at any temperature."""
     th.manual_seed(0)
     draws = 200_000
-    sample = make_estimator(name, 0.4)(LOGITS.float().expand(draws, 4) + 5.0)  # unnormalised on purpose
+    sample = make_estimator(name, 0.4)(LOGITS.float().expand(draws, 4) + 5.0)  # unnormalized on purpose
     frequency = th.nn.functional.one_hot(sample.argmax(-1), 4).double().mean(0)
     probs = LOGITS.softmax(-1)
     assert ((frequency - probs).abs() < 5 * (probs * (1 - probs) / draws).sqrt()).all()
