@@ -144,6 +144,14 @@ def positive(text: str) -> int:
     return value
 
 
+def natural(text: str) -> int:
+    """Read a whole number of at least 0, also written ``1e6``."""
+    value = whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 0")
+    return value
+
+
 def whole(text: str) -> int:
     """Read a whole number, also written ``1e6``."""
     try:

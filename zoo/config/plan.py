@@ -13,6 +13,8 @@ from sb3_dreamer.zoo.config.values import ZOO_KEYS, check_values
 
 DEFAULT_ENV = "CartPole-v1"
 LARGEST_EVAL_FREQ = 25_000  # rl_zoo3's default
+EVAL_SHARE = 0.2  # of the agent steps, which evaluation takes at most unless its length is asked for
+SAVE_FREQ = (10_000, 250_000)  # least and most steps between checkpoints; a tenth of the run between these
 FIXED = ("model_size", "policy_kwargs", "policy")  # what a trained model cannot change
 
 
@@ -27,6 +29,8 @@ class Plan:
     :param n_timesteps: agent steps in all
     :param seed: of everything
     :param hyperparams: constructor arguments
+    :param eval_share: share of the agent steps that evaluation takes at most; None: no limit
+    :param save_models: write model files at every checkpoint as well
     """
 
     algo: str
@@ -47,7 +51,9 @@ class Plan:
     final_eval_episodes: int | None = None
     n_eval_envs: int = 1
     stop_at_return: float | None = None
+    eval_share: float | None = None
     save_freq: int = -1
+    save_models: bool = True
     trained_agent: str = ""
     suite_preset: dict[str, Any] | None = None
 
@@ -69,18 +75,17 @@ def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]
     :raises UsageError: for whatever cannot be done
     """
     notes: list[str] = []
-    own_eval_freq = False
     algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
     if config and args.env in (None, config.get("env"), config.get("run_name")):
-        plan = _from_config(config, algo, args.config or args.trained_agent)
+        plan, run_defaults = _from_config(config, algo, args.config or args.trained_agent), config
     else:
         entry = find_entry(algo, args.env or DEFAULT_ENV, args.conf_file)
-        plan = _from_entry(entry)
-        own_eval_freq = "eval_freq" in entry.run_defaults
+        plan, run_defaults = _from_entry(entry), entry.run_defaults
         notes += [entry.note] if entry.note else []
     notes += _override(plan, args)
-    if args.eval_freq is None and not config and not own_eval_freq:
-        plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, plan.n_timesteps // 10))
+    _set_defaults(plan, args, run_defaults)
+    if any((getattr(args, name) or -1) > 0 for name in ("eval_freq", "eval_episodes", "final_eval_episodes")):
+        plan.eval_share = None
     if args.seed >= 0:
         plan.seed = args.seed
     elif plan.seed < 0 or args.trained_agent:  # The old seed would repeat the first episodes of the run.
@@ -140,10 +145,22 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
     for name in ("n_timesteps", "eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs"):
         if getattr(args, name) is not None:
             setattr(plan, name, getattr(args, name))
-    plan.save_freq = args.save_freq if args.save_freq > 0 else plan.save_freq
+    if args.save_freq is not None:
+        plan.save_freq, plan.save_models = args.save_freq, True
     plan.env_kwargs = {**plan.env_kwargs, **(args.env_kwargs or {})}
     plan.eval_env_kwargs = {**plan.eval_env_kwargs, **(args.eval_env_kwargs or {})}
     return notes
+
+
+def _set_defaults(plan: Plan, args: Namespace, run_defaults: dict[str, Any]) -> None:
+    """Set what neither the flags nor the file say: how often a new run is evaluated and saved."""
+    tenth = plan.n_timesteps // 10
+    if args.eval_freq is None and "eval_freq" not in run_defaults:
+        plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, tenth))
+    if not {"eval_freq", "eval_episodes", "final_eval_episodes"} & set(run_defaults):
+        plan.eval_share = EVAL_SHARE
+    if args.save_freq is None and "save_freq" not in run_defaults:
+        plan.save_freq, plan.save_models = max(SAVE_FREQ[0], min(SAVE_FREQ[1], tenth)), False
 
 
 def _default(cls: Any, name: str) -> Any:

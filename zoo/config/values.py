@@ -25,10 +25,16 @@ FLAGS = {
     "verbose": "--verbose",
     "tensorboard_log": "--tensorboard-log",
 }
-UNSUPPORTED = {  # keys of rl_zoo3 that a world model does not use: what to do instead
+UNSUPPORTED = {  # names of other libraries and algorithms: what to use instead
+    "lr": "use learning_rate",
+    "discount": "use gamma",
+    "n_steps": "use train_ratio for the number of updates, batch_length for the length of sequences",
+    "n_epochs": "use train_ratio",
     "normalize": "a world model scales its inputs itself",
     "frame_stack": "put frame_stack into env_kwargs; a recurrent model rarely needs it",
     "vec_env_wrapper": "use env_wrapper",
+    "callback": "use the flags --eval-freq and --save-freq, or learn(callback=...) in Python",
+    "monitor_kwargs": "every environment is monitored; put info keywords into a wrapper",
     "noise_type": "set action_noise in Python; world models explore by sampling",
     "noise_std": "set action_noise in Python; world models explore by sampling",
 }

@@ -43,6 +43,15 @@ class StrictLoader(yaml.SafeLoader):
         return node
 
 
+def _pairs(loader: StrictLoader, node: Any) -> dict[Any, Any]:
+    """Read an ``OrderedDict`` of rl_zoo3's config.yml as the list of pairs that it is; nothing is run."""
+    (pairs,) = loader.construct_sequence(node, deep=True)
+    return dict(pairs)
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _pairs)
+
+
 class StrictDumper(yaml.SafeDumper):
     """``yaml.SafeDumper`` that quotes the texts which ``StrictLoader`` would read as numbers (``"12e4"``)."""
 
@@ -63,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {one_line(error)}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # also a date that does not exist, a pair that is none
         raise UsageError(f"{path} is not plain YAML: {one_line(error)}") from error
     except RecursionError:
         raise UsageError(f"{path} is not plain YAML: it is nested too deeply") from None

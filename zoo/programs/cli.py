@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, near, one_line
@@ -35,10 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without complaining about the missing screen
     name = f"sb3-dreamer {words[0]}" if words and words[0] in PROGRAMS else "sb3-dreamer"
+    former = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: warning: {one_line(message)}\n"
     try:
         return _run(words)
     except (Exception, KeyboardInterrupt) as error:
         return _status(name, error)
+    finally:
+        warnings.formatwarning = former
 
 
 def _run(words: list[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
 from sb3_dreamer.zoo.config.errors import UsageError
-from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, load_agent
+from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, find_run, load_agent
 from sb3_dreamer.zoo.runs.episodes import Episode, mean_in_words, play
 
 DEFAULT_STEPS = 1000  # rl_zoo3's default
@@ -62,6 +62,7 @@ def main(words: Sequence[str]) -> int:
 
 def load_for_window(args: Any) -> Agent:
     """Load the agent with an environment that renders to a window; without a window where that is impossible."""
+    find_run(args)  # Its error is not one of the window.
     try:
         return load_agent(args, render_mode="human")
     except UsageError as error:

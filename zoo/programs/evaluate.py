@@ -67,14 +67,15 @@ def wanted_runs(args: Namespace) -> list[int]:
     if args.exp_ids:
         return list(args.exp_ids)
     if args.all_runs:
-        run = find_run(Namespace(**{**vars(args), "exp_id": 0}), args.algo)
+        run = find_run(args)
         return sorted(run_folder.run_numbers(run.path.parent, run.name))
     return [args.exp_id]
 
 
 def evaluate_run(args: Namespace, exp_id: int) -> dict[str, Any]:
     """Evaluate one run's agent: all episodes, with what is needed to repeat them."""
-    agent = load_agent(Namespace(**{**vars(args), "exp_id": exp_id}))
+    args.exp_id = exp_id
+    agent = load_agent(args)
     try:
         episodes = list(play(agent.model, agent.env, agent.deterministic, n_episodes=args.n_episodes))
     finally:

@@ -77,14 +77,12 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
     """
     table = Table("run", "steps", "seed", "best evaluation", "final model", box=box.ROUNDED)
     for algo in algorithms:
-        for config in sorted((folder / algo).glob("*/*/config.yml")):
-            run = run_folder.RunFolder(config.parent.parent, config.parent.name)
+        for run in run_folder.all_runs(folder, algo):
             values = run_folder.read_config(run)
             best = best_evaluation(run.path / "evaluations.npz")
+            steps = f"{run.steps_done:,} of {int(values.get('n_timesteps') or 0):,}"
             finished = "yes" if run.model.exists() else "no"
-            table.add_row(
-                f"{algo}/{run.path.name}", str(values.get("n_timesteps")), str(values.get("seed")), best, finished
-            )
+            table.add_row(f"{algo}/{run.path.name}", steps, str(values.get("seed")), best, finished)
     if not table.rows:
         raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder}")
     return table

@@ -79,23 +79,24 @@ def find_runs(args: Namespace) -> Runs:
     :raises UsageError: if there is none, or an algorithm or environment has none
     """
     root = Path(args.exp_folder)
-    found: Runs = {}
-    for algo in [check_algorithm(name) for name in args.algo] if args.algo else ALGORITHMS:
-        for config in sorted((root / algo).glob("*/*/config.yml")):
-            run = RunFolder(config.parent.parent, config.parent.name)
-            found.setdefault(run.name, {}).setdefault(algo, []).append(run)
-    if not found:
+    algorithms = [check_algorithm(name) for name in args.algo] if args.algo else ALGORITHMS
+    by_algo = {algo: run_folder.all_runs(root, algo) for algo in algorithms}
+    names = list(dict.fromkeys(run.name for runs in by_algo.values() for run in runs))
+    if not names:
         raise UsageError(f"there is no run in {root}: train one, or pass -f FOLDER")
-    if not args.env:
-        return found
-    wanted: Runs = {}
-    for env in args.env:  # With its suite or without: walker_walk stands for every suite that was trained.
-        name = env.replace("/", "-").replace(":", "-")
-        matches = [run for run in found if run == name or run.endswith(f"-{name}")]
-        if not matches:
-            raise UsageError(f"there is no run of {env!r} in {root}{near(name, found)}: it has {', '.join(found)}")
-        wanted |= {run: found[run] for run in matches}
-    return wanted
+    if args.env:
+        wanted = {env: [name for algo in by_algo for name in run_folder.names_for(root, algo, env)] for env in args.env}
+        for env, found in wanted.items():
+            if not found:
+                raise UsageError(f"there is no run of {env!r} in {root}{near(env, names)}: it has {', '.join(names)}")
+        names = list(dict.fromkeys(name for found in wanted.values() for name in found))
+    result: Runs = {}
+    for name in names:
+        for algo, runs in by_algo.items():
+            same = [run for run in runs if run.name == name]
+            if same:
+                result.setdefault(name, {})[algo] = same
+    return result
 
 
 def run_curves(runs: Sequence[RunFolder], args: Namespace) -> list[curves.Curve]:
@@ -129,7 +130,8 @@ def draw_curves(runs: Runs, args: Namespace) -> Any:
         axis.set_ylabel("return" if args.y_axis == "reward" else "episode length")
         axis.set_xlim(0, args.max_x)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
     if not drawn:
         raise UsageError("the runs have no finished episode yet" if args.source == "train" else "no evaluation yet")
     return figure
@@ -167,14 +169,22 @@ def score_matrix(by_task: dict[str, list[RunFolder]], args: Namespace) -> tuple[
     :raises UsageError: if no task can be normalised, or one has no curve
     """
     columns: dict[str, np.ndarray] = {}
+    without: list[str] = []
     for name, runs in by_task.items():
         env = str(run_folder.read_config(runs[0]).get("env", name))
         finals = np.array([curve.y[-1] for curve in run_curves(runs, args)])
-        normalized = scores.normalize_for_suite(env, finals) if len(finals) else None
-        if normalized is not None:
+        normalized = scores.normalize_for_suite(env, finals)
+        if normalized is None:
+            without.append(f"{env} (scores are normalized for Atari and control tasks only)")
+        elif not len(finals):
+            other = "--source eval" if args.source == "train" else "--source train"
+            without.append(f"{env} (no score yet: train longer, or try {other})")
+        else:
             columns[env] = normalized
     if not columns:
-        raise UsageError("--aggregate: scores are normalized for Atari and control tasks only, and there is none here")
+        raise UsageError(f"--aggregate: no scores of {'; '.join(without)}")
+    if without:
+        print(f"Left out: {'; '.join(without)}")
     count = min(len(column) for column in columns.values())
     return np.stack([column[:count] for column in columns.values()], axis=1), list(columns)
 

@@ -66,7 +66,9 @@ def make_jobs(args: Namespace, flags: Sequence[str]) -> list[Job]:
     known = {name.rpartition(":")[2]: name for name in suite_tasks(args.suite, [algo])}
     for task in args.tasks or ():
         if task not in known:
-            raise UsageError(f"--tasks {task!r} is not in {args.suite}{near(task, known)}")
+            raise UsageError(
+                f"--tasks {task!r} is not in {args.suite}{near(task, known)}: see sb3-dreamer list {args.suite}"
+            )
     jobs = []
     for name in [known[task] for task in args.tasks or known]:
         run_name = find_entry(algo, name).run_name

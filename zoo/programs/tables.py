@@ -64,7 +64,8 @@ def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, fo
     rows.append(("training", steps))
     if plan.trained_agent:
         rows.append(("replay so far", replay_note))
-    return [*rows, ("evaluation", evaluation_in_words(plan)), ("seed", str(plan.seed)), ("folder", str(folder))]
+    rows += [("evaluation", evaluation_in_words(plan)), ("checkpoints", checkpoints_in_words(plan, model))]
+    return [*rows, ("seed", str(plan.seed)), ("folder", str(folder))]
 
 
 def preset_rows(preset: dict[str, Any] | None) -> Rows:
@@ -97,4 +98,15 @@ def evaluation_in_words(plan: Plan) -> str:
     )
     mark = plan.stop_at_return
     stop = "" if mark is None else f"; a return of {mark:g}, twice in a row, ends the training"
-    return f"{during}, {plan.final_episodes} at the end{stop}"
+    share = "" if plan.eval_share is None else f"; at most {plan.eval_share:.0%} as many steps as training"
+    return f"{during}, {plan.final_episodes} at the end{share}{stop}"
+
+
+def checkpoints_in_words(plan: Plan, model: Any) -> str:
+    """Say how often checkpoints are written and what they take."""
+    if plan.save_freq <= 0:
+        return "none: a run that is killed cannot be resumed"
+    replay = model.replay_buffer
+    share = min(1.0, plan.n_timesteps / (replay.buffer_size * replay.n_envs))
+    size = "" if replay.on_disk else f", with replay up to {share * replay.nbytes / 2**30:.2f} GiB each"
+    return f"every {plan.save_freq:,} steps and at the end; the newest 2 stay{size}"

@@ -8,14 +8,19 @@ from typing import Any
 
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, to_command, to_words, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, natural, positive, to_command, to_words, whole
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, Plan, make_plan
 from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.runs import logs, resume, run_folder
+from sb3_dreamer.zoo.runs.episodes import Episode, play
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 NOT_FOR_RESUMING = ("algo", "env", "n_timesteps", "hyperparams", "conf_file", "config", "trained_agent", "seed")
+#: rl_zoo3's flags of ``train`` that are flags of ``tune`` here
+SEARCH_FLAGS = ("-optimize", "--optimize-hyperparameters", "--n-trials", "--max-total-trials", "--sampler", "--pruner")
+SEARCH_FLAGS += ("--n-startup-trials", "--n-evaluations", "--n-jobs", "--storage", "--study-name", "--trial-id")
+SEARCH_FLAGS += ("--optimization-log-path", "--no-optim-plots")
 
 
 def main(words: Sequence[str]) -> int:
@@ -25,6 +30,9 @@ def main(words: Sequence[str]) -> int:
     :return: exit status; 130 after Ctrl-C
     """
     parser = make_parser()
+    for word in words:
+        if word.partition("=")[0] in SEARCH_FLAGS:
+            raise UsageError(f"{word} belongs to the hyperparameter search: see sb3-dreamer tune --help")
     args = parser.parse_args(words)
     checkpoint = resume.find_checkpoint(args, vars(parser.parse_args([])))
     config = resume.stored_config(args)
@@ -103,9 +111,13 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
         "--eval-freq", type=whole, metavar="N",
         help=f"steps between evaluations (default: a tenth of the run, at most {LARGEST_EVAL_FREQ}; -1: none)",
     )  # fmt: skip
-    add("--eval-episodes", type=positive, metavar="N", help="episodes per evaluation (default: 5)")
     add(
-        "--final-eval-episodes", type=whole, metavar="N",
+        "--eval-episodes", type=positive, metavar="N",
+        help="episodes per evaluation (default: 5, and evaluations that would take more than a fifth as many steps as "
+        "training are left out)",
+    )  # fmt: skip
+    add(
+        "--final-eval-episodes", type=natural, metavar="N",
         help="episodes of the final evaluation (default: as --eval-episodes)",
     )  # fmt: skip
     add("--n-eval-envs", type=positive, metavar="N", help="environments for evaluation (default: 1)")
@@ -114,14 +126,15 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
         help="settings of the environment that differ in evaluation",
     )  # fmt: skip
     add(
-        "--save-freq", type=whole, default=-1, metavar="N",
-        help="steps between checkpoints, from which -i RUN_FOLDER resumes exactly (default: -1, none)",
+        "--save-freq", type=whole, metavar="N",
+        help="steps between checkpoints, from which -i RUN_FOLDER resumes exactly (the newest 2 stay), and between "
+        "model files (the newest 10 stay); default: checkpoints only, every tenth of the run; -1: none",
     )  # fmt: skip
     add("--save-replay-buffer", action="store_true", help="save the replay buffer beside every model file")
     add("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
     add("-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)")
     add("-uuid", "--uuid", action="store_true", help="add a unique id to the name of the run folder")
-    add("--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4)")
+    add("--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4; -2: none)")
 
 
 def _add_machine_arguments(parser: OneLineParser) -> None:
@@ -190,7 +203,7 @@ class Session:
             model = resume.load_checkpoint(self.checkpoint, self.plan, self.env, self.args.device, changes)
             self.replay_note = f"{model.replay_buffer.size():,} steps, and all else, from {self.checkpoint}"
         else:
-            changes["seed"] = self.plan.seed
+            changes |= {"seed": self.plan.seed, "verbose": 0}
             model = building.load_model(path, self.plan.algo, self.env, self.args.device, **changes)
             self.replay_note = resume.load_replay(model, path)
         done = model.num_timesteps
@@ -259,13 +272,14 @@ class Session:
             save_replay_buffer=args.save_replay_buffer,
         )
         self.evaluation = next((item for item in recorded if isinstance(item, callbacks.Evaluation)), None)
+        interval: Any = None if args.log_interval == -2 else max(0, args.log_interval) or 4
         start = time.monotonic()
         try:
             with stop:
                 model.learn(
                     plan.n_timesteps - model.num_timesteps,
                     callback=[stop, *recorded, progress],
-                    log_interval=args.log_interval if args.log_interval > 0 else 4,
+                    log_interval=interval,
                     reset_num_timesteps=False,
                 )
         except KeyboardInterrupt:
@@ -276,7 +290,7 @@ class Session:
             progress.close()
         if self.rank:
             return 130 if stop.stopped else 0
-        self._save(with_replay=args.save_replay_buffer or (stop.stopped and plan.save_freq <= 0))
+        self._save(with_replay=args.save_replay_buffer or (stop.stopped and not self.run.has_checkpoint))
         if stop.stopped:
             return self._report_stop()
         self._report(time.monotonic() - start)
@@ -305,7 +319,7 @@ class Session:
 
     def _report_stop(self) -> int:
         left = self.plan.n_timesteps - self.model.num_timesteps
-        exact = self.plan.save_freq > 0
+        exact = self.run.has_checkpoint
         resumed = ["-i", str(self.run.path)] if exact else ["--algo", self.plan.algo, "-i", str(self.run.model)]
         words = [*resumed, *to_words(make_parser(), self.args, NOT_FOR_RESUMING)]
         what = "a checkpoint is" if exact else "model and replay buffer are"
@@ -323,34 +337,47 @@ class Session:
         plan, run = self.plan, self.run
         rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
         if plan.final_episodes > 0:
-            rows.append(("final evaluation", self._evaluate()))
+            rows += self._evaluate()
         if self.evaluation is not None and self.evaluation.best_step:
             best, step = self.evaluation.best_mean_reward, self.evaluation.best_step
             rows.append(("best evaluation", f"{best:.1f} over {plan.eval_episodes} episodes at step {step:,}"))
+        if self.evaluation is not None and self.evaluation.evaluations_timesteps:
+            lengths = self.evaluation.evaluations_length
+            taken = f"{sum(map(sum, lengths)):,} steps, {duration(self.evaluation.seconds)}"
+            rows.append(("evaluations", f"{len(lengths)} during training: {taken}"))
         rows += [("model", str(run.model)), ("logs", f"{run.path}: progress.csv, 0.monitor.csv, tensorboard/")]
-        folder = [] if self.args.log_folder == "logs" else ["-f", self.args.log_folder]
-        rows.append(("watch it", to_command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *folder])))
+        rows.append(("watch it", to_command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *self._where()])))
         if self.args.verbose >= 1:
             tables.print_table(self.console, "trained", rows)
 
-    def _evaluate(self) -> str:
-        """Evaluate the trained model and write every episode to a CSV file; return the mean in words."""
-        from stable_baselines3.common.evaluation import evaluate_policy
+    def _evaluate(self) -> tables.Rows:
+        """Evaluate the trained model, write every episode to a CSV file, and say the mean; Ctrl-C ends it early."""
+        from sb3_dreamer.zoo.runs.callbacks import affordable_episodes, mean_and_std
 
-        from sb3_dreamer.zoo.runs.callbacks import mean_and_std
-
-        returns, lengths = evaluate_policy(
-            self.model,
-            self.eval_env,
-            n_eval_episodes=self.plan.final_episodes,
-            deterministic=environments.deterministic_by_default(self.plan.env),
-            return_episode_rewards=True,
-            warn=False,
-        )
-        assert isinstance(returns, list) and isinstance(lengths, list)
-        rows = "".join(f"{reward!r},{length}\n" for reward, length in zip(map(float, returns), lengths, strict=True))
+        plan = self.plan
+        lengths = self.evaluation.evaluations_length if self.evaluation is not None else []
+        count = min(plan.final_episodes, affordable_episodes(self.model, plan.eval_share, lengths))
+        if not count:
+            words = ["--algo", plan.algo, "--env", plan.run_name, *self._where()]
+            why = f"left out: it would take more than {plan.eval_share:.0%} as many steps as training"
+            return [("final evaluation", why), ("evaluate it", to_command("evaluate", words))]
+        episodes: list[Episode] = []
+        stopped = ""
+        deterministic = environments.deterministic_by_default(plan.env)
+        try:
+            for episode in play(self.model, self.eval_env, deterministic, n_episodes=int(count)):
+                episodes.append(episode)
+        except KeyboardInterrupt:
+            stopped = ", stopped"
+        rows = "".join(f"{episode.reward!r},{episode.length}\n" for episode in episodes)
         (self.run.path / "final_evaluation.csv").write_text("r,l\n" + rows, encoding="utf-8")
-        return f"{mean_and_std(returns)} over {len(returns)} episodes"
+        mean = mean_and_std([episode.reward for episode in episodes]) if episodes else "none"
+        return [("final evaluation", f"{mean} over {len(episodes)} episodes{stopped}")]
+
+    def _where(self) -> list[str]:
+        """Write the flags with which other programs find this run."""
+        folder = [] if self.args.log_folder == "logs" else ["-f", self.args.log_folder]
+        return folder + (["--gym-packages", *self.args.gym_packages] if self.args.gym_packages else [])
 
     def close(self) -> None:
         """Close environments, logger and tracking."""

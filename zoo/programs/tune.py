@@ -17,6 +17,7 @@ from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, che
 from sb3_dreamer.zoo.config.arguments import (
     KeyValues,
     OneLineParser,
+    natural,
     positive,
     to_command,
     to_words,
@@ -52,14 +53,17 @@ def make_parser() -> OneLineParser:
     what.add_argument(
         "-params", "--hyperparams", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="values fixed for all trials"
     )
+    what.add_argument(
+        "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
+    )
     search = parser.add_argument_group("search")
-    search.add_argument("--n-trials", type=whole, default=20, metavar="N", help="trials to run; 0 only reports")
+    search.add_argument("--n-trials", type=natural, default=20, metavar="N", help="trials to run; 0 only reports")
     search.add_argument("--max-total-trials", type=positive, metavar="N", help="stop when the study has N trials")
     search.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how to choose values")
     search.add_argument(
         "--pruner", choices=["median", "halving", "none"], default="median", help="which trials stop early"
     )
-    search.add_argument("--n-startup-trials", type=whole, default=5, metavar="N", help="random trials, never pruned")
+    search.add_argument("--n-startup-trials", type=natural, default=5, metavar="N", help="random trials, never pruned")
     search.add_argument("--n-evaluations", type=positive, default=5, metavar="N", help="evaluations of a trial")
     search.add_argument("--eval-episodes", type=positive, default=5, metavar="N", help="episodes of an evaluation")
     search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes to run in parallel")
@@ -98,6 +102,7 @@ def main(words: Sequence[str]) -> int:
     parser = make_parser()
     args = parser.parse_args(words)
     check_algorithm(args.algo)
+    environments.import_packages(args.gym_packages)
     if args.export and not Path(args.export).resolve().parent.is_dir():
         raise UsageError(f"--export {args.export!r}: there is no folder {Path(args.export).parent}")
     space = load_space(args.algo, args.space)
@@ -295,6 +300,7 @@ def report(study: Any, args: Namespace) -> int:
     best = study.best_trial
     params = [f"{name}:{write_value(value)}" for name, value in {**(args.hyperparams or {}), **best.params}.items()]
     steps = ["-n", str(args.n_timesteps)] if args.n_timesteps else []
+    steps += ["--gym-packages", *args.gym_packages] if args.gym_packages else []
     print(f"Best of {counts['complete']}: {best.value:.1f} (trial {best.number}). All trials: {path}")
     print(f"  {to_command('train', ['--algo', args.algo, '--env', args.env, *steps, '--hyperparams', *params])}")
     return 0

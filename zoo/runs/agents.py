@@ -9,9 +9,9 @@ from typing import Any
 from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
+from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
-from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -40,7 +40,9 @@ class Agent:
 def add_agent_arguments(parser: OneLineParser) -> None:
     """Add the flags of rl_zoo3's ``enjoy`` that choose the agent and how it acts."""
     group = parser.add_argument_group("which agent")
-    group.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
+    group.add_argument(
+        "--algo", metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)} (default: the first with a run of ENV)"
+    )
     group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as passed to train")
     group.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the run folders are")
     group.add_argument(
@@ -76,12 +78,11 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     :raises UsageError: if there is no such run, file or environment, or the file does not fit
     """
     environments.import_packages(args.gym_packages)
-    algo = check_algorithm(args.algo)
     building.check_device(args.device)
-    run = find_run(args, algo)
+    run = find_run(args)
     path = model_file(run, args)
     config = run_folder.read_config(run)
-    env_name = str(config.get("env") or find_entry(algo, args.env).env)
+    env_name = str(config.get("env") or find_entry(args.algo, args.env).env)
     env = environments.make_envs(
         env_name,
         args.n_envs,
@@ -98,7 +99,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     )
     try:
         warn_if_task_changed(config, env)
-        model = building.load_model(path, algo, device=args.device, seed=args.seed, verbose=0)
+        model = building.load_model(path, args.algo, device=args.device, seed=args.seed, verbose=0)
         check_spaces(model, env, path)
     except BaseException:
         env.close()
@@ -107,13 +108,25 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     return Agent(model, env, run, path, config, args.deterministic or (by_default and not args.stochastic))
 
 
-def find_run(args: Namespace, algo: str) -> RunFolder:
-    """Find the run folder for ``--env``: the name itself, or the environment that the name stands for."""
-    literal = re.sub(r"[^\w.+-]", "-", args.env)
-    if run_folder.run_numbers(Path(args.folder) / algo, literal):
-        return run_folder.find(args.folder, algo, literal, args.exp_id)
-    entry = find_entry(algo, args.env)
-    return run_folder.find(args.folder, algo, entry.run_name, args.exp_id)
+def find_run(args: Namespace) -> RunFolder:
+    """Find the run of ``--env`` by any name that ``train`` takes for it.
+
+    :param args: flags of :func:`add_agent_arguments`; ``algo`` becomes the algorithm of the run
+    :raises UsageError: if there is none, with what there is
+    """
+    algorithms = [check_algorithm(args.algo)] if args.algo else ALGORITHMS
+    for algo in algorithms:
+        names = run_folder.names_for(args.folder, algo, args.env)
+        if names:
+            args.algo = algo
+            return run_folder.find(args.folder, algo, names[0], args.exp_id)
+    has = {algo: sorted({run.name for run in run_folder.all_runs(args.folder, algo)}) for algo in ALGORITHMS}
+    there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has.items() if names)
+    of_algo = f" of {args.algo}" if args.algo else ""
+    raise UsageError(
+        f"there is no run of {args.env!r}{of_algo} in {args.folder}{near(args.env, sum(has.values(), []))}: "
+        + (there or "train one, or pass -f FOLDER")
+    )
 
 
 def model_file(run: RunFolder, args: Namespace) -> Path:

@@ -1,8 +1,10 @@
 """Callbacks of a training run: episode log, evaluation, checkpoints, progress, and what ends it early."""
 
+import re
 import signal
 import sys
 import time
+import warnings
 from collections import deque
 from pathlib import Path
 from types import FrameType
@@ -17,12 +19,14 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import ResultsWriter
 
 from sb3_dreamer.common import distributed
+from sb3_dreamer.common.report import duration
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.runs import run_folder
 
-KEPT = 2  #: resumable checkpoints that stay
+KEPT = 2  #: newest checkpoints that stay, and replay buffers beside model files
+MODELS_KEPT = 10  #: newest model files that stay
 LINE_SECONDS = 30.0  #: between two lines of progress where there is no bar
 
 
@@ -50,6 +54,8 @@ def make_callbacks(
         evaluation = Evaluation(
             eval_env,
             stop=stop,
+            share=plan.eval_share,
+            reserved=plan.final_episodes,
             n_eval_episodes=plan.eval_episodes,
             eval_freq=max(1, plan.eval_freq // steps),
             best_model_save_path=str(folder),
@@ -58,7 +64,7 @@ def make_callbacks(
             callback_on_new_best=None if plan.stop_at_return is None else StopWhenSolved(plan.stop_at_return),
         )
         callbacks.append(evaluation)
-    if plan.save_freq > 0:
+    if plan.save_freq > 0 and plan.save_models:
         frequency = max(1, plan.save_freq // steps)
         callbacks.append(Checkpoints(frequency, str(folder), save_replay_buffer=save_replay_buffer))
     return [*callbacks, *resumable]
@@ -110,7 +116,10 @@ class EpisodeLog(BaseCallback):
                     "frames": self.num_timesteps * self.frames_per_step,
                     "env": index,
                 }
-                self.writer.write_row(row)
+                try:
+                    self.writer.write_row(row)
+                except OSError as error:
+                    warnings.warn(f"an episode was not logged: {error}; training continues", stacklevel=2)
         return True
 
     def _on_training_end(self) -> None:
@@ -121,12 +130,17 @@ class Evaluation(EvalCallback):
     """Evaluate as SB3 does, print one line, and stop at once on Ctrl-C.
 
     :param stop: the signal handler of the run
+    :param share: share of the agent steps that evaluation takes at most: one that would take more is left out; None:
+        no limit
+    :param reserved: episodes of the evaluation at the end, which count towards the share
     """
 
-    def __init__(self, *args: Any, stop: "StopOnSignal", **kwargs: Any):
+    def __init__(
+        self, *args: Any, stop: "StopOnSignal", share: float | None = None, reserved: int = 0, **kwargs: Any
+    ):
         super().__init__(*args, **{"verbose": 0, "warn": False, **kwargs})
-        self.stop = stop
-        self.best_step = 0
+        self.stop, self.share, self.reserved = stop, share, reserved
+        self.best_step, self.seconds = 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what SB3's callback does not store."""
@@ -145,14 +159,22 @@ class Evaluation(EvalCallback):
             self.callback_on_new_best.init_callback(self.model)
 
     def _on_step(self) -> bool:
-        before, count = self.best_mean_reward, len(self.evaluations_timesteps)
+        if self.n_calls % self.eval_freq:
+            return True
+        if affordable_episodes(self.model, self.share, self.evaluations_length) < self.n_eval_episodes + self.reserved:
+            return True
+        before, count, start = self.best_mean_reward, len(self.evaluations_timesteps), time.monotonic()
+        continues = True
         self.stop.at_once = True
         try:
             continues = super()._on_step()
         except KeyboardInterrupt:
             return False
+        except OSError as error:
+            warnings.warn(f"an evaluation was not saved: {error}; training continues", stacklevel=2)
         finally:
             self.stop.at_once = False
+            self.seconds += time.monotonic() - start
         if len(self.evaluations_timesteps) > count and self.model.verbose >= 1:
             returns = self.evaluations_results[-1]
             best = self.best_mean_reward > before
@@ -165,6 +187,20 @@ class Evaluation(EvalCallback):
         return continues
 
 
+def affordable_episodes(model: Any, share: float | None, lengths: list[list[int]]) -> float:
+    """Count the episodes that can be evaluated within a share of the agent steps; none before an episode has ended.
+
+    :param share: of the agent steps so far; None: no limit
+    :param lengths: of the episodes of all evaluations so far
+    """
+    if share is None:
+        return float("inf")
+    training = [info["l"] for info in model.ep_info_buffer or ()]
+    longest = max((float(np.mean(found)) for found in (training, *lengths[-1:]) if len(found)), default=0.0)
+    left = share * model.num_timesteps - sum(map(sum, lengths))
+    return max(0, int(left / longest)) if longest else 0
+
+
 def mean_and_std(returns: Any) -> str:
     """Write ``12.3 +- 4.5``."""
     return f"{np.mean(returns):.1f} +- {np.std(returns):.1f}"
@@ -175,6 +211,27 @@ class Checkpoints(CheckpointCallback):
 
     def _checkpoint_path(self, checkpoint_type: str = "", extension: str = "") -> str:
         return super()._checkpoint_path(checkpoint_type, "safetensors" if extension == "pkl" else extension)
+
+    def _on_step(self) -> bool:
+        try:
+            super()._on_step()
+        except OSError as error:
+            warnings.warn(f"no model file at step {self.num_timesteps:,}: {error}; training continues", stacklevel=2)
+        if self.n_calls % self.save_freq == 0:
+            prune(Path(self.save_path), r"rl_model_(\d+)_steps\.zip", MODELS_KEPT)
+            prune(Path(self.save_path), r"rl_model_replay_buffer_(\d+)_steps\.safetensors", KEPT)
+        return True
+
+
+def prune(folder: Path, pattern: str, keep: int) -> None:
+    """Remove all but the newest files of a kind.
+
+    :param pattern: of their names, whose group is the number of steps
+    :param keep: how many stay
+    """
+    matches = (re.fullmatch(pattern, path.name) for path in folder.iterdir())
+    for match in sorted((match for match in matches if match), key=lambda match: int(match[1]))[:-keep]:
+        (folder / match[0]).unlink(missing_ok=True)
 
 
 class _Rate(ProgressColumn):
@@ -195,7 +252,6 @@ class ShowProgress(BaseCallback):
     def __init__(self, bar: bool, console: Console):
         super().__init__()
         self.returns: deque[float] = deque(maxlen=20)
-        self.last_line = time.monotonic()
         self.progress: Progress | None = None
         if bar:
             columns = (BarColumn(None), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), _Rate())
@@ -203,7 +259,7 @@ class ShowProgress(BaseCallback):
             self.progress = Progress(TextColumn("{task.description}"), *columns, *times, console=console)
 
     def _on_training_start(self) -> None:
-        self.first_step, self.start = self.num_timesteps, time.monotonic()
+        self.last_step, self.last_line = self.num_timesteps, time.monotonic()
         if self.progress is not None:
             self.task = self.progress.add_task(
                 "training", total=self.model._total_timesteps, completed=self.num_timesteps
@@ -215,16 +271,16 @@ class ShowProgress(BaseCallback):
         if self.progress is not None:
             self.progress.update(self.task, completed=self.num_timesteps, description=self._words())
         elif self.model.verbose >= 1 and time.monotonic() - self.last_line > LINE_SECONDS:
-            self.last_line = time.monotonic()
-            total, done = self.model._total_timesteps, self.num_timesteps - self.first_step
-            rate = done / (time.monotonic() - self.start)
-            left = (total - self.num_timesteps) / rate / 60
-            line = f"Step {self.num_timesteps:,} of {total:,}: {self._words()}, {rate:.0f} steps/s, {left:.0f} min left"
-            print(line, flush=True)
+            now, total = time.monotonic(), self.model._total_timesteps
+            rate = (self.num_timesteps - self.last_step) / (now - self.last_line)
+            learns = self.last_step >= self.model.learning_starts  # type: ignore[attr-defined]
+            left = f", {duration((total - self.num_timesteps) / rate)} left" if learns else ", before the first updates"
+            print(f"Step {self.num_timesteps:,} of {total:,}: {self._words()}, {rate:.3g} steps/s{left}", flush=True)
+            self.last_step, self.last_line = self.num_timesteps, now
         return True
 
     def _words(self) -> str:
-        return f"return {np.mean(self.returns):.1f}" if self.returns else "first episodes"
+        return f"return {np.mean(self.returns):.1f}" if self.returns else "no finished episode yet"
 
     def close(self) -> None:
         """Remove the bar; also after an exception, when ``on_training_end`` was not called."""

@@ -40,21 +40,38 @@ def training_curve(run: RunFolder, x_axis: str, y_axis: str, window: int) -> Cur
     :param window: episodes of the average
     :raises UsageError: if the file is damaged
     """
-    path = run.path / "0.monitor.csv"
-    if not path.is_file():
+    rows = training_episodes(run)
+    if not rows:
         return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
-        rows = [row for row in csv.DictReader(lines) if row.get("env") not in (None, "")]  # A line may be cut off.
-        column = {"steps": "timesteps", "frames": "frames", "time": "t"}[x_axis]
-        x = np.array([float(row[column]) for row in rows])
-        y = np.array([float(row["r" if y_axis == "reward" else "l"]) for row in rows])
-    except (KeyError, ValueError, OSError) as error:
-        raise UsageError(f"{path} is not a log of training episodes: {error}") from error
-    if not len(x):
-        return None
-    x = x / 3600 if x_axis == "time" else x
-    return Curve(x, moving_average(y, window), run_folder.read_config(run).get("seed"))
+    config = run_folder.read_config(run)
+    if x_axis == "time":
+        x = np.array([row["t"] for row in rows]) / 3600
+    elif "timesteps" in rows[0]:
+        x = np.array([row["timesteps" if x_axis == "steps" else "frames"] for row in rows])
+    else:  # rl_zoo3's monitors have lengths only
+        frames = environments.frames_per_step(None, config.get("env_wrapper")) if x_axis == "frames" else 1
+        x = np.cumsum([row["l"] for row in rows]) * frames
+    y = np.array([row["r" if y_axis == "reward" else "l"] for row in rows])
+    return Curve(x, moving_average(y, window), config.get("seed"))
+
+
+def training_episodes(run: RunFolder) -> list[dict[str, float]]:
+    """Read the rows of all monitor files of a run, in the order in which the episodes ended.
+
+    :raises UsageError: if a file is damaged
+    """
+    rows: list[dict[str, float]] = []
+    paths = sorted(run.path.glob("*.monitor.csv"))
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()[1:]
+            found = [row for row in csv.DictReader(lines) if all(row.values())]  # A line may be cut off.
+            rows += [{name: float(value) for name, value in row.items()} for row in found]
+        except (TypeError, ValueError, OSError) as error:
+            raise UsageError(f"{path} is not a log of training episodes: {error}") from error
+        if rows and not {"r", "l", "t"} <= set(rows[0]):
+            raise UsageError(f"{path} is not a log of training episodes: it has no columns r, l, t")
+    return sorted(rows, key=lambda row: row["t"]) if len(paths) > 1 else rows
 
 
 def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:

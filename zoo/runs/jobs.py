@@ -64,14 +64,15 @@ class Job:
             return "failed" if self.log.exists() else "new"
         if (run.path / "done").exists():
             return "done"
-        return "stopped" if run.model.exists() and run.replay.exists() else "failed"
+        saved = run.has_checkpoint or (run.model.exists() and run.replay.exists())
+        return "stopped" if saved else "failed"
 
     def words(self) -> list[str]:
         """Return the arguments of ``train`` that start or resume it."""
         run = self.latest()
         words = ["train", "--algo", self.algo, "-f", self.folder, *self.flags]
         if run is not None and self.state() == "stopped":
-            return [*words, "-i", str(run.model)]
+            return [*words, "-i", str(run.path if run.has_checkpoint else run.model)]
         return [*words, "--env", self.env, "--seed", str(self.seed)]
 
 

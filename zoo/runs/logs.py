@@ -1,6 +1,8 @@
 """Log training to CSV, TensorBoard and Weights & Biases, and to tables on the screen if asked for."""
 
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,21 @@ def make_logger(folder: Path, tensorboard: Path, tables: bool) -> Any:
         formats.append(logger.TensorBoardOutputFormat(str(tensorboard)))
     if tables:
         formats.append(logger.HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
+    for each in formats:
+        each.write = _survive_full_disk(each.write)
     return logger.Logger(str(folder), formats)
+
+
+def _survive_full_disk(write: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors of the file system into warnings: a full disk must not end a training."""
+
+    def write_or_warn(*args: Any, **kwargs: Any) -> None:
+        try:
+            write(*args, **kwargs)
+        except OSError as error:
+            warnings.warn(f"the log was not written: {error}; training continues", stacklevel=2)
+
+    return write_or_warn
 
 
 def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """Resume training: ``train -i`` with a run folder (exactly, in the same folder) or with a model file (a new run)."""
 
 import re
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ def newest(folder: Path) -> Path:
             return max(found, key=lambda path: int(path.name.split("_")[1]))
     files = sorted(path.name for path in folder.glob("*.zip"))
     siblings = [path.name for path in folder.parent.glob("*") if path.is_dir() and path != folder]
-    has = f"; it has {', '.join(files[:5])}: pass one of these" if files else near(folder.name, siblings)
-    raise UsageError(f"--trained-agent: {folder} has no checkpoint, which train --save-freq N writes{has}")
+    runs = sorted(str(path.parent) for path in folder.glob(f"**/{run_folder.CHECKPOINTS}"))
+    has = f"; it has {', '.join((files or runs)[:5])}: pass one of these" if files or runs else near(folder.name, siblings)
+    raise UsageError(f"--trained-agent: {folder} has no checkpoint to resume from{has}")
 
 
 def stored_config(args: Namespace) -> dict[str, Any]:
@@ -74,7 +76,11 @@ def stored_config(args: Namespace) -> dict[str, Any]:
         zips = [str(other) for other in path.parent.glob("*.zip")]
         raise UsageError(f"--trained-agent: there is no file {path}{near(str(path), zips)}")
     args.trained_agent = str(path)
-    return run_folder.read_config(run_folder.of_model(path))
+    try:
+        return run_folder.read_config(run_folder.of_model(path))
+    except UsageError as error:
+        warnings.warn(f"the settings beside {path} are not used: {error}", stacklevel=2)
+        return {}
 
 
 def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict[str, Any]) -> Any:
@@ -116,7 +122,8 @@ def replay_of(path: Path) -> Path | None:
         return None
     checkpoint = re.fullmatch(r"(.+)_(\d+_steps)", path.stem)
     name = f"{checkpoint[1]}_replay_buffer_{checkpoint[2]}.safetensors" if checkpoint else run_folder.REPLAY
-    return path.with_name(name)
+    of_rl_zoo3 = path.with_name(name).with_suffix(".pkl")  # our format under the name that rl_zoo3 gives it
+    return of_rl_zoo3 if of_rl_zoo3.is_file() and not path.with_name(name).is_file() else path.with_name(name)
 
 
 def make_folder(args: Namespace, plan: Plan, checkpoint: Path | None, command: str) -> RunFolder:

@@ -66,7 +66,8 @@ def test_list(logs: Path, capsys) -> None:
     assert main(["list", "crafter"]) == 0
     assert capsys.readouterr().out.split() == ["crafter:reward", "crafter:noreward"]
     assert main(["list", "--runs", "-f", str(logs)]) == 0
-    assert "dreamerv3/CartPole-v1_1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "dreamerv3/CartPole-v1_1" in out and "200 of 200" in out
 
 
 def test_evaluate_writes_every_episode(logs: Path, tmp_path: Path, capsys) -> None:
@@ -113,6 +114,20 @@ def test_plot(logs: Path, tmp_path: Path) -> None:
     assert files[0].read_bytes().startswith(b"\x89PNG") and "<svg" in files[1].read_text()
     for flags in (["-x", "frames"], ["-x", "time"], ["-y", "length"], ["--source", "eval"]):
         assert main(["plot", "-f", str(logs), "-o", str(files[0]), *flags]) == 0
+
+
+def test_plot_says_what_is_missing(tmp_path: Path, capsys) -> None:
+    """A run is found by the name that trained it; one without a score is not one without a scale."""
+    run = run_folder.RunFolder(tmp_path / "dreamerv2/atari-pong_1", "atari-pong")
+    run.write_config({"env": "atari:pong", "hyperparams": {}})
+    output = str(tmp_path / "x.png")
+    assert main(["plot", "-f", str(tmp_path), "-e", "Pong", "-o", output]) == 2
+    assert capsys.readouterr().err == "sb3-dreamer plot: error: the runs have no finished episode yet\n"
+    assert main(["plot", "-f", str(tmp_path), "--aggregate", "-o", output]) == 2
+    assert "no scores of atari:pong (no score yet: train longer, or try --source eval)" in capsys.readouterr().err
+    run.write_config({"env": "CartPole-v1", "hyperparams": {}})
+    assert main(["plot", "-f", str(tmp_path), "--aggregate", "-o", output]) == 2
+    assert "CartPole-v1 (scores are normalized for Atari and control tasks only)" in capsys.readouterr().err
 
 
 def test_curves_are_those_of_the_files(logs: Path) -> None:
@@ -173,6 +188,8 @@ def test_suite_can_be_asked_and_resumed(tmp_path: Path, monkeypatch, capsys) -> 
     run.model.touch()
     run.replay.touch()
     assert job.state() == "stopped" and job.words()[-2:] == ["-i", str(run.model)]
+    (run.path / "checkpoints/checkpoint_000001_step_9").mkdir(parents=True)
+    assert job.state() == "stopped" and job.words()[-2:] == ["-i", str(run.path)]
     mark_done(job)
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
