@@ -38,7 +38,7 @@ class StrictLoader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} appears twice", key.start_mark)
             seen.add(str(key.value))
         return node
 
@@ -72,7 +72,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {one_line(error)}") from error
-    except (yaml.YAMLError, ValueError, TypeError) as error:  # also a date that does not exist, a pair that is none
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # also for dates that do not exist
         raise UsageError(f"{path} is not plain YAML: {one_line(error)}") from error
     except RecursionError:
         raise UsageError(f"{path} is not plain YAML: it is nested too deeply") from None

@@ -166,7 +166,7 @@ def score_matrix(by_task: dict[str, list[RunFolder]], args: Namespace) -> tuple[
 
     The final score of a run is the end of its curve.
 
-    :raises UsageError: if no task can be normalised, or one has no curve
+    :raises UsageError: if no task can be normalized, or one has no curve
     """
     columns: dict[str, np.ndarray] = {}
     without: list[str] = []
@@ -206,7 +206,7 @@ def draw_aggregate(runs: Runs, args: Namespace) -> Any:
             low, high = scores.bootstrap_interval(matrix, scores.iqm)
             axes[1].plot([low, high], [label, label], color="black")
             print(f"{algo}: IQM 95 % interval [{low:.3f}, {high:.3f}] (stratified bootstrap)")
-    axes[0].set_title("mean of normalised scores")
+    axes[0].set_title("mean of normalized scores")
     axes[1].set_title("interquartile mean" + (", 95 % interval" if len(matrix) > 1 else ""))
     for axis in axes:
         axis.grid(axis="x", alpha=0.3)

@@ -313,9 +313,12 @@ class Session:
         return RunError(f"{one_line(error) or type(error).__name__} ({text}, the traceback in {path})")
 
     def _save(self, with_replay: bool) -> None:
-        self.model.save(self.run.model)
-        if with_replay:
-            self.model.save_replay_buffer(self.run.replay)
+        try:
+            self.model.save(self.run.model)
+            if with_replay:
+                self.model.save_replay_buffer(self.run.replay)
+        except OSError as error:
+            raise RunError(f"the model could not be saved: {one_line(error)}") from error
 
     def _report_stop(self) -> int:
         left = self.plan.n_timesteps - self.model.num_timesteps

@@ -255,7 +255,7 @@ class Reports:
         """Evaluate if it is time.
 
         :param local: variables of ``learn``
-        :return: whether the trial goes on
+        :return: whether the trial continues
         """
         model = local["self"]
         if model.num_timesteps < self.frequency * (self.done + 1):

@@ -24,8 +24,8 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
     """Find the checkpoint to resume from; None unless ``-i`` names a folder.
 
     :param args: flags of ``train``; ``trained_agent`` becomes the checkpoint's model file, and flags that were not
-        given become the run's own
-    :param defaults: values of the flags that were not given
+        passed become the run's own
+    :param defaults: values of the flags that were not passed
     :raises UsageError: if the folder has no checkpoint, or does not belong to a run
     """
     given = Path(args.trained_agent)
@@ -34,7 +34,7 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
     path = newest(given)
     run = run_folder.of_model(path / MODEL)
     if run is None:
-        raise UsageError(f"--trained-agent: {path} lies in no run folder with a config.yml: use load_checkpoint()")
+        raise UsageError(f"--trained-agent: {path} is not in a run folder with a config.yml: use load_checkpoint()")
     args.trained_agent = str(path / MODEL)
     stored = read_yaml(run.settings / "args.yml") if (run.settings / "args.yml").exists() else {}
     for name in RECALLED:

@@ -136,7 +136,7 @@ def test_wrong_paths_say_what_there_is(logs: Path, tmp_path: Path, capsys) -> No
     assert main(["train", "-i", str(run.with_name("CartPole-v1_7"))]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert main(["train", "-i", str(tmp_path / "elsewhere")]) == 2
-    assert "lies in no run folder" in capsys.readouterr().err
+    assert "is not in a run folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process on Windows")
