@@ -18,9 +18,10 @@ from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 NOT_FOR_RESUMING = ("algo", "env", "n_timesteps", "hyperparams", "conf_file", "config", "trained_agent", "seed")
 #: rl_zoo3's flags of ``train`` that are flags of ``tune`` here
-SEARCH_FLAGS = ("-optimize", "--optimize-hyperparameters", "--n-trials", "--max-total-trials", "--sampler", "--pruner")
-SEARCH_FLAGS += ("--n-startup-trials", "--n-evaluations", "--n-jobs", "--storage", "--study-name", "--trial-id")
-SEARCH_FLAGS += ("--optimization-log-path", "--no-optim-plots")
+SEARCH_FLAGS = frozenset(
+    "-optimize --optimize-hyperparameters --n-trials --max-total-trials --sampler --pruner --n-startup-trials "
+    "--n-evaluations --n-jobs --storage --study-name --trial-id --optimization-log-path --no-optim-plots".split()
+)
 
 
 def main(words: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +135,11 @@ def open_study(args: Namespace) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         args.storage = f"sqlite:///{folder / 'tune.db'}"
     args.study_name = args.study_name or f"{args.algo}-{args.env}"
-    samplers = {
+    samplers: dict[str, Callable[[], Any]] = {
         "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=args.n_startup_trials, seed=args.seed),
         "random": lambda: optuna.samplers.RandomSampler(seed=args.seed),
     }
-    pruners = {
+    pruners: dict[str, Callable[[], Any]] = {
         "median": lambda: optuna.pruners.MedianPruner(args.n_startup_trials, n_warmup_steps=args.n_evaluations // 3),
         "halving": optuna.pruners.SuccessiveHalvingPruner,
         "none": optuna.pruners.NopPruner,
@@ -263,7 +263,7 @@ class Reports:
         from stable_baselines3.common.evaluation import evaluate_policy
 
         self.done += 1
-        returns, _ = evaluate_policy(
+        returns, _lengths = evaluate_policy(
             model,
             self.env,
             n_eval_episodes=self.args.eval_episodes,

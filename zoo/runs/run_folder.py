@@ -210,7 +210,7 @@ def read_config(run: RunFolder | None) -> dict[str, Any]:
     if run is None or not values or "hyperparams" in values:
         return values
     args = read_yaml(run.settings / "args.yml")
-    zoo = {name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values}
+    zoo: dict[str, Any] = {name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values}
     zoo["n_timesteps"] = int(float(zoo.get("n_timesteps") or args.get("n_timesteps") or 1))
     hyperparams = {name: value for name, value in values.items() if name not in UNSUPPORTED}
     named = {"algo": args.get("algo"), "env": args.get("env"), "seed": args.get("seed", 0)}
