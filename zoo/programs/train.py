@@ -18,10 +18,11 @@ from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 NOT_FOR_RESUMING = ("algo", "env", "n_timesteps", "hyperparams", "conf_file", "config", "trained_agent", "seed")
 #: rl_zoo3's flags of ``train`` that are flags of ``tune`` here
-SEARCH_FLAGS = frozenset(
-    "-optimize --optimize-hyperparameters --n-trials --max-total-trials --sampler --pruner --n-startup-trials "
-    "--n-evaluations --n-jobs --storage --study-name --trial-id --optimization-log-path --no-optim-plots".split()
-)
+SEARCH_FLAGS = {
+    "-optimize", "--optimize-hyperparameters", "--n-trials", "--max-total-trials", "--sampler", "--pruner",
+    "--n-startup-trials", "--n-evaluations", "--n-jobs", "--storage", "--study-name", "--trial-id",
+    "--optimization-log-path", "--no-optim-plots",
+}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,19 +1,17 @@
 """Find and load a trained agent with the environment that it was trained on."""
 
-import re
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.config import building
-from sb3_dreamer.zoo.config import environments
-from sb3_dreamer.zoo.runs import run_folder
+from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
 from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
+from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 
@@ -60,7 +58,13 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     choice.add_argument("--stochastic", action="store_true", help="sample actions (default on Atari)")
     acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments in parallel")
     acting.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of environments and actions")
-    acting.add_argument("--env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings of the environment that differ from training")
+    acting.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        action=KeyValues,
+        metavar="KEY:VALUE",
+        help="settings of the environment that differ from training",
+    )
     acting.add_argument(
         "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
     )
@@ -134,17 +138,15 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
 
     :raises UsageError: if the run has no such file, with those it has
     """
-    steps = checkpoints(run)
     if args.load_best:
         path = run.best_model
-    elif args.load_checkpoint is not None:
-        path = run.path / f"rl_model_{args.load_checkpoint}_steps.zip"
-    elif args.load_last_checkpoint:
-        if not steps:
-            raise UsageError(
-                f"{run.path} has no checkpoint: train with --save-freq, or leave out --load-last-checkpoint"
-            )
-        path = run.path / f"rl_model_{max(steps)}_steps.zip"
+    elif args.load_checkpoint is not None or args.load_last_checkpoint:
+        found = checkpoints(run)
+        steps = max(found, default=0) if args.load_last_checkpoint else args.load_checkpoint
+        if steps not in found:
+            has = f"it has those after {', '.join(map(str, sorted(found)))} steps" if found else "it has none"
+            raise UsageError(f"{run.path} has no checkpoint{f' after {steps} steps' if steps else ''}: {has}")
+        path = found[steps]
     else:
         path = run.model
     if not path.is_file():
@@ -153,10 +155,11 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
     return path
 
 
-def checkpoints(run: RunFolder) -> list[int]:
-    """List the steps of the model files of ``--save-freq``."""
-    matches = (re.fullmatch(r"rl_model_(\d+)_steps\.zip", path.name) for path in run.path.glob("rl_model_*.zip"))
-    return sorted(int(match[1]) for match in matches if match)
+def checkpoints(run: RunFolder) -> dict[int, Path]:
+    """Find the models that a run saved on the way, by steps."""
+    folders = (run.path / run_folder.CHECKPOINTS).glob("checkpoint_*_step_*")
+    found = {int(folder.name.rpartition("_")[2]): folder / "model.zip" for folder in folders}
+    return found | {int(path.stem.split("_")[2]): path for path in run.path.glob("rl_model_*_steps.zip")}
 
 
 def warn_if_task_changed(config: dict[str, Any], env: Any) -> None:

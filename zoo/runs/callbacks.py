@@ -135,9 +135,7 @@ class Evaluation(EvalCallback):
     :param reserved: episodes of the evaluation at the end, which count towards the share
     """
 
-    def __init__(
-        self, *args: Any, stop: "StopOnSignal", share: float | None = None, reserved: int = 0, **kwargs: Any
-    ):
+    def __init__(self, *args: Any, stop: "StopOnSignal", share: float | None = None, reserved: int = 0, **kwargs: Any):
         super().__init__(*args, **{"verbose": 0, "warn": False, **kwargs})
         self.stop, self.share, self.reserved = stop, share, reserved
         self.best_step, self.seconds = 0, 0.0
@@ -315,7 +313,11 @@ class StopOnSignal(BaseCallback):
         self.stopped = True
         if again or self.at_once:
             raise KeyboardInterrupt
-        print("\nStopping after this step. Press Ctrl-C again to quit immediately, without saving.", file=sys.stderr, flush=True)
+        print(
+            "\nStopping after this step. Press Ctrl-C again to quit immediately, without saving.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _on_step(self) -> bool:
         return not self.stopped

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from sb3_dreamer.zoo.config import environments
-from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_curves.json"

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 

@@ -57,7 +57,11 @@ def newest(folder: Path) -> Path:
     files = sorted(path.name for path in folder.glob("*.zip"))
     siblings = [path.name for path in folder.parent.glob("*") if path.is_dir() and path != folder]
     runs = sorted(str(path.parent) for path in folder.glob(f"**/{run_folder.CHECKPOINTS}"))
-    has = f"; it has {', '.join((files or runs)[:5])}: pass one of these" if files or runs else near(folder.name, siblings)
+    has = (
+        f"; it has {', '.join((files or runs)[:5])}: pass one of these"
+        if files or runs
+        else near(folder.name, siblings)
+    )
     raise UsageError(f"--trained-agent: {folder} has no checkpoint to resume from{has}")
 
 

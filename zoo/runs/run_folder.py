@@ -82,7 +82,10 @@ class RunFolder:
         """Count the agent steps that its checkpoints, model and episode log tell of."""
         names = [path.name for path in (*self.path.glob("rl_model_*.zip"), *self.path.glob(f"{CHECKPOINTS}/*"))]
         steps = [int(match[1] or match[2]) for match in map(STEPS.search, names) if match]
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), zipfile.ZipFile(self.model) as file:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            zipfile.ZipFile(self.model) as file,
+        ):
             steps.append(int(json.loads(file.read("data.json"))["num_timesteps"]))
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             *_, last = csv.DictReader((self.path / "0.monitor.csv").read_text(encoding="utf-8").splitlines()[1:])
@@ -210,7 +213,9 @@ def read_config(run: RunFolder | None) -> dict[str, Any]:
     if run is None or not values or "hyperparams" in values:
         return values
     args = read_yaml(run.settings / "args.yml")
-    zoo: dict[str, Any] = {name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values}
+    zoo: dict[str, Any] = {
+        name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values
+    }
     zoo["n_timesteps"] = int(float(zoo.get("n_timesteps") or args.get("n_timesteps") or 1))
     hyperparams = {name: value for name, value in values.items() if name not in UNSUPPORTED}
     named = {"algo": args.get("algo"), "env": args.get("env"), "seed": args.get("seed", 0)}

@@ -198,6 +198,10 @@ def test_a_run_can_be_resumed_without_asking_for_it(tmp_path: Path, small: list[
     )
     assert main(["train", "-i", str(run.path), "-n", "20", "--final-eval-episodes", "0"]) == 0
     assert DreamerV3.load(run.model).num_timesteps == 80
+    assert main(["enjoy", "-f", str(tmp_path), "--no-render", "-n", "20", "--load-last-checkpoint"]) == 0
+    assert "step_80/model.zip: trained for 80 steps" in capsys.readouterr().out
+    assert main(["enjoy", "-f", str(tmp_path), "--no-render", "--load-checkpoint", "5"]) == 2
+    assert "has no checkpoint after 5 steps: it has those after 60, 80 steps" in capsys.readouterr().err
 
 
 def test_model_files_are_pruned(tmp_path: Path, small: list[str]) -> None:
