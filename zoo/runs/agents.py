@@ -128,7 +128,7 @@ def find_run(args: Namespace) -> RunFolder:
     there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has.items() if names)
     of_algo = f" of {args.algo}" if args.algo else ""
     raise UsageError(
-        f"there is no run of {args.env!r}{of_algo} in {args.folder}{near(args.env, sum(has.values(), []))}: "
+        f"there is no run of {args.env!r}{of_algo} in {args.folder}{near(args.env, [name for names in has.values() for name in names])}: "
         + (there or "train one, or pass -f FOLDER")
     )
 

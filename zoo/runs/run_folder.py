@@ -166,10 +166,8 @@ def names_for(root: str | Path, algo: str, env: str) -> list[str]:
     literal = slug(env)
     wanted = [literal]
     if present and literal not in present:
-        try:
+        with contextlib.suppress(UsageError):  # without hyperparameters, it was trained from a file of the user's own
             wanted.append(find_entry(algo, env).run_name)
-        except UsageError:  # no hyperparameters for it: perhaps trained from a file of the user's own
-            pass
     plain = re.compile(r"[\W_]")
     task = plain.sub("", env.rpartition(":")[2].lower()) if ":" not in env else None
     wanted += [

@@ -1,6 +1,6 @@
-"""Aggregate Atari scores as DreamerV2 does (arXiv 2010.02193, section 3 and Table 1), and bootstrap intervals as rliable does.
+"""Aggregate Atari scores as DreamerV2 does (arXiv 2010.02193, section 3, Table 1), with bootstrap intervals.
 
-Command line: ``python -m sb3_dreamer.zoo.runs.scores results.json`` with ``{agent: {game: score or [score per seed]}}``.
+``python -m sb3_dreamer.zoo.runs.scores results.json`` reads ``{agent: {game: score or [score per seed]}}``.
 """
 
 import argparse
