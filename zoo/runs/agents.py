@@ -127,10 +127,9 @@ def find_run(args: Namespace) -> RunFolder:
     has = {algo: sorted({run.name for run in run_folder.all_runs(args.folder, algo)}) for algo in ALGORITHMS}
     there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has.items() if names)
     of_algo = f" of {args.algo}" if args.algo else ""
-    raise UsageError(
-        f"there is no run of {args.env!r}{of_algo} in {args.folder}{near(args.env, [name for names in has.values() for name in names])}: "
-        + (there or "train one, or pass -f FOLDER")
-    )
+    hint = near(args.env, [name for names in has.values() for name in names])
+    where = f"there is no run of {args.env!r}{of_algo} in {args.folder}{hint}"
+    raise UsageError(f"{where}: {there or 'train one, or pass -f FOLDER'}")
 
 
 def model_file(run: RunFolder, args: Namespace) -> Path:
