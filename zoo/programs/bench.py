@@ -1,10 +1,10 @@
-"""The program ``bench``: measures speed; see docs/speed.md."""
+"""The program ``bench``: measure speed; see docs/speed.md."""
 
 import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sb3_dreamer.zoo.programs import display
+from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.speed.arguments import make_cases, make_parser
 from sb3_dreamer.zoo.speed.case import Case, run_cases
 from sb3_dreamer.zoo.speed.machine import header, header_rows
@@ -29,8 +29,8 @@ def main(words: Sequence[str]) -> int:
     elif args.program == "gpu":
         from sb3_dreamer.zoo.speed.gpu import report as run
     head = header(words, seed=args.seed, threads=cases[0].threads)
-    console = display.make_console()
-    display.print_table(console, "Where", header_rows(head))
+    console = tables.make_console()
+    tables.print_table(console, "Where", header_rows(head))
     results = run(args, cases, console)
     if args.out:
         write_json(args.out, {**head, **results})

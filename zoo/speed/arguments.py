@@ -6,10 +6,10 @@ from itertools import product
 from typing import Any
 
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
 from sb3_dreamer.zoo.config.building import check_device
+from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.values import check_values
-from sb3_dreamer.zoo.programs.arguments import KeyValues, OneLineParser, positive, whole
-from sb3_dreamer.zoo.programs.errors import UsageError, near
 from sb3_dreamer.zoo.speed.case import PARTS, Case
 from sb3_dreamer.zoo.speed.env import ACTIONS, OBSERVATIONS
 

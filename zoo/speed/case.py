@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.programs.errors import RunError, one_line
+from sb3_dreamer.zoo.config.errors import RunError, one_line
 from sb3_dreamer.zoo.speed.env import EPISODE, SyntheticEnv, fill_replay
 
 PARTS = ("floor", "sampling", "predict", "learn")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.arguments import to_command
+from sb3_dreamer.zoo.config.arguments import to_command
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 
@@ -48,7 +48,7 @@ def header(words: Sequence[str], *, seed: int, threads: int) -> dict[str, Any]:
     """
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
-        "command": f"sb3-dreamer bench {to_command(words)}".strip(),
+        "command": to_command("bench", words),
         "date": now.isoformat(timespec="seconds"),
         "seed": seed,
         "threads": threads,

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.config.values import check_values, to_constructor
 from sb3_dreamer.zoo.config.yaml_files import StrictLoader
-from sb3_dreamer.zoo.programs.errors import UsageError, one_line
 
 
 def parse_wrappers(text: str | None) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
