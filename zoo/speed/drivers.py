@@ -63,6 +63,8 @@ def dreamerv3_jax(job: Namespace) -> Driver:
     """Drive the authors' code of 2024."""
     sys.path.insert(0, job.clone)
     os.environ["JAX_PLATFORMS"] = "cpu" if job.device == "cpu" else "cuda"
+    if hasattr(os, "sched_setaffinity"):  # XLA takes a thread for every core that it sees
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.threads])
     import elements
     import jax
     from dreamerv3.agent import Agent

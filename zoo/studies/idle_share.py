@@ -1,4 +1,4 @@
-"""How long the learner waits for environments while it learns Atari with ``overlap=True``.
+"""Measure how long the learner waits for environments while it learns Atari with ``overlap=True``.
 
     python -m sb3_dreamer.zoo.studies.idle_share --out docs/results/speed_idle.json
 
@@ -22,7 +22,7 @@ from sb3_dreamer.zoo.speed.report import write_json
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The program's flags."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="atari:pong", help="(default: %(default)s)")
     parser.add_argument("--n-envs", type=int, default=8, help="(default: %(default)s)")
@@ -95,7 +95,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _filled(model: DreamerV3) -> Any:
-    """A batch of noise, so that the metrics of an update are known before the first one."""
+    """Draw an empty batch, so that the metrics of an update are known before the first one."""
     replay = model.replay_buffer
     shape = (replay.n_envs, *(model.observation_space.shape or ()))
     obs = th.zeros(shape, dtype=th.uint8).numpy()
