@@ -1,17 +1,15 @@
-"""What a training run will do: the file's entry, a former run's config and the flags, put together."""
+"""Plan a training run: combine the file's entry, the config of an earlier run and the flags."""
 
+import inspect
 import secrets
 from argparse import Namespace
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config.algorithms import DEFAULT_ALGORITHM, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 from sb3_dreamer.zoo.config.hyperparams import Entry, find_entry
 from sb3_dreamer.zoo.config.values import ZOO_KEYS, check_values
-from sb3_dreamer.zoo.config.yaml_files import read_yaml
-from sb3_dreamer.zoo.programs.errors import UsageError, near
-from sb3_dreamer.zoo.runs import run_folder
 
 DEFAULT_ENV = "CartPole-v1"
 LARGEST_EVAL_FREQ = 25_000  # rl_zoo3's default
@@ -54,27 +52,24 @@ class Plan:
     suite_preset: dict[str, Any] | None = None
 
     def to_config(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the settings as plain values."""
         return asdict(self)
 
     @property
     def final_episodes(self) -> int:
-        """Episodes of the evaluation at the end."""
+        """Number of episodes of the evaluation at the end."""
         return self.eval_episodes if self.final_eval_episodes is None else self.final_eval_episodes
 
 
-def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
-    """The plan of ``train``, and notes to print: how a name was understood, which values were overridden.
+def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]:
+    """Plan a training run; also return notes to print: how a name was understood, which values were overridden.
 
+    :param args: flags of ``train``
+    :param config: settings of the run that ``-i`` or ``--config`` names, empty for none
     :raises UsageError: for whatever cannot be done
     """
     notes: list[str] = []
     own_eval_freq = False
-    config: dict[str, Any] = {}
-    if args.trained_agent:
-        config = _config_of_model(args)
-    elif args.config:
-        config = read_yaml(Path(args.config))
     algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
     if config and args.env in (None, config.get("env"), config.get("run_name")):
         plan = _from_config(config, algo, args.config or args.trained_agent)
@@ -88,32 +83,20 @@ def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
         plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, plan.n_timesteps // 10))
     if args.seed >= 0:
         plan.seed = args.seed
-    elif plan.seed < 0 or args.trained_agent:  # Going on with the old seed would repeat the run's first episodes.
+    elif plan.seed < 0 or args.trained_agent:  # The old seed would repeat the first episodes of the run.
         plan.seed = secrets.randbelow(2**31)
     plan.trained_agent = args.trained_agent
     return plan, notes
-
-
-def _config_of_model(args: Namespace) -> dict[str, Any]:
-    """The config of the run that a model file belongs to; empty for a file on its own."""
-    path = Path(args.trained_agent)
-    if path.suffix == "" and not path.exists():
-        path = path.with_suffix(".zip")
-    if not path.is_file():
-        zips = [str(other) for other in path.parent.glob("*.zip")]
-        raise UsageError(f"--trained-agent: there is no file {path}{near(str(path), zips)}")
-    args.trained_agent = str(path)
-    return run_folder.read_config(run_folder.of_model(path))
 
 
 def _from_config(config: dict[str, Any], algo: str, path: str) -> Plan:
     names = [item.name for item in fields(Plan)]
     for name, value in config.items():
         if name not in names:
-            raise UsageError(f"the config of {path} has an unknown key {name}={value!r}{near(str(name), names)}")
+            raise UsageError(f"the config of {path} has an unknown key {name}={quote(value)}{near(str(name), names)}")
     needed = [name for name in ("env", "run_name", "n_timesteps", "seed", "hyperparams") if name not in config]
     if needed:
-        raise UsageError(f"the config of {path} has no {', '.join(needed)}: give the config.yml of a run folder")
+        raise UsageError(f"the config of {path} has no {', '.join(needed)}: pass the config.yml of a run folder")
     values = check_values(config["hyperparams"], algorithm_class(algo), str(path))
     return Plan(**{"source": "", **config, "algo": algo, "hyperparams": values})
 
@@ -135,7 +118,7 @@ def _from_entry(entry: Entry) -> Plan:
 
 
 def _override(plan: Plan, args: Namespace) -> list[str]:
-    """Apply the flags to the plan; tells which hyperparameters changed."""
+    """Apply the flags to the plan; return notes on the hyperparameters that changed."""
     cls = algorithm_class(plan.algo)
     given = check_values(args.hyperparams or {}, cls, "--hyperparams")
     if args.trained_agent:
@@ -164,8 +147,6 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
 
 
 def _default(cls: Any, name: str) -> Any:
-    import inspect
-
     return inspect.signature(cls).parameters[name].default
 
 
@@ -178,7 +159,7 @@ def _short(value: Any) -> str:
 
 
 def _updates_note(cls: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """How many times more or fewer updates there are now."""
+    """Say how many times more or fewer updates there are now."""
     names = ("train_ratio", "batch_size", "batch_length")
     try:
         old, new = ([float(values.get(name, _default(cls, name))) for name in names] for values in (before, after))

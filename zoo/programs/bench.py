@@ -1,4 +1,4 @@
-"""The program ``bench``: measures speed; see docs/speed.md."""
+"""The program ``bench``: measure speed; see docs/speed.md."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from itertools import product
 from typing import Any
 
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, to_command, whole
 from sb3_dreamer.zoo.config.building import check_device
+from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.values import check_values
-from sb3_dreamer.zoo.programs import display
-from sb3_dreamer.zoo.programs.arguments import KeyValues, OneLineParser, positive, whole
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.speed.case import ACTIONS, OBSERVATIONS, PARTS, Case, run_cases, sizes_of
 from sb3_dreamer.zoo.speed.report import (
     acting_table,
@@ -45,9 +45,9 @@ def main(words: Sequence[str]) -> int:
         from sb3_dreamer.zoo.speed.rivals import rivals as run
     elif args.program == "gpu":
         from sb3_dreamer.zoo.speed.gpu import report as run
-    head = header(words, seed=args.seed, threads=cases[0].threads)
-    console = display.make_console()
-    display.print_table(console, "Where", header_rows(head))
+    head = header(to_command("bench", words), seed=args.seed, threads=cases[0].threads)
+    console = tables.make_console()
+    tables.print_table(console, "Where", header_rows(head))
     results = run(args, cases, console)
     if args.out:
         write_json(args.out, {**head, **results})

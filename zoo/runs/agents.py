@@ -1,4 +1,4 @@
-"""Finding and loading a trained agent with the environment that it was trained on."""
+"""Find and load a trained agent with the environment that it was trained on."""
 
 import re
 from argparse import Namespace
@@ -10,8 +10,8 @@ from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.programs.arguments import KeyValues, OneLineParser, positive, whole
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -38,38 +38,38 @@ class Agent:
 
 
 def add_agent_arguments(parser: OneLineParser) -> None:
-    """Flags of rl_zoo3's ``enjoy`` that choose the agent and how it acts."""
+    """Add the flags of rl_zoo3's ``enjoy`` that choose the agent and how it acts."""
     group = parser.add_argument_group("which agent")
     group.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
-    group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as it was given to train")
+    group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as passed to train")
     group.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the run folders are")
     group.add_argument(
-        "--exp-id", type=whole, default=0, metavar="N", help="number of the run; 0: the latest (default)"
+        "--exp-id", type=whole, default=0, metavar="N", help="number of the run (default: 0, the latest)"
     )
     files = group.add_mutually_exclusive_group()
-    files.add_argument("--load-best", action="store_true", help="the model of the best evaluation, not the last one")
-    files.add_argument("--load-checkpoint", type=whole, metavar="STEPS", help="the checkpoint after so many steps")
-    files.add_argument("--load-last-checkpoint", action="store_true", help="the latest checkpoint")
+    files.add_argument("--load-best", action="store_true", help="load the model of the best evaluation")
+    files.add_argument("--load-checkpoint", type=whole, metavar="STEPS", help="load the model saved after STEPS steps")
+    files.add_argument("--load-last-checkpoint", action="store_true", help="load the latest model of --save-freq")
     acting = parser.add_argument_group("how it acts")
     choice = acting.add_mutually_exclusive_group()
     choice.add_argument(
-        "--deterministic", action="store_true", help="take the most likely action (default but on Atari)"
+        "--deterministic", action="store_true", help="take the most likely action (default except on Atari)"
     )
     choice.add_argument("--stochastic", action="store_true", help="sample actions (default on Atari)")
-    acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments side by side")
-    acting.add_argument("--seed", type=whole, default=0, metavar="N", help="of environments and actions")
-    acting.add_argument("--env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings that differ")
+    acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments in parallel")
+    acting.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of environments and actions")
+    acting.add_argument("--env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings of the environment that differ from training")
     acting.add_argument(
         "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
     )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     acting.add_argument(
-        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: its own)"
+        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: PyTorch's choice)"
     )
 
 
 def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
-    """The agent that the flags name.
+    """Load the agent that the flags name.
 
     :param args: flags of :func:`add_agent_arguments`
     :param render_mode: of the environment
@@ -108,7 +108,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
 
 
 def find_run(args: Namespace, algo: str) -> RunFolder:
-    """The run folder for ``--env``: the name itself, or the environment that the name stands for."""
+    """Find the run folder for ``--env``: the name itself, or the environment that the name stands for."""
     literal = re.sub(r"[^\w.+-]", "-", args.env)
     if run_folder.run_numbers(Path(args.folder) / algo, literal):
         return run_folder.find(args.folder, algo, literal, args.exp_id)
@@ -117,7 +117,7 @@ def find_run(args: Namespace, algo: str) -> RunFolder:
 
 
 def model_file(run: RunFolder, args: Namespace) -> Path:
-    """The model file of a run that the flags name.
+    """Find the model file of a run that the flags name.
 
     :raises UsageError: if the run has no such file, with those it has
     """
@@ -141,7 +141,7 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
 
 
 def checkpoints(run: RunFolder) -> list[int]:
-    """Steps of the checkpoints of a run."""
+    """List the steps of the model files of ``--save-freq``."""
     matches = (re.fullmatch(r"rl_model_(\d+)_steps\.zip", path.name) for path in run.path.glob("rl_model_*.zip"))
     return sorted(int(match[1]) for match in matches if match)
 

@@ -1,4 +1,4 @@
-"""Learning curves: of run folders, and as published."""
+"""Learning curves of run folders, and published ones."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_curves.json"
@@ -33,7 +33,7 @@ class Curve:
 
 
 def training_curve(run: RunFolder, x_axis: str, y_axis: str, window: int) -> Curve | None:
-    """The training episodes of a run, averaged over a moving window; None before the first one.
+    """Read the training episodes of a run, averaged over a moving window; None before the first one.
 
     :param x_axis: ``steps``, ``frames`` or ``time``
     :param y_axis: ``reward`` or ``length``
@@ -58,7 +58,7 @@ def training_curve(run: RunFolder, x_axis: str, y_axis: str, window: int) -> Cur
 
 
 def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
-    """The mean of each evaluation of a run; None before the first one.
+    """Read the mean of each evaluation of a run; None before the first one.
 
     :raises UsageError: for hours, which evaluations do not record, or a damaged file
     """
@@ -79,7 +79,7 @@ def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of the last ``window`` values at each place; of all so far at the beginning."""
+    """Average the last ``window`` values at each place; all so far at the beginning."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     stop = np.arange(1, len(values) + 1)
     start = np.maximum(0, stop - window)
@@ -87,14 +87,14 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def on_grid(curves: list[Curve], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """The curves at common places; NaN before the first and after the last point of a curve.
+    """Put curves on one grid, from where all have begun; one that has ended keeps its last value.
 
-    :return: places ``(points,)`` and values ``(curves, points)``; every place has at least one value
+    So every mean is over all curves: it does not jump where a run ends.
+
+    :return: places ``(points,)`` and values ``(curves, points)``
     """
-    grid = np.linspace(min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves), points)
-    values = np.stack([np.interp(grid, curve.x, curve.y, np.nan, np.nan) for curve in curves])
-    covered = ~np.isnan(values).all(0)
-    return grid[covered], values[:, covered]
+    grid = np.linspace(max(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves), points)
+    return grid, np.stack([np.interp(grid, curve.x, curve.y) for curve in curves])
 
 
 @cache
@@ -104,7 +104,7 @@ def _published() -> dict[str, Any]:
 
 
 def published_curve(algo: str, env: str) -> dict[str, Any] | None:
-    """The published curve of a suite's task: ``frames``, ``mean``, ``low``, ``high``, ``seeds``; None if there is none.
+    """Return the published curve of a task: ``frames``, ``mean``, ``low``, ``high``, ``seeds``; None if there is none.
 
     :param algo: algorithm name
     :param env: environment with its suite, ``dmc_vision:walker_walk``

@@ -1,14 +1,14 @@
-"""Where the training log goes: CSV and TensorBoard, and tables on the screen if asked for."""
+"""Log training to CSV, TensorBoard and Weights & Biases, and to tables on the screen if asked for."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError
 
 
 class _Screen:
-    """The present ``sys.stdout``, which a progress bar replaces while it is drawn."""
+    """Write to the current ``sys.stdout``, which a progress bar replaces while it is drawn."""
 
     def write(self, text: str) -> None:
         """Write to it."""
@@ -20,36 +20,20 @@ class _Screen:
 
 
 def make_logger(folder: Path, tensorboard: Path, tables: bool) -> Any:
-    """A logger for ``model.set_logger``.
+    """Make a logger for ``model.set_logger``.
 
     :param folder: where ``progress.csv`` goes
     :param tensorboard: where TensorBoard's events go
     :param tables: also print tables
     """
-    from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, Logger, TensorBoardOutputFormat
+    from stable_baselines3.common import logger
 
-    formats: list[Any] = [CSVOutputFormat(str(folder / "progress.csv"))]
-    if has_tensorboard():
-        formats.append(TensorBoardOutputFormat(str(tensorboard)))
+    formats: list[Any] = [logger.CSVOutputFormat(str(folder / "progress.csv"))]
+    if logger.SummaryWriter is not None:
+        formats.append(logger.TensorBoardOutputFormat(str(tensorboard)))
     if tables:
-        formats.append(HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
-    return Logger(str(folder), formats)
-
-
-def no_logger() -> Any:
-    """A logger that writes nothing."""
-    from stable_baselines3.common.logger import Logger
-
-    return Logger(None, [])
-
-
-def has_tensorboard() -> bool:
-    """Whether TensorBoard's writer can be imported."""
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError:
-        return False
-    return True
+        formats.append(logger.HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
+    return logger.Logger(str(folder), formats)
 
 
 def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:
@@ -74,7 +58,7 @@ def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:
 
 
 def import_wandb() -> Any:
-    """The package.
+    """Import the package.
 
     :raises UsageError: if it is not installed
     """

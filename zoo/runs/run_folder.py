@@ -6,7 +6,7 @@
         CartPole-v1.zip               the model at the end
         best_model.zip                the model of the best evaluation
         rl_model_20000_steps.zip      the model so far (--save-freq)
-        checkpoints/                  all that the run needs to go on exactly (--save-freq): train -i RUN_FOLDER
+        checkpoints/                  all that the run needs to resume exactly: train -i RUN_FOLDER
         replay_buffer.safetensors     --save-replay-buffer, or after Ctrl-C
         evaluations.npz               episodes of all evaluations, SB3's format
         0.monitor.csv                 every training episode, SB3's format and more columns
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
 
 REPLAY = "replay_buffer.safetensors"
@@ -65,11 +65,6 @@ class RunFolder:
         """The replay buffer."""
         return self.path / REPLAY
 
-    @property
-    def run_id(self) -> str:
-        """What follows the environment's name: ``1``."""
-        return self.path.name.removeprefix(f"{self.name}_")
-
     def write_settings(
         self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]
     ) -> None:
@@ -112,20 +107,20 @@ def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
 
 
 def next_path(root: str | Path, algo: str, name: str) -> Path:
-    """The folder that :func:`create` would make now."""
+    """Return the folder that :func:`create` would make now."""
     parent = Path(root) / algo
     return parent / f"{name}_{max(run_numbers(parent, name), default=0) + 1}"
 
 
 def run_numbers(parent: Path, name: str) -> list[int]:
-    """Numbers of the runs of an environment."""
+    """List the numbers of the runs of an environment."""
     pattern = re.compile(re.escape(name) + r"_(\d+)(_.*)?")
     matches = (pattern.fullmatch(path.name) for path in parent.glob(f"{name}_*") if path.is_dir())
     return [int(match[1]) for match in matches if match]
 
 
 def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
-    """An existing run.
+    """Find an existing run.
 
     :param exp_id: its number; 0: the latest
     :raises UsageError: if there is none, with what there is
@@ -136,7 +131,7 @@ def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
         runs = sorted({re.sub(r"_\d+(_.*)?$", "", path.name) for path in parent.glob("*_*") if path.is_dir()})
         has = f"; it has runs of {', '.join(runs[:5])}" if runs else ""
         raise UsageError(
-            f"there is no run of {name!r} in {parent}{near(name, runs)}{has}: train one, or give -f FOLDER"
+            f"there is no run of {name!r} in {parent}{near(name, runs)}{has}: train one, or pass -f FOLDER"
         )
     if exp_id and exp_id not in numbers:
         raise UsageError(f"--exp-id {exp_id}: {parent} has runs {', '.join(map(str, sorted(numbers)))} of {name}")
@@ -146,7 +141,7 @@ def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
 
 
 def of_model(path: Path) -> RunFolder | None:
-    """The run folder that a model file lies in, itself or in a checkpoint, if it lies in one."""
+    """Return the run folder that a model file lies in, itself or in a checkpoint; None if it lies in none."""
     inside = re.fullmatch(CHECKPOINT, path.resolve().parent.name)
     folder = path.resolve().parents[2] if inside else path.parent
     for settings in sorted(folder.glob("*/config.yml")):
@@ -155,5 +150,5 @@ def of_model(path: Path) -> RunFolder | None:
 
 
 def read_config(run: RunFolder | None) -> dict[str, Any]:
-    """The settings that a run was started with; empty without a run folder."""
+    """Read the settings that a run was started with; empty without a run folder."""
     return read_yaml(run.config) if run is not None and run.config.exists() else {}

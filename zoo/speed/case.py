@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.programs.errors import RunError, one_line
+from sb3_dreamer.zoo.config.errors import RunError, one_line
 
 OBSERVATIONS = ("vectors", "images")
 ACTIONS = ("box", "discrete")

@@ -4,7 +4,6 @@ import datetime
 import json
 import os
 import platform
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,16 +43,16 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def header(words: Sequence[str], *, seed: int, threads: int) -> dict[str, Any]:
+def header(command: str, *, seed: int, threads: int) -> dict[str, Any]:
     """Describe where and how measurements were made: what every JSON file of ``bench`` begins with.
 
-    :param words: command-line arguments
+    :param command: that made them
     :param seed: of the models and data
     :param threads: of torch
     """
     now = datetime.datetime.now(datetime.timezone.utc)
     return {
-        "command": f"sb3-dreamer bench {shlex.join(words)}".strip(),
+        "command": command,
         "date": now.isoformat(timespec="seconds"),
         "seed": seed,
         "threads": threads,

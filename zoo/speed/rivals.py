@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError, one_line
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
 from sb3_dreamer.zoo.speed.case import Case, Result, run_case, thread_limits
 from sb3_dreamer.zoo.speed.drivers import CASE
 from sb3_dreamer.zoo.speed.measure import measure

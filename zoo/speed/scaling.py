@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError
+from sb3_dreamer.zoo.config.errors import RunError, UsageError
 from sb3_dreamer.zoo.speed.case import Case, Result, run_case, sizes_of
 from sb3_dreamer.zoo.speed.measure import measure
 from sb3_dreamer.zoo.speed.report import case_words, new_table, seconds

@@ -8,6 +8,7 @@ update: what the loop would do beside a GPU whose update takes as long.
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -122,7 +123,8 @@ def main(words: Sequence[str]) -> int:
         f"{result['wall_seconds']:.1f} s: the learner waited {result['idle_share']:.1%} of the time"
     )
     if args.out:
-        head = header(["idle_share", *words], seed=0, threads=1)
+        command = shlex.join(["python", "-m", "sb3_dreamer.zoo.studies.idle_share", *words])
+        head = header(command, seed=0, threads=1)
         write_json(args.out, {**head, "results": [result]})
     return 0
 

@@ -33,10 +33,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.algorithms import CLASSES, algorithm_class
+from sb3_dreamer.zoo.config.arguments import KeyValues
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.config.values import check_values, to_constructor
 from sb3_dreamer.zoo.config.yaml_files import StrictLoader
-from sb3_dreamer.zoo.programs.arguments import KeyValues
-from sb3_dreamer.zoo.programs.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.runs.provenance import describe_system
 

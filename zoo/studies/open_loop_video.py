@@ -21,8 +21,8 @@ from sb3_dreamer.dreamer_v3 import OpenLoopCallback
 from sb3_dreamer.dreamer_v3.open_loop import horizon_table
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.wrappers.video import write_video
+from sb3_dreamer.zoo.config.arguments import KeyValues
 from sb3_dreamer.zoo.config.environments import choose_policy
-from sb3_dreamer.zoo.programs.arguments import KeyValues
 
 
 def run(args: argparse.Namespace) -> None:

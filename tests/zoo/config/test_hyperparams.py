@@ -8,11 +8,11 @@ import yaml
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.zoo.config import hyperparams
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class
+from sb3_dreamer.zoo.config.arguments import parse_value, write_value
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file, suite_files
 from sb3_dreamer.zoo.config.values import check_values, to_constructor
 from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
-from sb3_dreamer.zoo.programs.arguments import parse_value, write_value
-from sb3_dreamer.zoo.programs.errors import UsageError
 
 FILES = [(algo, path) for algo in ALGORITHMS for path in suite_files(algo).values()]
 
@@ -141,11 +141,11 @@ def construct(algo: str, suite: str, task: str) -> None:
     """Make environment and model of an entry at the smallest size, and act once."""
     from sb3_dreamer.zoo.config import building
     from sb3_dreamer.zoo.config.plan import make_plan
-    from sb3_dreamer.zoo.programs.training_arguments import make_parser
+    from sb3_dreamer.zoo.programs.train import make_parser
 
     name = f"{suite}:{task}" if suite in hyperparams.SUITES else task
     words = ["--algo", algo, "--env", name, "--seed", "0", "-params", "model_size:debug", "n_envs:1"]
-    plan, _ = make_plan(make_parser().parse_args(words))
+    plan, _ = make_plan(make_parser().parse_args(words), {})
     try:
         env = building.make_training_env(plan, "dummy")
     except UsageError as error:

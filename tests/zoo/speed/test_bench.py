@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch as th
 
+from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.programs.cli import main
-from sb3_dreamer.zoo.programs.errors import RunError
 from sb3_dreamer.zoo.speed import drivers
 from sb3_dreamer.zoo.speed.case import Case, build
 from sb3_dreamer.zoo.speed.floor import count_flops, least_bytes

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sb3_dreamer.wrappers import make_env
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.studies.learning_check import main, make_envs, make_model
 
 

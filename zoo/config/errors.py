@@ -1,4 +1,4 @@
-"""Errors of the command line, each told in one line."""
+"""Errors of the command line, each in one line."""
 
 import difflib
 from collections.abc import Iterable
@@ -13,14 +13,20 @@ class RunError(Exception):
 
 
 def one_line(message: object) -> str:
-    """The message with its line breaks and runs of blanks replaced by single blanks."""
+    """Replace line breaks and runs of spaces by single spaces."""
     return " ".join(str(message).split())
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` or nothing; capitals do not count.
+def quote(value: object) -> str:
+    """Write a value for a message, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
-    :param name: what was written
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Suggest the closest match: `` (did you mean 'x'?)``, or nothing; case does not matter.
+
+    :param name: what the user wrote
     :param known: what could have been meant
     """
     names = {str(candidate).lower(): str(candidate) for candidate in known}

@@ -1,19 +1,21 @@
-"""Command-line arguments: ``key:value`` pairs without ``eval``, one-line errors, and commands made from arguments."""
+"""Parse command lines (``key:value`` pairs without ``eval``, errors in one line) and write commands to copy."""
 
 import argparse
 import ast
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError, near
 
 BARE_WORD = re.compile(r"\d*[A-Za-z_][\w./:+-]*")  # a word, or a size such as 12m
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that raises :class:`UsageError` instead of printing its usage, with the nearest known flag."""
+    """Raise :class:`UsageError`, with the nearest known flag, instead of printing the usage and exiting."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **kwargs)
@@ -35,19 +37,23 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Wider columns, and the default of every flag that has one worth telling."""
+    """Format help in wide columns, with the default of every flag that has one worth showing."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=110)
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Keep the lines of a text that has several."""
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        tells = action.default not in (None, "", False, argparse.SUPPRESS) and action.option_strings
-        return f"{text} (default: %(default)s)" if tells and "default" not in text else text
+        shown = action.default not in (None, "", False, [], argparse.SUPPRESS) and action.option_strings
+        return f"{text} (default: %(default)s)" if shown and "default" not in text else text
 
 
 class KeyValues(argparse.Action):
-    """Collects ``key:value`` words into a dict; values are literals, ``dict(...)`` of literals, or bare words."""
+    """Collect ``key:value`` words into a dict; values are literals, ``dict(...)`` of literals, or bare words."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Add the pairs to those of an earlier use of the flag."""
@@ -79,7 +85,7 @@ def parse_value(text: str, where: str) -> Any:
 
 
 def _literal(node: ast.expr) -> Any:
-    """A literal, where ``dict(a=1)`` counts as one (rl-zoo3's way of writing it)."""
+    """Read a literal, where ``dict(a=1)`` counts as one (rl-zoo3's way of writing it)."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         if any(keyword.arg is None for keyword in node.keywords):
             raise ValueError("** in dict()")
@@ -88,13 +94,13 @@ def _literal(node: ast.expr) -> Any:
 
 
 def write_value(value: Any) -> str:
-    """The value as :func:`parse_value` reads it."""
+    """Write a value as :func:`parse_value` reads it."""
     bare = isinstance(value, str) and BARE_WORD.fullmatch(value) and parse_value(value, "") == value
     return value if bare else repr(value)
 
 
 def to_words(parser: argparse.ArgumentParser, args: argparse.Namespace, skip: Iterable[str] = ()) -> list[str]:
-    """The arguments that differ from the defaults, as words of a command.
+    """Write the arguments that differ from the defaults as words of a command.
 
     :param parser: the parser that read them
     :param args: what it read
@@ -115,13 +121,23 @@ def to_words(parser: argparse.ArgumentParser, args: argparse.Namespace, skip: It
     return words
 
 
-def to_command(words: Sequence[str]) -> str:
-    """The words as a line for a shell."""
-    return " ".join(shlex.quote(word) for word in words)
+def to_command(program: str, words: Sequence[str]) -> str:
+    """Write the shell command of a program, in the way in which this process was started.
+
+    :param program: its name
+    :param words: its arguments
+    """
+    script = Path(sys.argv[0])
+    start = ["sb3-dreamer", program]
+    if script.name == "__main__.py" and script.parent.name == "zoo":
+        start = ["python", "-m", "sb3_dreamer.zoo", program]
+    elif script.suffix == ".py" and script.with_name(f"{program}.py").is_file():
+        start = ["python", str(script.with_name(f"{program}.py"))]
+    return shlex.join([*start, *words])
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, also written ``1e6``."""
+    """Read a whole number of at least 1, also written ``1e6``."""
     value = whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
@@ -129,7 +145,7 @@ def positive(text: str) -> int:
 
 
 def whole(text: str) -> int:
-    """A whole number, also written ``1e6``."""
+    """Read a whole number, also written ``1e6``."""
     try:
         value = float(text)
         if value == int(value):
