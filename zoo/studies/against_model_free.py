@@ -131,7 +131,7 @@ class Run:
         :param over: ``steps`` of the environment or ``minutes``
         """
         logs = sorted(self.folder.glob("*/*/*.monitor.csv"))
-        rows = load_results(str(logs[0].parent)) if logs else ()  # of all its environments, in the order of time
+        rows: Any = load_results(str(logs[0].parent)) if logs else ()  # of all its environments, in the order of time
         if not len(rows):
             return None
         steps = rows["frames"] if "frames" in rows else rows["l"].cumsum()

@@ -41,7 +41,18 @@ from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 WINDOW = 10  # training episodes averaged in the plot
-SETTINGS = ("env", "env_kwargs", "env_wrapper", "policy", "preset", "params", "n_envs", "steps", "minutes", "goal")
+SETTINGS: tuple[str, ...] = (
+    "env",
+    "env_kwargs",
+    "env_wrapper",
+    "policy",
+    "preset",
+    "params",
+    "n_envs",
+    "steps",
+    "minutes",
+    "goal",
+)
 SETTINGS += ("eval_every", "eval_episodes", "final_episodes", "device")  # with the algorithm, all that decides a result
 
 

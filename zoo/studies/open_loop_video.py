@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    pairs = {"nargs": "*", "action": KeyValues, "default": {}, "metavar": "NAME:VALUE"}
+    pairs: dict[str, Any] = {"nargs": "*", "action": KeyValues, "default": {}, "metavar": "NAME:VALUE"}
     parser.add_argument("--env", default="atari:pong", help="any name with images that make_env knows")
     parser.add_argument("--env-kwargs", help="arguments of make_env", **pairs)
     parser.add_argument("--params", help="constructor arguments", **pairs)
