@@ -32,7 +32,7 @@ import torch.nn.functional as F
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.zoo.speed.case import Case, build
-from sb3_dreamer.zoo.speed.machine import cpu_model
+from sb3_dreamer.zoo.speed.report import cpu_model
 
 RECORD = Path(__file__).resolve().parents[1] / "docs" / "results" / "speed_guard.json"
 CASES = {  # a few hundred milliseconds altogether

@@ -437,7 +437,7 @@ def test_traces_without_graph_breaks(name):
 
 def test_study_resumes_by_cell_and_repeats_a_seed(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
-    from sb3_dreamer.zoo.studies import estimator_study as study
+    from sb3_dreamer.zoo.studies import estimators as study
 
     monkeypatch.setattr(study, "LEARNING_RATES", (1e-2,))
     first = study.run_cell("sbn_categorical", "st", 0, 10, tmp_path)
@@ -456,7 +456,7 @@ def test_study_resumes_by_cell_and_repeats_a_seed(tmp_path, monkeypatch):
 
 def test_study_table_marks_the_best_and_correlates_the_order_with_the_papers():
     pytest.importorskip("scipy")
-    from sb3_dreamer.zoo.studies import estimator_study as study
+    from sb3_dreamer.zoo.studies import estimators as study
 
     def row(means):
         return {

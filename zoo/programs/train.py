@@ -48,7 +48,7 @@ def main(words: Sequence[str]) -> int:
         args.verbose, args.track, args.progress = 0, False, False
     if checkpoint is not None and args.seed < 0:
         plan.seed = int(config["seed"])
-    plan.seed = distributed.from_first(plan.seed)
+    plan.seed = distributed.broadcast_object(plan.seed)
     building.set_threads(args.num_threads)
     building.check_device(args.device)
     session = Session(args, plan, checkpoint)
@@ -241,7 +241,7 @@ class Session:
 
         args, plan = self.args, self.plan
         folder = None if self.rank else resume.make_folder(args, plan, self.checkpoint, command)
-        shared = distributed.from_first(folder)
+        shared = distributed.broadcast_object(folder)
         assert shared is not None, "the first process has the folder"
         self.run = shared
         self.model.verbose = args.verbose

@@ -45,7 +45,7 @@ def make_callbacks(
     resumable: list[BaseCallback] = []
     if plan.save_freq > 0:
         resumable = [ResumableCheckpoint(folder / run_folder.CHECKPOINTS, plan.save_freq, keep=KEPT)]
-    if not distributed.is_first():
+    if not distributed.is_rank_zero():
         return resumable
     steps = plan.n_envs * distributed.world_size()  # agent steps of one step of the environments
     frames = environments.frames_per_step(plan.suite_preset, plan.env_wrapper)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 ZOO = Path(__file__).resolve().parents[3] / "zoo"
-LEVELS = {"config": 0, "runs": 1, "speed": 2, "studies": 2, "programs": 3}
-MODULES = [path for folder in ("config", "runs", "programs") for path in sorted((ZOO / folder).glob("*.py"))]
+LEVELS = {"config": 0, "runs": 1, "speed": 2, "studies": 3, "programs": 3}
+MODULES = [path for folder in LEVELS for path in sorted((ZOO / folder).glob("*.py"))]
 
 
 def imported(path: Path) -> set[str]:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_dreamer.zoo.studies import dmc_proprio_figures as figures
-from sb3_dreamer.zoo.studies import dmc_proprio_study as study
+from sb3_dreamer.zoo.studies import dmc_proprio as study
 
 pytest.importorskip("dm_control")
 
@@ -16,16 +15,16 @@ def lines(*episodes: tuple[int, float, int]) -> str:
     return "".join(json.dumps({"frames": f, "return": r, "updates": u}) + "\n" for f, r, u in episodes)
 
 
-def test_run_goes_on_and_keeps_its_protocol(tmp_path: Path, capsys) -> None:
+def test_run_is_resumed_and_keeps_its_protocol(tmp_path: Path, capsys) -> None:
     command = ["run", "--task", "cartpole_balance", "--n-envs", "2", "--buffer-size", "4000", "--out", str(tmp_path)]
     command += ["--action-repeat", "2", "--train-ratio", "1"]
     assert study.main([*command, "--frames", "2000"]) == 0
     folder = tmp_path / "cartpole_balance_0"
-    first = figures.read_episodes(folder / "episodes.jsonl")
+    first = study.read_episodes(folder / "episodes.jsonl")
     assert [episode["frames"] for episode in first] == [2000, 2000] and all(e["return"] > 0 for e in first)
     assert study.main([*command, "--frames", "4000"]) == 0
-    assert "goes on at 1,000 agent steps" in capsys.readouterr().out
-    assert [e["frames"] for e in figures.read_episodes(folder / "episodes.jsonl")] == [2000, 2000, 4000, 4000]
+    assert "resumes at 1,000 agent steps" in capsys.readouterr().out
+    assert [e["frames"] for e in study.read_episodes(folder / "episodes.jsonl")] == [2000, 2000, 4000, 4000]
     with pytest.raises(ValueError, match=r"'train_ratio': 1,.* not .*'train_ratio': 32"):
         study.main([*command, "--train-ratio", "32"])
 
@@ -33,10 +32,10 @@ def test_run_goes_on_and_keeps_its_protocol(tmp_path: Path, capsys) -> None:
 def test_what_was_trained_twice_counts_once(tmp_path: Path) -> None:
     path = tmp_path / "episodes.jsonl"
     path.write_text(lines((4000, 1.0, 10), (8000, 2.0, 20), (12000, 3.0, 30), (8000, 5.0, 21), (12000, 6.0, 31)))
-    episodes = figures.read_episodes(path)
+    episodes = study.read_episodes(path)
     assert [episode["return"] for episode in episodes] == [1.0, 2.0, 5.0, 6.0]
-    assert figures.score_at(episodes, 10_000) == pytest.approx((1 + 2 + 5) / 3)
-    assert figures.score_at(episodes, 20_000) == 6.0 and figures.score_at(episodes, 30_000) is None
+    assert study.score_at(episodes, 10_000) == pytest.approx((1 + 2 + 5) / 3)
+    assert study.score_at(episodes, 20_000) == 6.0 and study.score_at(episodes, 30_000) is None
 
 
 def test_scores_stand_beside_the_published_ones(tmp_path: Path, capsys) -> None:

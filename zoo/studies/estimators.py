@@ -222,7 +222,9 @@ def plot(rows: dict[str, dict[str, Any]], file: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the missing cells, print the table, draw the plot and, on request, renew the documentation."""
-    parser = argparse.ArgumentParser(prog="estimator_study", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m sb3_dreamer.zoo.studies.estimators", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N-1 of every cell, N >= 2 (default 5)")
     parser.add_argument("--epochs", type=int, default=120, help="epochs of training, a multiple of 10 (default 120)")
     parser.add_argument("--out", type=Path, default="runs/estimator_study", help="folder of results (%(default)s)")

@@ -1,18 +1,17 @@
 """``bench profile``: where the time of an update goes, by part and by operator."""
 
 import argparse
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch as th
 
-from sb3_dreamer.zoo.speed.case import Case, build, run_case
+from sb3_dreamer.zoo.speed.case import Case, Result, build, run_case
 from sb3_dreamer.zoo.speed.floor import synchronize
+from sb3_dreamer.zoo.speed.measure import summary, timed
 from sb3_dreamer.zoo.speed.report import case_words, new_table, seconds
 
 TOP = 10  # operators shown
@@ -36,7 +35,7 @@ class Parts:
         self.undo: list[Callable[[], None]] = []
 
     def switch(self) -> None:
-        """Give the time since the last switch to the part that is running."""
+        """Count the time since the last switch for the part that is running."""
         synchronize(self.device)
         now = time.perf_counter()
         if self.stack:
@@ -61,11 +60,11 @@ class Parts:
             return
         own, before = name in vars(owner), getattr(owner, name)
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
             with self.running(part if isinstance(part, str) else part()):
                 return before(*args, **kwargs)
 
-        setattr(owner, name, timed)
+        setattr(owner, name, watched)
         self.undo.append(lambda: setattr(owner, name, before) if own else delattr(owner, name))
 
     def group(self) -> str:
@@ -96,8 +95,8 @@ def watch(model: Any, parts: Parts) -> None:
     parts.wrap(th.autograd, "backward", parts.group)
 
 
-def profile(case: Case) -> dict[str, Any]:
-    """Times by part from timers, then operators from ``torch.profiler``.
+def profile(case: Case) -> Result:
+    """Time an update by part with timers, then by operator with ``torch.profiler``.
 
     :param case: what to profile
     :return: seconds of a plain update, seconds of each part, and the largest operators
@@ -105,13 +104,8 @@ def profile(case: Case) -> dict[str, Any]:
     model = build(case)
     device = th.device(model.device)
 
-    def update() -> float:
-        batch = model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
-        synchronize(device)
-        start = time.perf_counter()
-        model._eager_update(batch)  # without a graph, which would be one part
-        synchronize(device)
-        return time.perf_counter() - start
+    def update() -> float:  # without a graph, which would be one part
+        return timed(model, model._eager_update)
 
     for _ in range(case.warmup):
         update()
@@ -130,14 +124,14 @@ def profile(case: Case) -> dict[str, Any]:
         "device": str(device),
         "batch_size": model.batch_size,
         "batch_length": model.batch_length,
-        "update": {"median": statistics.median(plain), "min": min(plain)},
+        "update": summary(plain),
         "parts": dict(sorted(by_part.items(), key=lambda item: -item[1])),
         "operators": operators,
     }
 
 
 def _operators(update: Callable[[], float], count: int, device: th.device) -> list[dict[str, Any]]:
-    """The operators with the largest time of their own, per update."""
+    """Find the operators with the largest time of their own, per update."""
     cuda = device.type == "cuda"
     activities = [th.profiler.ProfilerActivity.CPU] + [th.profiler.ProfilerActivity.CUDA] * cuda
     with th.profiler.profile(activities=activities) as record:
@@ -162,7 +156,7 @@ def report(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
     :return: part of the JSON file
     """
     with console.status(f"{cases[0].name} ..."):
-        result = run_case(replace(cases[0], task="profile"))
+        result = run_case(cases[0], profile)
     total = sum(result["parts"].values())
     title = f"{case_words(result)}, {result['batch_size']}x{result['batch_length']}"
     table = new_table(f"Parts of an update: {title}", "part", "time", "share")
