@@ -1,4 +1,4 @@
-"""The import table of docs/architecture.md, enforced."""
+"""The house of docs/architecture.md, enforced: imports point down, no circle, no folder too wide, no mixins."""
 
 import ast
 import subprocess
@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "sb3_dreamer" / "core").glob("*.py"))
+FOLDERS = ("sb3_dreamer", "wrappers", "zoo")
+WIDEST = 25  #: files of a folder
 #: what each core module may import from core, from the bottom up
 LAYERS = [
     {"types", "functional", "estimators", "baselines", "optim", "one_hot_linear", "cem"},
@@ -66,20 +68,20 @@ def test_algorithms_do_not_know_each_other(folder: str) -> None:
 
 def test_common_does_not_know_the_algorithms() -> None:
     above = ("planet", "dreamer_v2", "dreamer_v3", "zoo", "wrappers")
-    for path in (ROOT / "sb3_dreamer" / "common").glob("*.py"):
+    for path in (ROOT / "sb3_dreamer" / "common").rglob("*.py"):
         for name in imports(path):
             assert not name.startswith(tuple(f"sb3_dreamer.{folder}" for folder in above)), f"{path} imports {name}"
 
 
 def test_wrappers_stand_alone() -> None:
-    for path in (ROOT / "wrappers").glob("*.py"):
+    for path in (ROOT / "wrappers").rglob("*.py"):
         for name in imports(path):
             assert not name.startswith(("torch", "sb3_dreamer.core", "sb3_dreamer.common", "sb3_dreamer.zoo")), path
             assert name.split(".")[0] not in ("wrappers", "zoo"), f"{path} imports {name} by its bare name"
 
 
 def test_nothing_imports_the_zoo() -> None:
-    for path in [*(ROOT / "sb3_dreamer").rglob("*.py"), *(ROOT / "wrappers").glob("*.py")]:
+    for path in [*(ROOT / "sb3_dreamer").rglob("*.py"), *(ROOT / "wrappers").rglob("*.py")]:
         assert not any(name.startswith("sb3_dreamer.zoo") for name in imports(path)), path
 
 
@@ -93,6 +95,69 @@ def test_unknown_name_of_the_package() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'Dreamer4'"):
         _ = sb3_dreamer.Dreamer4
+
+
+def module_name(path: Path) -> str:
+    """Dotted name of a file; ``wrappers/`` and ``zoo/`` are part of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "sb3_dreamer" else ("sb3_dreamer", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Modules of the package that each module imports: at its top, under ``TYPE_CHECKING`` and inside functions."""
+    files = {module_name(path): path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    graph = {}
+    for name, path in files.items():
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                members = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {member if member in files else node.module for member in members}
+        graph[name] = (found & files.keys()) - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of modules that import each other, directly or through others."""
+
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for name in graph[todo.pop()] - seen:
+                seen.add(name)
+                todo.append(name)
+        return seen
+
+    below = {name: reach(name) for name in graph}
+    found = {frozenset(other for other in below[name] if name in below[other]) for name in graph if name in below[name]}
+    return [set(circle) for circle in found]
+
+
+def test_the_search_for_circles_finds_them() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) in ([{"b", "c"}, {"d"}], [{"d"}, {"b", "c"}])
+
+
+def test_no_circle() -> None:
+    assert circles(import_graph()) == []
+
+
+def test_no_folder_is_too_wide() -> None:
+    folders = {path.parent for folder in (*FOLDERS, "tests") for path in (ROOT / folder).rglob("*.py")}
+    wide = {str(folder): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in wide.items() if count > WIDEST} == {}
+
+
+@pytest.mark.parametrize("name", ["DreamerV2", "DreamerV3", "PlaNet"])
+def test_an_algorithm_is_two_classes(name: str) -> None:
+    """The base, read from top to bottom, and the algorithm: no mixins."""
+    import sb3_dreamer
+
+    own = [cls for cls in getattr(sb3_dreamer, name).__mro__ if cls.__module__.startswith("sb3_dreamer")]
+    assert [cls.__name__ for cls in own] == [name, "WorldModelAlgorithm"]
 
 
 def test_no_pickle_on_the_loading_path() -> None:

@@ -1,1 +1,1 @@
-"""The shell towards Stable-Baselines3: replay, policy, algorithm base and files."""
+"""The shell toward Stable-Baselines3: replay, policy, algorithm base and files."""

@@ -1,172 +1,141 @@
-"""The base of all three algorithms: an SB3 off-policy algorithm around a world model."""
+"""The base of all three algorithms: an SB3 off-policy algorithm around a world model.
 
-from typing import Any, ClassVar, TypeVar
+Read it from top to bottom: construction, acting, collecting, learning, one update, files. What it calls below gets what
+it needs as arguments and does not know this class.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+import warnings
+from collections import deque
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common import utils
 from stable_baselines3.common.base_class import maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dreamer.common import distributed, report
-from sb3_dreamer.common.checks import suite_preset, warn_other_preset
-from sb3_dreamer.common.learning import LearningMethods
+from sb3_dreamer.common.checks import check_observation, check_reward, suite_preset, warn_other_preset
+from sb3_dreamer.common.diagnosis import Diagnosis, Facts, entropy_range
+from sb3_dreamer.common.files import save_load
+from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
-from sb3_dreamer.common.resume.checkpoint import ResumePoint
-from sb3_dreamer.common.spaces import check_action_space, check_observation_space
-from sb3_dreamer.common.updates.ratio import UpdateRatio
+from sb3_dreamer.common.replay.files import attach_replay, read_replay, write_replay
+from sb3_dreamer.common.resume import checkpoint, parts
+from sb3_dreamer.common.resume.folder import damaged, find_checkpoint, shared_checkpoint
+from sb3_dreamer.common.resume.random_state import RandomState
+from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space
+from sb3_dreamer.common.updates import prefetch
+from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
+from sb3_dreamer.common.updates.nonfinite import SkipWatch
+from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
+from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.optim import OptimizerGroup
+from sb3_dreamer.core.types import SequenceBatch, UpdateResult
 
 Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+NAN_REPORT = "nan_report"  #: folder beside the log
 
 
-class WorldModelAlgorithm(LearningMethods):
+class WorldModelAlgorithm(OffPolicyAlgorithm):
     """Collection, train ratio, recurrent carry, logging and files; a subclass writes ``_update``.
 
-    :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy`` or a subclass of :class:`WorldModelPolicy`
-    :param env: environment, its id, or a VecEnv of any number of environments
-    :param learning_rate: of the world model; a number or an SB3 schedule
-    :param buffer_size: rows of replay over all environments
-    :param learning_starts: agent steps with random actions before the first update
-    :param batch_size: sequences of a batch, B
-    :param batch_length: rows of a sequence, T
-    :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T)
-    :param tau: share by which the slow critic moves towards the critic at each update
-    :param gamma: discount of a step
-    :param train_freq: environment steps between two rounds of updates, as in SB3
-    :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
-    :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
-    :param replay_buffer_kwargs: further arguments of the buffer
-    :param overlap: update while environments in other processes (SubprocVecEnv) take their step. An update then sees
-        replay without that step, and the policy acts with the weights before it; all else, counts included, is equal
-    :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
-    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, for updates of this library
-    :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
-    :param model_size: a named size of the algorithm
-    :param policy_kwargs: fields of the algorithm's spec to replace, and ``net_arch``
-    :param supported: action spaces that the algorithm supports
+    The arguments of the constructor are documented in the public classes; those not named here are SB3's own (see
+    :class:`stable_baselines3.common.off_policy_algorithm.OffPolicyAlgorithm`).
 
-    The others are SB3's own (see :class:`stable_baselines3.common.off_policy_algorithm.OffPolicyAlgorithm`).
+    :ivar policy_aliases: policy classes by the names that users write
     """
 
     policy: WorldModelPolicy
     replay_buffer: SequenceReplayBuffer
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {}
 
+    # ---- construction ----------------------------------------------------------------------------------------------
+
     def __init__(
         self,
         policy: str | type[WorldModelPolicy],
         env: GymEnv | str,
         learning_rate: float | Schedule,
-        buffer_size: int,
-        learning_starts: int,
-        batch_size: int,
+        *,
         batch_length: int,
         train_ratio: float,
-        *,
-        tau: float,
-        gamma: float,
-        train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int | None = None,
-        action_noise: ActionNoise | None = None,
-        replay_buffer_class: type[SequenceReplayBuffer] | None = None,
-        replay_buffer_kwargs: dict[str, Any] | None = None,
-        optimize_memory_usage: bool = False,
+        gradient_steps: int | None,
+        model_size: str,
         overlap: bool = False,
         mixed_precision: bool = False,
         cuda_graph: bool | None = None,
         prefetch: bool | None = None,
-        model_size: str = "auto",
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: th.device | str = "auto",
+        max_skipped_updates: int = 3,
+        **of_sb3: Any,
     ):
         super().__init__(
             policy,
             env,
             learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            tau,
-            gamma,
-            train_freq,
-            gradient_steps,  # type: ignore[arg-type]
-            action_noise=action_noise,
-            replay_buffer_class=replay_buffer_class,
-            replay_buffer_kwargs=replay_buffer_kwargs,
-            optimize_memory_usage=optimize_memory_usage,
-            policy_kwargs=policy_kwargs,
-            stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
-            verbose=verbose,
-            device=device,
+            gradient_steps=gradient_steps,  # type: ignore[arg-type]
             support_multi_env=True,
-            seed=seed,
             sde_support=False,
             supported_action_spaces=ACTION_SPACES,
+            **of_sb3,
         )
+        if max_skipped_updates < 0:
+            raise ValueError(f"max_skipped_updates={max_skipped_updates!r} must be 0 or more")
         self.batch_length = batch_length
         self.train_ratio = train_ratio
+        self.model_size = model_size
         self.overlap = overlap
         self.mixed_precision = mixed_precision
         self.cuda_graph = cuda_graph
         self.prefetch = prefetch
-        self.model_size = model_size
+        self.max_skipped_updates = max_skipped_updates
         self.suite_preset = suite_preset(self.env)  # stored with the model: a score means nothing without it
         self._carry: PolicyState | None = None
-        self._ratio_state = [0, 1]
-        self._owed = 0
-        self._forecast = report.Forecast(self)
+        self._ratio_state = [0, 1]  # fraction of an update that is left over, numerator and denominator
+        self._owed = 0  # updates that wait for the next step (overlap)
         self._metrics = report.MetricMeans()
         self._callback: BaseCallback | None = None
-        self._resume: ResumePoint | None = None
+        self._resume: checkpoint.TrainingState | None = None
         self._restart_seed: int | None = None
         self._collecting = False
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Wrap as SB3 does, after checks whose errors say what to do; an id is made into its environment."""
+        env = maybe_make_env(env, verbose)
+        check_observation_space(env.observation_space)
+        check_action_space(env.action_space)
+        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
         super().set_env(env, force_reset)
         warn_other_preset(self.suite_preset, self.env)
 
-    @staticmethod
-    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """SB3's wrapping, after checks whose errors say what to do; an id is made into its environment."""
-        env = maybe_make_env(env, verbose)
-        check_observation_space(env.observation_space)
-        check_action_space(env.action_space)
-        return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
-
-    # ---- what a subclass gives -------------------------------------------------------------------------------------
-
-    def _make_optimizers(self) -> dict[str, OptimizerGroup]:
-        """Optimizer groups by the name under which they are saved; names end in ``_optim``."""
-        raise NotImplementedError
-
-    def _learning_rates(self) -> dict[str, float | Schedule]:
-        """Learning rate of each optimizer group, by the same names."""
-        raise NotImplementedError
-
-    # ---- construction ----------------------------------------------------------------------------------------------
-
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self._convert_train_freq()
         self._world_size = distributed.world_size()
-        self.ratio = UpdateRatio(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
-        self.ratio.restore(self._ratio_state)
+        _ = self.updates_per_step  # refuses numbers that make no batch
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
@@ -176,16 +145,27 @@ class WorldModelAlgorithm(LearningMethods):
             **self.policy_kwargs,
         ).to(self.device)
         if self.seed is not None:
-            self.policy.seed_random_state(distributed.own_seed(self.seed, self.n_envs))
+            self.policy.seed_random_state(distributed.rank_seed(self.seed, self.n_envs))
         self.optimizers = self._make_optimizers()
-        self.lr_schedules = {name: FloatSchedule(rate) for name, rate in self._learning_rates().items()}
+        self.lr_schedules = {name: utils.FloatSchedule(rate) for name, rate in self._learning_rates().items()}
         for name, group in self.optimizers.items():
-            group.average = distributed.average
+            group.average = distributed.all_reduce_mean
             setattr(self, name, group.optimizer)
-        self.warmup_behavior = RandomBehavior(self.policy.codec.layout)
+        self.warmup_behavior: Behavior = RandomBehavior(self.policy.codec.layout)
+        self._forecast = report.Forecast(self.device)
+        self._skip_watch = SkipWatch(self.max_skipped_updates)
+        self._diagnosis = Diagnosis()
         if self.replay_buffer is None:
             self._make_replay_buffer()
-        self._setup_updates()
+        self._graphed = self._make_graphed_update()
+
+    def _make_optimizers(self) -> dict[str, OptimizerGroup]:
+        """Optimizer groups by the name under which they are saved; names end in ``_optim``."""
+        raise NotImplementedError
+
+    def _learning_rates(self) -> dict[str, float | Schedule]:
+        """Learning rate of each optimizer group, by the same names."""
+        raise NotImplementedError
 
     def _make_replay_buffer(self) -> None:
         self.replay_buffer_class = self.replay_buffer_class or SequenceReplayBuffer
@@ -198,7 +178,7 @@ class WorldModelAlgorithm(LearningMethods):
             )
         kwargs = dict(self.replay_buffer_kwargs)
         if kwargs.get("replay_dir") is not None:
-            kwargs["replay_dir"] = distributed.own_folder(kwargs["replay_dir"])
+            kwargs["replay_dir"] = distributed.rank_folder(kwargs["replay_dir"])
         self.replay_buffer = self.replay_buffer_class(
             self.buffer_size,
             self.observation_space,
@@ -206,16 +186,68 @@ class WorldModelAlgorithm(LearningMethods):
             device=self.device,
             n_envs=self.n_envs,
             ignore_keys=self.policy.ignore_keys,
-            seed=None if self.seed is None else distributed.own_seed(self.seed, self.n_envs),
+            seed=None if self.seed is None else distributed.rank_seed(self.seed, self.n_envs),
             optimize_memory_usage=self.optimize_memory_usage,
             **kwargs,
         )
         if self.verbose >= 1:
-            print(f"Replay: {report.replay_in_words(self.replay_buffer)}, taken as it fills")
+            print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
+
+    def _make_graphed_update(self) -> GraphedUpdate | None:
+        """The update as a CUDA graph, where the device and the settings allow it.
+
+        :raises ValueError: for a precision that the device does not have
+        """
+        if self.mixed_precision:
+            check_mixed_precision(self.device)
+        # What someone else wrote in an ``_update`` may need the host: they have to ask for the graph.
+        ours = type(self)._update.__module__.startswith("sb3_dreamer.")
+        wanted = ours if self.cuda_graph is None else self.cuda_graph
+        if not wanted or self.device.type != "cuda" or self._world_size > 1:
+            return None
+        return GraphedUpdate(
+            self._eager_update,
+            lambda: CudaGraph(self.device),
+            self.optimizers.values(),
+            functools.partial(plain_arguments, self),
+            must=bool(self.cuda_graph),
+        )
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`.
+
+        Of several processes (see :mod:`sb3_dreamer.common.distributed`) each takes another seed that follows from it.
+        """
+        if seed is None:
+            return
+        seed = distributed.rank_seed(seed, self.n_envs)
+        super().set_random_seed(seed)
+        if getattr(self, "policy", None) is not None:
+            self.policy.seed_random_state(seed)
+        if self.replay_buffer is not None:
+            self.replay_buffer.rng = np.random.default_rng(seed)
 
     def describe(self) -> list[tuple[str, str]]:
-        """What is about to be trained, as rows of a table: networks, updates per step, memory."""
-        return report.describe(self)
+        """Describe what is about to be trained, as rows of a table: networks, updates per step, memory."""
+        ranks = f" on each of {self._world_size} ranks" if self._world_size > 1 else ""
+        return [
+            ("algorithm", f"{type(self).__name__}, size {self.policy.size_name}, on {self.device}"),
+            *report.network_rows(self.policy),
+            ("updates", self._updates_text()),
+            ("batch", f"{self.batch_size} sequences of {self.batch_length} steps{ranks}"),
+            ("replay", report.replay_text(self.replay_buffer)),
+        ]
+
+    def _updates_text(self) -> str:
+        """Train ratio and updates per agent step."""
+        if self.gradient_steps is not None:
+            assert isinstance(self.train_freq, TrainFreq)
+            every = f"{self.train_freq.frequency} {self.train_freq.unit.value}(s)"
+            return f"{self.gradient_steps} per {every} (gradient_steps)"
+        ratio = report.ratio_text(float(self.updates_per_step))
+        return f"{ratio} (train_ratio {self.train_ratio:g}), after {self.learning_starts:,} random steps"
+
+    # ---- acting ----------------------------------------------------------------------------------------------------
 
     def predict(
         self,
@@ -227,20 +259,684 @@ class WorldModelAlgorithm(LearningMethods):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Action for an observation; see :meth:`WorldModelPolicy.predict`.
 
-        :param planner: acts in the latent space instead of the policy's own behaviour
+        :param planner: acts in the latent space instead of the policy's own behavior
         """
         return self.policy.predict(observation, state, episode_start, deterministic, behavior=planner)
 
-    def set_random_seed(self, seed: int | None = None) -> None:
-        """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`.
+    def _exploration_behavior(self) -> Behavior | None:
+        """Behavior that acts after the warm-up; None: the policy's own."""
+        return None
 
-        Of several processes (see :mod:`sb3_dreamer.common.distributed`) each takes another seed that follows from it.
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Actions for the environments and for replay; moves the recurrent carry on.
+
+        During the warm-up actions are uniform, but the carry follows, with the action that was executed.
         """
-        if seed is None:
+        assert self._carry is not None and self._last_obs is not None
+        warmup = self.num_timesteps < learning_starts
+        self._carry = self.policy.step(
+            self._obs_tensors(),
+            self._carry,
+            th.as_tensor(self._last_episode_starts, device=self.device),
+            behavior=self.warmup_behavior if warmup else self._exploration_behavior(),
+        )
+        codec = self.policy.codec
+        if action_noise is not None and codec.layout.kind == "continuous":
+            noise = th.as_tensor(action_noise(), device=self.device, dtype=th.float32)
+            noisy = self._carry.prev_action + noise.reshape(self._carry.prev_action.shape)
+            self._carry = self._carry._replace(prev_action=codec.executed(noisy))
+        buffer_action = codec.to_replay(self._carry.prev_action)
+        return codec.to_env(buffer_action), buffer_action
+
+    def _obs_tensors(self) -> dict[str, th.Tensor]:
+        """The latest observations of the environments, by key."""
+        return {key: th.as_tensor(value, device=self.device) for key, value in as_dict(self._last_obs).items()}
+
+    # ---- collecting ------------------------------------------------------------------------------------------------
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        """Collect steps and store them; as in SB3, but a step is stored before the callbacks see it.
+
+        A checkpoint that a callback writes therefore holds the step that ``num_timesteps`` counts.
+        """
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        if self._restart_seed is not None:
+            self._restart_environments()
+        steps, episodes, continues = 0, 0, True
+        self._collecting = True
+        try:
+            while continues and utils.should_collect_more_steps(train_freq, steps, episodes):
+                with self._forecast.part("acting"):
+                    actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
+                env.step_async(actions)
+                self._train_owed()  # with overlap, while environments in other processes take their step
+                with self._forecast.part("environments"):
+                    new_obs, rewards, dones, infos = env.step_wait()
+                self.num_timesteps += env.num_envs * self._world_size
+                steps += 1
+                with self._forecast.part("storing"):
+                    self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
+                self._update_info_buffer(infos, dones)
+                self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+                callback.update_locals(locals())
+                continues = callback.on_step()
+                for _ in range(int(dones.sum())):
+                    episodes += 1
+                    self._episode_num += 1
+                    if log_interval is not None and self._episode_num % log_interval == 0:
+                        self.dump_logs()
+        finally:
+            self._collecting = False
+        if continues:
+            callback.on_rollout_end()
+        return RolloutReturn(steps * env.num_envs, episodes, continues)
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store what the agent saw, with the true final observation where an episode ended."""
+        check_observation(new_obs, self.num_timesteps)
+        check_reward(reward, self.num_timesteps)
+        final = {key: value.copy() for key, value in as_dict(new_obs).items()}
+        for i in np.flatnonzero(dones):
+            last = as_dict(infos[i]["terminal_observation"])
+            for key, value in final.items():
+                value[i] = last[key]
+        check_observation(final, self.num_timesteps)
+        replay_buffer.add(self._last_obs, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
+        self._last_obs = new_obs
+        self._last_episode_starts = dones
+
+    def add_episodes(self, source: Any) -> int:
+        """Add recorded episodes to replay.
+
+        :param source: dicts, npz files, an SB3 ReplayBuffer or a Minari dataset; see
+            :func:`sb3_dreamer.common.replay.episodes.read_episodes`
+        :return: number of episodes
+        :raises ValueError: if an episode does not fit the spaces
+        """
+        return self.replay_buffer.add_episodes(source)
+
+    # ---- learning --------------------------------------------------------------------------------------------------
+
+    def learn(
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Train for ``total_timesteps`` agent steps.
+
+        :param total_timesteps: agent steps over all environments (a lower bound, as in SB3)
+        :param callback: called at every step
+        :param log_interval: episodes between two log lines
+        :param tb_log_name: name of the TensorBoard run; the class's name by default
+        :param reset_num_timesteps: False continues the count and the running episodes
+        :param progress_bar: show a progress bar
+        :return: the model itself
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        self._resume_rest()
+        while self.num_timesteps < total_timesteps:
+            rollout, filled = self._collect_on_all_ranks(callback, log_interval)
+            if not rollout.continue_training:
+                break
+            if self.num_timesteps > self.learning_starts and filled:
+                self._train_after(rollout)
+        self._train_owed()
+        callback.on_training_end()
+        return self
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        tb_log_name: str = "run",
+        progress_bar: bool = False,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps:
+            self._resume = self._restart_seed = None
+        self._join_ranks()
+        callback, progress_bar = distributed.rank_callbacks(callback), progress_bar and distributed.is_rank_zero()
+        if self.optimize_memory_usage and reset_num_timesteps and self.replay_buffer.size() > 0:  # as SB3 does
+            warnings.warn(
+                "The last trajectory in the replay buffer will be truncated: learn() resets the environments. "
+                "Use reset_num_timesteps=False to continue the running episodes",
+                stacklevel=3,
+            )
+        self._resume_random()
+        resets = reset_num_timesteps or self._last_obs is None
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
+        if resets:
+            self.replay_buffer.cut()
+        if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
+            self._carry = self.policy.initial_state(self.n_envs)
+        report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
+        self._callback = result[1]
+        self._forecast = report.Forecast(self.device)
+        return result
+
+    def _join_ranks(self) -> None:
+        """Make all ranks start from rank 0's weights, and let it alone write the log."""
+        distributed.join(self.policy, self._world_size)
+        if not distributed.is_rank_zero():
+            self.verbose = 0
+            self.set_logger(Logger(None, []))
+        elif self._world_size > 1 and self.get_vec_normalize_env() is not None:
+            warnings.warn("VecNormalize keeps statistics of its own on each rank: leave it out", stacklevel=4)
+
+    def _collect_on_all_ranks(self, callback: BaseCallback, log_interval: int) -> distributed.Merged:
+        """Collect once, on all ranks: what they decide from afterwards is the same everywhere."""
+        assert self.env is not None and isinstance(self.train_freq, TrainFreq)
+        alone = self._world_size == 1
+        steps, episodes = self.num_timesteps, self._episode_num
+        rollout = self.collect_rollouts(
+            self.env,
+            callback,
+            self.train_freq,
+            self.replay_buffer,
+            self.action_noise,
+            self.learning_starts,
+            log_interval if alone else None,
+        )
+        if alone:
+            return distributed.Merged(rollout, self._replay_is_filled())
+        ready = self._replay_is_filled() and self.replay_buffer.ready(self.batch_length)
+        merged = distributed.merge_rollouts(rollout, ready)
+        self.num_timesteps = steps + merged.rollout.episode_timesteps
+        self._episode_num = episodes + merged.rollout.n_episodes
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        if log_interval and self._episode_num // log_interval > episodes // log_interval:
+            self._dump_logs_of_all_ranks()
+        return merged
+
+    def _replay_is_filled(self) -> bool:
+        """Whether replay holds as much as before the first update; not so after a resume without replay."""
+        replay = self.replay_buffer
+        share = -(-self.learning_starts // self._world_size)
+        return replay.size() >= min(share, replay.buffer_size * replay.n_envs)
+
+    @property
+    def updates_per_step(self) -> Fraction:
+        """Updates that one agent step asks for, from ``train_ratio`` and the size of a batch.
+
+        :raises ValueError: for numbers that make no batch
+        """
+        return updates_per_step(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
+
+    def _train_after(self, rollout: RolloutReturn) -> None:
+        """Owe the updates that a stretch of collection asks for, and do them unless they wait for the next step."""
+        if self.gradient_steps is not None:
+            self._owed += self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
+        elif self.replay_buffer.ready(self.batch_length):
+            whole, carry = whole_updates(self.updates_per_step, rollout.episode_timesteps, Fraction(*self._ratio_state))
+            self._owed += whole
+            self._ratio_state = [carry.numerator, carry.denominator]
+        if not self.overlap:
+            self._train_owed()
+
+    def _train_owed(self) -> None:
+        """Do the updates that collection has earned."""
+        updates, self._owed = self._owed, 0
+        if updates > 0:
+            self.train(updates, self.batch_size)
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Do a number of updates, as soon as replay holds a whole sequence.
+
+        :param gradient_steps: number of updates
+        :param batch_size: B
+        :raises NonFiniteError: if several updates in a row were not finite, naming the first tensor that is not
+        """
+        if not self.replay_buffer.ready(self.batch_length):
             return
-        seed = distributed.own_seed(seed, self.n_envs)
-        super().set_random_seed(seed)
-        if getattr(self, "policy", None) is not None:
-            self.policy.seed_random_state(seed)
-        if self.replay_buffer is not None:
-            self.replay_buffer.rng = np.random.default_rng(seed)
+        self.policy.set_training_mode(True)
+        for name, schedule in self.lr_schedules.items():
+            self.optimizers[name].set_learning_rate(schedule(self._current_progress_remaining))
+        draw = functools.partial(self.replay_buffer.sample_sequences, batch_size, self.batch_length)
+        ahead = self.device.type == "cuda" if self.prefetch is None else self.prefetch
+        ahead = ahead and self.replay_buffer.draws_ahead
+        with contextlib.closing(prefetch.batches(draw, gradient_steps, self.device, ahead=ahead)) as batches:
+            for _ in range(gradient_steps):
+                with self._forecast.part("sampling"):
+                    batch = next(batches)
+                with self._forecast.timed_update(self.num_timesteps):
+                    metrics = self.update(batch)
+                self._metrics.add(distributed.all_reduce_metrics(metrics))
+                self._n_updates += 1
+                if self._forecast.due() and self.verbose >= 1:
+                    print(self._forecast_text())
+        self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        if self._skip_watch.exceeded():
+            self._stop_with_report()
+
+    def _forecast_text(self) -> str:
+        """Forecast how long the run will take."""
+        per_step = float(self.updates_per_step) if self.gradient_steps is None else None
+        return self._forecast.text(self.num_timesteps, self._total_timesteps, per_step)
+
+    def _stop_with_report(self) -> NoReturn:
+        """Write model, batch and report, and end the run.
+
+        Skipped updates change no weight, so the model at hand is the one after the last good update. Of several ranks
+        each reports its own batch.
+        """
+        folder = Path(distributed.broadcast_object(self.logger.get_dir() or ".")) / NAN_REPORT
+        folder = distributed.rank_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if distributed.is_rank_zero():
+            self.save(folder / "model.zip")
+        where = f"update {self._n_updates}, step {self.num_timesteps}"
+        self._skip_watch.stop(self.policy, folder, where)
+
+    def learn_offline(self: Self, updates: int, log_interval: int = 100, tb_log_name: str | None = None) -> Self:
+        """Train on what replay holds, without an environment. ``num_timesteps`` stays.
+
+        :param updates: number of updates
+        :param log_interval: updates between two log lines, whose step is the number of updates
+        :param tb_log_name: name of the TensorBoard run; the class's name by default
+        :return: the model itself
+        :raises ValueError: if replay holds no sequence of ``batch_length`` rows
+        """
+        if not self.replay_buffer.ready(self.batch_length):
+            raise ValueError(
+                f"replay holds no stretch of batch_length={self.batch_length} rows: add_episodes() first, "
+                "or lower batch_length"
+            )
+        self._join_ranks()
+        if not self._custom_logger:
+            name = tb_log_name or type(self).__name__
+            self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
+        self._forecast = report.Forecast(self.device)
+        for update in range(updates):
+            self._current_progress_remaining = 1.0 - update / updates
+            self.train(1, self.batch_size)
+            if (update + 1) % log_interval == 0:
+                self._record_metrics()
+                self.logger.dump(step=self._n_updates)
+        return self
+
+    def dump_logs(self) -> None:
+        """Write log data: SB3's keys and the means of all metrics since the last time; say what is wrong with them."""
+        self._record_metrics()
+        super().dump_logs()
+
+    def _record_metrics(self) -> None:
+        means = self._metrics.take()
+        for name, value in means.items():
+            self.logger.record(f"train/{name}", value)
+        for sentence in self._diagnosis.check(means, self._facts()) if means else ():
+            self.warn(sentence)
+
+    def _facts(self) -> Facts:
+        replay = self.replay_buffer
+        ended = replay.arrays.get("is_terminal")
+        return Facts(
+            updates=self._n_updates,
+            steps=self.num_timesteps,
+            episodes=self._episode_num,
+            terminations=ended is not None and bool(ended[:, : int(replay.filled.max())].any()),
+            entropy_range=entropy_range(self.policy.codec.layout, getattr(self.policy.behavior, "actor", None)),
+        )
+
+    def warn(self, sentence: str) -> None:
+        """Tell the user something about the run, as a warning that names the step."""
+        if distributed.is_rank_zero():
+            warnings.warn(f"step {self.num_timesteps:,}: {sentence}.", UserWarning, stacklevel=4)
+
+    def _dump_logs_of_all_ranks(self) -> None:
+        """Write the log of all ranks: means over the latest episodes of each of them."""
+        own = self.ep_info_buffer, self.ep_success_buffer
+        infos, successes = (distributed.all_gather_object(list(part or ())) for part in own)
+        try:
+            self.ep_info_buffer, self.ep_success_buffer = deque(chain(*infos)), deque(chain(*successes))
+            self.dump_logs()
+        finally:
+            self.ep_info_buffer, self.ep_success_buffer = own
+
+    # ---- one update ------------------------------------------------------------------------------------------------
+
+    def update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
+        """Do one update from one batch, in the chosen precision, from a CUDA graph if there is one.
+
+        :return: metrics as 0-d tensors
+        """
+        result = (self._graphed or self._eager_update)(batch)
+        self._skip_watch.add(result.metrics, batch)
+        self._after_update(result)
+        return result.metrics
+
+    def _eager_update(self, batch: SequenceBatch) -> UpdateResult:
+        with update_precision(self.device, self.mixed_precision):
+            return self._update(batch)
+
+    def _update(self, batch: SequenceBatch) -> UpdateResult:
+        """Update everything from one batch: the paper's algorithm box.
+
+        A function of tensors, so that a CUDA graph can hold it: see :mod:`sb3_dreamer.common.updates.cuda_graph`.
+
+        :return: metrics as 0-d tensors, and the posterior states of the batch
+        """
+        raise NotImplementedError
+
+    def _after_update(self, result: UpdateResult) -> None:
+        """Do what belongs to an update but not to its tensors: moves every so often, writing to replay."""
+
+    # ---- files -----------------------------------------------------------------------------------------------------
+
+    def _excluded_save_params(self) -> list[str]:
+        """Names that a model file never holds: what is built anew, and what belongs to the running process."""
+        rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
+        process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_resume"]
+        process += ["_restart_seed", "_forecast", "_metrics", "_skip_watch", "_diagnosis", "_graphed"]
+        return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", *self.optimizers], []
+
+    def _optimizers_by_name(self) -> dict[str, th.optim.Optimizer]:
+        return {name: group.optimizer for name, group in self.optimizers.items()}
+
+    def save(
+        self,
+        path: save_load.Path,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write the model: a zip of JSON and safetensors, whole or not at all.
+
+        :param path: file name (``.zip`` is added if it has no suffix) or binary file object
+        :param exclude: attributes to leave out
+        :param include: attributes to store although they are left out by default
+        """
+        skipped = (set(exclude or ()) | set(self._excluded_save_params())) - set(include or ())
+        save_load.write_algorithm(
+            path,
+            type(self).__name__,
+            {name: value for name, value in self.__dict__.items() if name not in skipped},
+            self.policy,
+            self._optimizers_by_name(),
+            None if self._carry is None else self._carry._asdict(),
+            learning_rate=float(self.lr_schedule(self._current_progress_remaining)),
+            verbose=self.verbose,
+        )
+
+    @classmethod
+    def load(
+        cls: type[Self],
+        path: save_load.Path,
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Read what :meth:`save` wrote. No code of the file is run.
+
+        :param path: file name (with or without ``.zip``) or binary file object
+        :param env: environment to continue with; None if the model is only to predict
+        :param device: where the model goes
+        :param custom_objects: values to use instead of stored ones, by attribute name; also ``policy_class``
+        :param print_system_info: print where the file was written, and where it is read
+        :param force_reset: reset ``env`` before learning continues
+        :param kwargs: attributes to change
+        :raises ModelFileError: if the file is damaged, of another algorithm, or holds pickled data
+        :raises ValueError: if ``env`` has other spaces than the model
+        """
+        custom = custom_objects or {}
+        stored = save_load.read_algorithm(path, cls.__name__, custom)
+        data = stored.data
+        if print_system_info:
+            print("== CURRENT SYSTEM INFO ==")
+            utils.get_system_info()
+            print(f"== SAVED MODEL SYSTEM INFO ==\n{stored.system_info}")
+        if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:
+            raise ValueError(
+                f"The specified policy kwargs do not equal the stored policy kwargs. "
+                f"Stored kwargs: {data['policy_kwargs']}, specified kwargs: {kwargs['policy_kwargs']}"
+            )
+        if env is not None:
+            env = cls._wrap_env(env, data.get("verbose", 0))
+            utils.check_for_correct_spaces(env, data["observation_space"], data["action_space"])
+            data["n_envs"] = env.num_envs
+            if force_reset:
+                data["_last_obs"] = None
+        policy_class = save_load.find_policy_class(stored.policy_class, cls.policy_aliases.values())
+        model = cls(policy=policy_class, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg, arg-type]
+        model.__dict__.update(data)
+        # As in SB3, custom objects replace what is there and add nothing.
+        model.__dict__.update({name: value for name, value in custom.items() if hasattr(model, name)})
+        model.__dict__.update(kwargs)
+        model._setup_model()
+        model._restore(stored)
+        warn_other_preset(data.get("suite_preset"), model.env)
+        return model
+
+    def _restore(self, stored: save_load.StoredModel) -> None:
+        """Load weights, optimizers and, for the same running episodes, the carry."""
+        save_load.restore_tensors(self.policy, self._optimizers_by_name(), stored)
+        carry = stored.tensors.get("carry")
+        if carry is not None and len(carry["deter"]) == self.n_envs and self._last_obs is not None:
+            self._carry = PolicyState(**{key: value.to(self.device) for key, value in carry.items()})
+
+    def get_parameters(self) -> dict[str, dict]:
+        """State dicts of the policy and the optimizers, by name; SB3's ``set_parameters`` takes them back."""
+        return {name: getattr(self, name).state_dict() for name in self._get_torch_save_params()[0]}
+
+    def set_parameters(
+        self,
+        load_path_or_dict: Any,
+        exact_match: bool = True,
+        device: th.device | str = "auto",
+    ) -> None:
+        """Take over parameters from a model file or from what :meth:`get_parameters` gave.
+
+        :param load_path_or_dict: file name, file object or dict of state dicts
+        :param exact_match: refuse missing and unknown entries
+        :param device: accepted for compatibility with SB3; tensors go where the model is
+        """
+        if isinstance(load_path_or_dict, dict):
+            super().set_parameters(load_path_or_dict, exact_match, device)
+        else:
+            self._restore(save_load.read_algorithm(load_path_or_dict, type(self).__name__, {}))
+
+    def save_replay_buffer(self, path: save_load.Path) -> None:
+        """Write the replay buffer to one safetensors file, whole or not at all.
+
+        :param path: file name, used as it is, or binary file object
+        """
+        assert self.replay_buffer is not None, "The replay buffer is not defined"
+        write_replay(self.replay_buffer, path)
+
+    def load_replay_buffer(
+        self, path: save_load.Path, truncate_last_traj: bool = True, trust_pickle: bool = False
+    ) -> None:
+        """Read what :meth:`save_replay_buffer` wrote, or continue with a ``replay_dir``.
+
+        :param path: file name, binary file object, or the folder that ``replay_dir`` names
+        :param truncate_last_traj: the running episodes of the file do not continue: mark them as truncated
+        :param trust_pickle: also read a buffer that Stable-Baselines3 saved. Such a file is a pickle, which can run any
+            code when it is loaded: only for files that you wrote yourself
+        :raises ModelFileError: if the file is damaged, or its rows are of other spaces
+        """
+        if self.replay_buffer is None:
+            self._make_replay_buffer()
+        replay = read_replay(self.replay_buffer, path, trust_pickle=trust_pickle)
+        if truncate_last_traj and self._last_obs is None:
+            replay.cut()
+        replay.device = self.device
+        self.replay_buffer = replay
+
+    # ---- checkpoints: see sb3_dreamer.common.resume.checkpoint -----------------------------------------------------
+
+    def save_checkpoint(self, folder: str | os.PathLike[str], keep: int = 3, replay: bool = True) -> Path:
+        """Write a checkpoint, whole or not at all, and start the environments again.
+
+        :mod:`sb3_dreamer.common.resume.checkpoint` has the rule for environments. Call it between two ``learn()``, or
+        let :class:`~sb3_dreamer.common.resume.callback.ResumableCheckpoint` do so. Of several ranks all call it.
+
+        :param folder: of the run's checkpoints
+        :param keep: how many checkpoints stay
+        :param replay: False leaves replay out; :meth:`load_checkpoint` then needs ``allow_empty_replay=True``. With
+            ``replay_dir`` the rows stay where they are, and the checkpoint holds the cursors
+        :return: the checkpoint
+        :raises RuntimeError: in the middle of a rollout
+        :raises OSError: if it cannot be written, for example to a full disk; older checkpoints stay
+        """
+        if self._collecting:
+            raise RuntimeError(
+                "a checkpoint cannot be written in the middle of a rollout: call save_checkpoint() in "
+                "on_rollout_start, or use sb3_dreamer.common.resume.callback.ResumableCheckpoint"
+            )
+        self.replay_buffer.cut()
+        # Whether writing succeeds or not: the run must not depend on it.
+        self._restart_seed = checkpoint.restart_seed(self.seed, self.num_timesteps)
+        with shared_checkpoint(folder, self.num_timesteps, keep) as (part, final):
+            if distributed.is_rank_zero():
+                self.save(part / checkpoint.MODEL)
+            state = self._training_state(self._restart_seed, replay)
+            checkpoint.write_training(part / checkpoint.TRAINING, type(self).__name__, state)
+            if replay and not self.replay_buffer.on_disk:
+                self.save_replay_buffer(part / checkpoint.REPLAY)
+        return final
+
+    def _training_state(self, restart_seed: int, replay: bool) -> checkpoint.TrainingState:
+        """Collect what a checkpoint holds besides model and replay."""
+        log, contents = parts.logger_state(getattr(self, "_logger", None))
+        where: Any = checkpoint.REPLAY if replay else None
+        if replay and self.replay_buffer.on_disk:
+            self.replay_buffer.allocate()
+            self.replay_buffer.flush()
+            where = self.replay_buffer.journal()
+        return checkpoint.TrainingState(
+            step=self.num_timesteps,
+            restart_seed=restart_seed,
+            random=RandomState.take(self.device, self.policy.random_state),
+            callbacks=parts.callback_states(self._callback),
+            logger=log,
+            logs=contents,
+            metric_counts=dict(self._metrics.counts),
+            metrics=self._metrics.sums,
+            normalizer=parts.normalizer_state(self._vec_normalize_env),
+            replay=where,
+            episodes=[self.ep_info_buffer, self.ep_success_buffer],
+        )
+
+    @classmethod
+    def load_checkpoint(
+        cls: type[Self],
+        path: str | os.PathLike[str],
+        env: GymEnv | None = None,
+        device: th.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        allow_empty_replay: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Read a checkpoint; ``learn(steps, reset_num_timesteps=False)`` then continues exactly where it was written.
+
+        :param path: a checkpoint, or the folder of a run's checkpoints (the newest is taken)
+        :param env: the same environments, made anew; may also follow with ``set_env``
+        :param device: where the model goes; only on the same kind of device the run is the same
+        :param custom_objects: see :meth:`load`
+        :param allow_empty_replay: take a checkpoint that was written without replay; collecting then refills replay
+            with ``learning_starts`` rows before the first update. Also takes one of another number of ranks: weights,
+            optimizers and counters continue, replay and random states do not
+        :param kwargs: attributes to change
+        :raises FileNotFoundError: if there is no checkpoint
+        :raises ModelFileError: if it is damaged, of another algorithm, or without replay
+        """
+        found = find_checkpoint(path)
+        own, kind = distributed.rank_folder(found), cls.__name__
+        try:
+            exact = checkpoint.same_ranks(found, kind, allow_empty_replay)
+            state = checkpoint.read_training(own / checkpoint.TRAINING, kind) if exact else None
+            if state is not None and state.replay is None and not allow_empty_replay:
+                raise ModelFileError(
+                    f"'{found}' was written without replay, and a run without replay does not continue as it was: "
+                    "pass allow_empty_replay=True to collect anew before the first update"
+                )
+            model_file = found / checkpoint.MODEL
+            model = cls.load(model_file, env=env, device=device, custom_objects=custom_objects, **kwargs)
+            model._last_obs = None
+            if state is None:
+                return model
+            model._take_over(state, own)
+        except (ModelFileError, FileNotFoundError) as error:
+            raise damaged(found, error) from error
+        if env is not None:
+            parts.restore_normalizer(model._vec_normalize_env, state.normalizer)
+        return model
+
+    def _take_over(self, state: checkpoint.TrainingState, folder: pathlib.Path) -> None:
+        """Take replay and metrics of a checkpoint now, and keep the rest until ``learn`` begins."""
+        if state.replay == checkpoint.REPLAY:
+            self.load_replay_buffer(folder / checkpoint.REPLAY, truncate_last_traj=False)
+        elif state.replay is not None:
+            attach_replay(self.replay_buffer, state.replay)
+        if self._world_size > 1 and state.episodes is not None:
+            self.ep_info_buffer, self.ep_success_buffer = state.episodes
+        sums = {name: value.to(self.device) for name, value in state.metrics.items()}
+        self._metrics.restore(sums, state.metric_counts)
+        self._resume, self._restart_seed = state, state.restart_seed
+
+    def _resume_random(self) -> None:
+        """Put the random states of the checkpoint back, and start the environments again if that is due."""
+        if self._resume is not None:
+            self.policy.random_state = self._resume.random.put(self.device)
+        if self._restart_seed is not None:
+            self._restart_environments()
+        if self._resume is not None:
+            random = RandomState.take(self.device, self.policy.random_state)
+            self._resume = self._resume._replace(random=random)
+
+    def _resume_rest(self) -> None:
+        """Restore callbacks, log files and random states, right before the first step: whatever was drawn meanwhile."""
+        state, self._resume = self._resume, None
+        if state is None:
+            return
+        assert self._callback is not None
+        parts.restore_callbacks(self._callback, state.callbacks)
+        parts.restore_logger(self.logger, state.logger, state.logs, state.step)
+        parts.seed_evaluations(self._callback, state.restart_seed)
+        self.policy.random_state = state.random.put(self.device)
+
+    def _restart_environments(self) -> None:
+        """Reset all environments with the seed of the last checkpoint; the agent remembers nothing of before."""
+        seed, self._restart_seed = self._restart_seed, None
+        assert self.env is not None and seed is not None
+        self.env.seed(seed)
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, bool)
+        if self._vec_normalize_env is not None:
+            self._last_original_obs = self._vec_normalize_env.get_original_obs()
+        if self.action_noise is not None:
+            self.action_noise.reset()
+        parts.seed_evaluations(self._callback, seed)
+        self._carry = self.policy.initial_state(self.n_envs)

@@ -56,7 +56,7 @@ def warn_other_preset(stored: dict[str, Any] | None, env: Any) -> None:
     """Warn if an environment is set up in another way than the one that the model was trained on.
 
     :param stored: what :func:`suite_preset` gave for the training environment
-    :param env: VecEnv to go on or to be evaluated with
+    :param env: VecEnv to train or evaluate with
     """
     current = suite_preset(env)
     if stored is None or current is None or stored.get("hash") == current.get("hash"):

@@ -7,20 +7,18 @@ B sequences are one process with a batch of W·B. Without a group every function
 Every function that says *all ranks* must be called by all of them, in the same order. See docs/distributed.md.
 """
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch as th
 import torch.distributed as dist
-from stable_baselines3.common.type_aliases import RolloutReturn
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, CheckpointCallback, EvalCallback
+from stable_baselines3.common.type_aliases import MaybeCallback, RolloutReturn
 from torch import nn
-
-from sb3_dreamer.common.files.atomic import sync_folder
-from sb3_dreamer.common.resume.folder import new_checkpoint
 
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)  #: how long a rank waits for the others: rank 0 may be evaluating
@@ -62,7 +60,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this process writes logs and files."""
     return rank() == 0
 
@@ -72,7 +70,7 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
-def on_this_machine() -> int:
+def local_world_size() -> int:
     """Number of ranks that share this machine's memory."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size()))) if world_size() > 1 else 1
 
@@ -80,7 +78,7 @@ def on_this_machine() -> int:
 # ---- inside an update ------------------------------------------------------------------------------------------------
 
 
-def average(tensors: Sequence[th.Tensor]) -> Sequence[th.Tensor]:
+def all_reduce_mean(tensors: Sequence[th.Tensor]) -> Sequence[th.Tensor]:
     """Mean over all ranks of each tensor, in one reduction of all of them; the result is the same bits everywhere.
 
     Each keeps its layout in memory (a convolution's gradient may be channels-last), which fused optimizers rely on.
@@ -96,22 +94,22 @@ def average(tensors: Sequence[th.Tensor]) -> Sequence[th.Tensor]:
     ]
 
 
-def average_metrics(metrics: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
+def all_reduce_metrics(metrics: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
     """Metrics of an update, averaged over all ranks."""
     if world_size() == 1 or not metrics:
         return metrics
-    return dict(zip(metrics, average(list(metrics.values())), strict=True))
+    return dict(zip(metrics, all_reduce_mean(list(metrics.values())), strict=True))
 
 
-def mean(x: th.Tensor) -> th.Tensor:
+def differentiable_mean(x: th.Tensor) -> th.Tensor:
     """Mean of ``x`` over all ranks, 0-d. Its gradient is that of the own mean: gradients are averaged later."""
     own = x.mean()
     if world_size() == 1:
         return own
-    return own + (average([own])[0] - own.detach())
+    return own + (all_reduce_mean([own])[0] - own.detach())
 
 
-def gather(x: th.Tensor) -> th.Tensor:
+def all_gather(x: th.Tensor) -> th.Tensor:
     """``x (M, ...)`` of all ranks behind each other, ``(W·M, ...)``, without gradient; M is the same everywhere."""
     if world_size() == 1:
         return x
@@ -120,15 +118,10 @@ def gather(x: th.Tensor) -> th.Tensor:
     return th.cat(parts)
 
 
-def gathering(function: Callable[[th.Tensor], T]) -> Callable[[th.Tensor], T]:
-    """A function of a batch of statistics that is given those of all ranks."""
-    return lambda x: function(gather(x))
-
-
 # ---- decisions of the host -------------------------------------------------------------------------------------------
 
 
-def total(counts: Sequence[int]) -> list[int]:
+def all_reduce_sum(counts: Sequence[int]) -> list[int]:
     """Sums over all ranks."""
     if world_size() == 1:
         return list(counts)
@@ -137,7 +130,7 @@ def total(counts: Sequence[int]) -> list[int]:
     return [int(count) for count in tensor]
 
 
-def from_first(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """The value that rank 0 has, on all ranks; anything that can be copied between processes."""
     if world_size() == 1:
         return value
@@ -146,7 +139,7 @@ def from_first(value: T) -> T:
     return cast(T, box[0])
 
 
-def of_all(value: T) -> list[T]:
+def all_gather_object(value: T) -> list[T]:
     """The values of all ranks, by rank."""
     if world_size() == 1:
         return [value]
@@ -155,7 +148,7 @@ def of_all(value: T) -> list[T]:
     return found
 
 
-def broadcast(module: nn.Module) -> None:
+def broadcast_module(module: nn.Module) -> None:
     """Give all ranks rank 0's parameters and buffers."""
     if world_size() == 1:
         return
@@ -169,9 +162,9 @@ def broadcast(module: nn.Module) -> None:
 
 
 class Merged(NamedTuple):
-    """What all ranks collected.
+    """Steps and episodes that all ranks collected.
 
-    :param rollout: agent steps and episodes of all of them; training goes on if it does everywhere
+    :param rollout: agent steps and episodes of all of them; training continues if it does everywhere
     :param filled: whether all of them have enough replay
     """
 
@@ -179,67 +172,64 @@ class Merged(NamedTuple):
     filled: bool
 
 
-def merge(rollout: RolloutReturn, filled: bool) -> Merged:
+def merge_rollouts(rollout: RolloutReturn, filled: bool) -> Merged:
     """One rollout for those of all ranks, so that they decide alike, and make the same number of updates."""
     counts = (rollout.episode_timesteps, rollout.n_episodes, not rollout.continue_training, not filled)
-    steps, episodes, stops, waiting = total(counts)
+    steps, episodes, stops, waiting = all_reduce_sum(counts)
     return Merged(RolloutReturn(steps, episodes, not stops), not waiting)
 
 
 # ---- what differs between ranks --------------------------------------------------------------------------------------
 
 
-def own_seed(seed: int, n_envs: int) -> int:
+def rank_seed(seed: int, n_envs: int) -> int:
     """Seed of this rank: environments of all ranks are seeded as those of one process would be."""
     return seed + rank() * n_envs
 
 
-def own_folder(folder: str | os.PathLike[str]) -> Path:
+def rank_folder(folder: str | os.PathLike[str]) -> Path:
     """The folder of a rank within one that all of them use; rank 0 has that itself."""
-    return Path(folder) if is_first() else Path(folder) / f"rank_{rank()}"
+    return Path(folder) if is_rank_zero() else Path(folder) / f"rank_{rank()}"
 
 
-@contextlib.contextmanager
-def shared_checkpoint(folder: str | os.PathLike[str], step: int, keep: int) -> Iterator[tuple[Path, Path]]:
-    """As :func:`new_checkpoint`, written by all ranks together: whole on all of them, or not there.
+def rank_callbacks(callback: MaybeCallback) -> MaybeCallback:
+    """The callbacks of this rank: SB3's that evaluate or write files are rank 0's alone."""
+    if is_rank_zero():
+        return callback
+    if isinstance(callback, list | CallbackList):
+        members = callback if isinstance(callback, list) else callback.callbacks
+        return [member for member in map(_without_rank_zero, members) if member is not None]
+    return _without_rank_zero(callback)
 
-    :return: the folder that this rank writes to, and what the checkpoint will be called
-    :raises OSError: on all ranks, if one of them cannot write
+
+def _without_rank_zero(callback: Any) -> Any:
+    if isinstance(callback, EvalCallback | CheckpointCallback):
+        return None
+    if isinstance(callback, CallbackList):
+        members = map(_without_rank_zero, callback.callbacks)
+        return CallbackList([member for member in members if member is not None])
+    if isinstance(inner := getattr(callback, "callback", None), BaseCallback):  # SB3's EventCallback
+        callback.callback = _without_rank_zero(inner)
+    return callback
+
+
+def join(module: nn.Module, made_for: int) -> None:
+    """Make all ranks start from rank 0's weights; warns if torchrun started processes that do not know of each other.
+
+    :param module: the policy
+    :param made_for: number of ranks when it was made
+    :raises RuntimeError: if the model was made before the group, or outside of it
     """
-    if world_size() == 1:
-        with new_checkpoint(folder, step, keep) as found:
-            yield found
-        return
-    stack, place, problem = contextlib.ExitStack(), None, None
-    with stack:
-        try:
-            place = stack.enter_context(new_checkpoint(folder, step, keep)) if is_first() else None
-        except OSError as error:
-            problem = str(error)
-        place = _agree_on(place, problem, first=True)
-        try:
-            if not place[0].is_dir():
-                raise FileNotFoundError(f"'{folder}' is not on storage that all machines share")
-            own = own_folder(place[0])
-            own.mkdir(exist_ok=True)
-            yield own, place[1]
-            sync_folder(own)
-        except OSError as error:
-            problem = str(error)
-        _agree_on(place, problem)
-        try:
-            stack.close()  # Rank 0 renames the folder; the others wait for it.
-        except OSError as error:
-            problem = str(error)
-        _agree_on(place, problem, first=True)
-
-
-def _agree_on(place: Any, problem: str | None, first: bool = False) -> Any:
-    """Raise on all ranks what went wrong on any of them; else give what rank 0 has."""
-    if first:
-        place, problem = from_first((place, problem))
-    problems = [problem] if first else of_all(problem)
-    for index, text in enumerate(problems):
-        if text is not None:
-            raise OSError(f"rank {index}: {text}")
-    return place
+    world = world_size()
+    if made_for != world:
+        raise RuntimeError(
+            f"the model was made for {made_for} rank(s), and there are {world}: "
+            "call sb3_dreamer.common.distributed.start() before the model is made or loaded"
+        )
+    if world == 1 and launched() > 1:
+        warnings.warn(
+            f"torchrun started {launched()} processes, which all learn alone: "
+            "call sb3_dreamer.common.distributed.start() first",
+            stacklevel=5,
+        )
+    broadcast_module(module)

@@ -1,4 +1,4 @@
-"""The policy that SB3 sees: a world model, a behaviour, and the recurrent state between two observations."""
+"""The policy that SB3 sees: a world model, a behavior, and the recurrent state between two observations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from sb3_dreamer.core.world_model import WorldModel
 
 
 class PolicyState(NamedTuple):
-    """What a policy carries from one observation to the next, environments on axis 0.
+    """Recurrent state that a policy carries from one observation to the next, environments on axis 0.
 
     :param deter: ``(n, D)``
     :param stoch: ``(n, S, K)`` or ``(n, S)``
@@ -33,20 +33,20 @@ class PolicyState(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """What an algorithm's ``build`` function returns."""
+    """World model and behavior of an algorithm."""
 
     world_model: WorldModel
     behavior: Behavior
 
 
 class WorldModelPolicy(BasePolicy):
-    """A recurrent policy: filters observations with the world model and lets a behaviour act on the latent state.
+    """A recurrent policy: filters observations with the world model and lets a behavior act on the latent state.
 
     Subclasses give :meth:`build_networks`.
 
     :param observation_space: Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these; images channel-first
     :param action_space: Box with finite bounds, Discrete, MultiDiscrete or MultiBinary
-    :param lr_schedule: accepted for SB3's sake; optimizers belong to the algorithm
+    :param lr_schedule: accepted for compatibility with SB3; optimizers belong to the algorithm
     :param model_size: name of a size of the algorithm
     :param ignore_keys: keys of a Dict observation that are neither seen nor reconstructed
     :param spec_overrides: fields of the algorithm's spec to replace, and ``net_arch`` for the widths of all MLPs
@@ -81,7 +81,7 @@ class WorldModelPolicy(BasePolicy):
     def build_networks(
         self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]
     ) -> Networks:
-        """World model and behaviour of the algorithm."""
+        """World model and behavior of the algorithm."""
         raise NotImplementedError
 
     def _check_alias(self) -> None:
@@ -122,7 +122,7 @@ class WorldModelPolicy(BasePolicy):
         :param state: ``(n, ...)``
         :param is_first: ``(n,)`` bool; resets the state of these environments
         :param deterministic: modes instead of samples, for the latent and the action
-        :param behavior: acts instead of the policy's own behaviour (a planner, chance)
+        :param behavior: acts instead of the policy's own behavior (a planner, chance)
         :return: the next state; its ``prev_action`` is the action to take
         """
         embed = self.world_model.encode(obs)
@@ -130,8 +130,7 @@ class WorldModelPolicy(BasePolicy):
             LatentState(state.deter, state.stoch), state.prev_action, embed, is_first, mode=deterministic
         )
         action = (behavior or self.behavior).act(self.world_model, latent, deterministic=deterministic)
-        executed = self.codec.to_model(self.codec.from_model(action))
-        return PolicyState(latent.deter, latent.stoch, executed)
+        return PolicyState(latent.deter, latent.stoch, self.codec.executed(action))
 
     def predict(
         self,
@@ -148,7 +147,7 @@ class WorldModelPolicy(BasePolicy):
         :param state: what the previous call returned; None starts new episodes (the agent has no memory then)
         :param episode_start: ``(n,)`` bool, environments that begin an episode with this observation
         :param deterministic: modes instead of samples; repeated calls give equal actions
-        :param behavior: acts instead of the policy's own behaviour, for example a planner
+        :param behavior: acts instead of the policy's own behavior, for example a planner
         :return: action(s) in the action space, and the state for the next call: a tuple of arrays with n on axis 0
         :raises ValueError: if an ``(observation, info)`` tuple or a state of another batch size is given
         """
@@ -168,7 +167,7 @@ class WorldModelPolicy(BasePolicy):
         is_first = th.as_tensor(starts if state is not None else np.ones(n, bool), device=self.device)
         with self.own_random_state():
             after = self.step(obs, before, is_first, deterministic=deterministic, behavior=behavior)
-        actions = self.codec.to_env(self.codec.from_model(after.prev_action).cpu().numpy())
+        actions = self.codec.to_env(self.codec.to_replay(after.prev_action))
         if not vectorized:
             actions = actions.squeeze(0)
         return actions, tuple(part.cpu().numpy() for part in after)

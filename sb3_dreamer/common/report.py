@@ -1,20 +1,17 @@
-"""What a run will cost, before it starts and after its first updates, and what its updates measured."""
+"""Tell what a run will cost, before it starts and after its first updates, and average what its updates measured."""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch as th
 from torch import nn
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.files.json_text import ModelFileError
+from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
-
-if TYPE_CHECKING:
-    from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 
 MEMORY_SHARE = 0.8  #: replay may take this share of the memory at most
 FORECAST_AFTER = 50  #: updates before the time forecast, the first of which is not counted
@@ -25,48 +22,34 @@ def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def describe(model: "WorldModelAlgorithm") -> list[tuple[str, str]]:
-    """Rows of the table that is shown before training."""
-    policy, replay = model.policy, model.replay_buffer
-    rows = [("algorithm", f"{type(model).__name__}, size {policy.size_name}, on {model.device}")]
+def network_rows(policy: WorldModelPolicy) -> list[tuple[str, str]]:
+    """Rows of the table that is shown before training: what is observed, done and learned."""
+    rows = []
     for key in policy.keys:
         network = {"image": "CNN", "vector": "MLP", "discrete": "one-hot, MLP"}[key.kind]
         shape = "x".join(map(str, key.shape)) or "1"
         detail = f"{shape} {key.kind}" + (f" of {', '.join(map(str, key.classes))}" if key.classes else "")
         rows.append((f"observation {key.name}", f"{detail} -> {network}, reconstructed"))
-    for name in policy.ignore_keys:
-        rows.append((f"observation {name}", "ignored"))
+    rows += [(f"observation {name}", "ignored") for name in policy.ignore_keys]
     layout = policy.codec.layout
     rows.append(("action", f"{layout.kind}, {' + '.join(map(str, layout.sizes))}"))
     world, rest = parameter_count(policy.world_model), parameter_count(policy.behavior)
     rows.append(("parameters", f"{world + rest:,} (world model {world:,}, behavior {rest:,})"))
-    rows.append(("updates", updates_in_words(model)))
-    ranks = distributed.world_size()
-    of_ranks = f" on each of {ranks} ranks" if ranks > 1 else ""
-    rows.append(("batch", f"{model.batch_size} sequences of {model.batch_length} steps{of_ranks}"))
-    rows.append(("replay", replay_in_words(replay)))
     return rows
 
 
-def updates_in_words(model: "WorldModelAlgorithm") -> str:
-    """Train ratio and updates per agent step."""
-    if model.gradient_steps is not None:
-        return (
-            f"{model.gradient_steps} per {model.train_freq.frequency} {model.train_freq.unit.value}(s) (gradient_steps)"  # type: ignore[union-attr]
-        )
-    per_step = float(model.ratio.per_step)
-    words = (
-        f"{per_step:.3g} per agent step"
-        if per_step >= 1
-        else f"1 every {1 / per_step:.4g} agent steps"
-        if per_step
-        else "none"
-    )
-    return f"{words} (train_ratio {model.train_ratio:g}), after {model.learning_starts:,} random steps"
+def ratio_text(per_step: float) -> str:
+    """Updates per agent step in words.
+
+    :param per_step: updates per agent step
+    """
+    if per_step >= 1:
+        return f"{per_step:.3g} per agent step"
+    return f"1 every {1 / per_step:.4g} agent steps" if per_step else "none"
 
 
-def replay_in_words(replay: SequenceReplayBuffer) -> str:
-    """Rows and GiB, beside the memory of the machine."""
+def replay_text(replay: SequenceReplayBuffer) -> str:
+    """Rows and GiB of a full replay buffer, beside the memory of the machine."""
     if replay.on_disk:
         return f"{replay.buffer_size * replay.n_envs:,} steps on disk = {replay.nbytes / 2**30:.2f} GiB when full"
     return (
@@ -105,11 +88,11 @@ def check_memory(replay: SequenceReplayBuffer, steps: int) -> None:
                 f"{replay.free_space() / 2**30:.1f} GiB left: lower buffer_size={rows:,}, or name another replay_dir"
             )
         return
-    limit = memory_limit() // distributed.on_this_machine()
+    limit = memory_limit() // distributed.local_world_size()
     if needed > MEMORY_SHARE * limit:
         raise MemoryError(
             f"replay of this run takes up to {needed / 2**30:.1f} GiB, more than {MEMORY_SHARE:.0%} of "
-            f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or grey images, "
+            f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or gray images, "
             "keep it on disk (replay_buffer_kwargs={'replay_dir': ...}), or train on a machine with more memory"
         )
 
@@ -144,19 +127,19 @@ class MetricMeans:
 
 
 class Forecast:
-    """Says once, after the first updates, where the time goes and how long the run will take.
+    """Measures the parts of the training loop, and says after the first updates how long the run will take.
 
-    :param model: the model that learns
+    :param device: of the model; on a GPU the host waits for each update until the forecast is made
     """
 
-    def __init__(self, model: "WorldModelAlgorithm"):
-        self.model = model
+    def __init__(self, device: th.device):
+        self.device = device
         self.updates = 0
         self.update_seconds = 0.0
         self.first_steps = 0
         self.first_time = 0.0
         self.parts: dict[str, float] = {}
-        self.text: str | None = None
+        self.made = False
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -166,41 +149,56 @@ class Forecast:
         self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - start
 
     @contextmanager
-    def timed_update(self) -> Iterator[None]:
-        """Measure one update."""
+    def timed_update(self, steps: int) -> Iterator[None]:
+        """Measure one update.
+
+        :param steps: agent steps so far
+        """
         start = time.perf_counter()
         yield
         self.updates += 1
-        if self.text is None and self.model.device.type == "cuda":
-            th.cuda.synchronize(self.model.device)  # Until the forecast is made, so that each part shows its own time.
+        if not self.made and self.device.type == "cuda":
+            th.cuda.synchronize(self.device)  # so that each part shows its own time
         if self.updates == 1:  # The first one warms up and is not counted.
-            self.first_steps, self.first_time, self.parts = self.model.num_timesteps, time.perf_counter(), {}
+            self.first_steps, self.first_time, self.parts = steps, time.perf_counter(), {}
             return
         self.update_seconds += time.perf_counter() - start
-        if self.updates == FORECAST_AFTER + 1:
-            self.text = self._words()
-            if self.model.verbose >= 1:
-                print(self.text)
 
-    def _words(self) -> str:
-        model = self.model
+    def due(self) -> bool:
+        """Whether enough updates were measured; true once."""
+        if self.made or self.updates <= FORECAST_AFTER:
+            return False
+        self.made = True
+        return True
+
+    @property
+    def seconds_per_update(self) -> float:
+        """Mean time of an update, without the first one."""
+        return self.update_seconds / (self.updates - 1)
+
+    def text(self, steps: int, total: int, updates_per_step: float | None) -> str:
+        """Forecast how long the run will take, and tell where its time goes.
+
+        :param steps: agent steps so far
+        :param total: agent steps of the whole run
+        :param updates_per_step: updates that an agent step asks for; None: as many as were measured
+        """
         elapsed = time.perf_counter() - self.first_time
-        update = self.update_seconds / (self.updates - 1)
-        left = model._total_timesteps - model.num_timesteps
-        if model.gradient_steps is None:
-            seconds_per_step = float(model.ratio.per_step) * update
-            collected = model.num_timesteps - self.first_steps
-            seconds_per_step += (elapsed - self.update_seconds) / collected if collected else 0.0
+        collected = steps - self.first_steps
+        if updates_per_step is None:
+            per_step = elapsed / max(1, collected)
         else:
-            seconds_per_step = elapsed / max(1, model.num_timesteps - self.first_steps)
+            per_step = updates_per_step * self.seconds_per_update
+            per_step += (elapsed - self.update_seconds) / collected if collected else 0.0
+        left = total - steps
         return (
-            f"One update takes {1000 * update:.0f} ms, one agent step with its updates "
-            f"{1000 * seconds_per_step:.1f} ms: the {left:,} steps that are left take about "
-            f"{duration(left * seconds_per_step)}. {self._shares(elapsed)}"
+            f"One update takes {1000 * self.seconds_per_update:.0f} ms, one agent step with its updates "
+            f"{1000 * per_step:.1f} ms: the remaining {left:,} steps take about {duration(left * per_step)}. "
+            f"{self._shares(elapsed)}"
         )
 
     def _shares(self, elapsed: float) -> str:
-        """Where the time goes, the largest part first."""
+        """Share of each part of the time, the largest first."""
         parts = {"updates": self.update_seconds, **self.parts}
         parts["the rest"] = max(0.0, elapsed - sum(parts.values()))
         ordered = sorted(parts.items(), key=lambda item: -item[1])

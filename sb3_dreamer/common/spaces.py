@@ -10,12 +10,12 @@ from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 
-SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modelled
+SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modeled
 MIN_IMAGE, MAX_IMAGE = 16, 512
 
 
 def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple[ObsKey, ...]:
-    """How each key of an observation space is modelled.
+    """Choose how each key of an observation space is modeled.
 
     :param space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
@@ -170,3 +170,11 @@ class ActionCodec:
         if self.layout.kind == "continuous":
             return action.clamp(-1.0, 1.0)
         return th.stack([part.argmax(-1) for part in action.split(self.layout.sizes, -1)], -1)
+
+    def executed(self, action: th.Tensor) -> th.Tensor:
+        """The action that an environment executes when the model chooses ``action (..., A)``, as the model sees it."""
+        return self.to_model(self.from_model(action))
+
+    def to_replay(self, action: th.Tensor) -> np.ndarray:
+        """The model's ``(n, A)`` to an array in replay form ``(n, parts)``."""
+        return self.from_model(action).cpu().numpy()

@@ -1,4 +1,4 @@
-"""What the ``spec.py`` of every algorithm shares: names that must be known, sizes by name, fields to replace."""
+"""Shared by the ``spec.py`` of every algorithm: checks of names, sizes by name, replaced fields."""
 
 import dataclasses
 import difflib

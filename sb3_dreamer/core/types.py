@@ -132,3 +132,14 @@ class ActionLayout(NamedTuple):
     def size(self) -> int:
         """A, the length of the action vector."""
         return sum(self.sizes)
+
+
+class UpdateResult(NamedTuple):
+    """What one update of an algorithm gives back.
+
+    :param metrics: 0-d tensors by name
+    :param post: posterior states of the batch, without graph, ``(B, T, ...)``
+    """
+
+    metrics: dict[str, th.Tensor]
+    post: LatentState

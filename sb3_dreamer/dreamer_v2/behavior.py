@@ -10,7 +10,7 @@ from sb3_dreamer.core.types import ImaginedTrajectory
 
 
 class Targets(NamedTuple):
-    """What both losses read off the critics in a dreamed rollout, for states 0 .. H-1.
+    """Values and returns of a dreamed rollout that both losses use, for states 0 .. H-1.
 
     :param value: critic's values of the states, with a graph of the critic only, ``(N, H)``
     :param returns: λ-returns of the slow critic, with the graph of the dream if there is one, ``(N, H)``
@@ -23,7 +23,7 @@ class Targets(NamedTuple):
 
 
 class DreamerV2Behavior(ImaginationActorCritic):
-    """Actor that mixes REINFORCE and dynamics gradients; critic trained towards returns of its slow copy.
+    """Actor that mixes REINFORCE and dynamics gradients; critic trained toward returns of its slow copy.
 
     Time alignment: a dreamed reward belongs to the action that led to it (see :class:`ImaginedTrajectory`). The
     released code adds the reward of the present state to its value and drops the last two states; here a value is
@@ -60,7 +60,7 @@ class DreamerV2Behavior(ImaginationActorCritic):
 
     @th.no_grad()
     def metrics(self, dream: ImaginedTrajectory, targets: Targets) -> dict[str, th.Tensor]:
-        """What a user looks at to judge the dreams, 0-d each."""
+        """Metrics to judge the dreams by, 0-d each."""
         return {
             "entropy": dream.entropy.mean(),
             "dream_reward": dream.reward.mean(),

@@ -1,22 +1,37 @@
 """DreamerV2 (arXiv 2010.02193) as an SB3 algorithm."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch as th
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
+from sb3_dreamer.common import distributed
+from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.spec import one_of
+from sb3_dreamer.core.action_heads import OneHotHead
+from sb3_dreamer.core.estimators import Estimator, make_estimator
+from sb3_dreamer.core.imagination import ActorGradient
+from sb3_dreamer.core.latents import CategoricalLatent
+from sb3_dreamer.core.objectives import BalancedKL, FreeNatsKL
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
-from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.dreamer_v2.hooks import DreamerV2Hooks
+from sb3_dreamer.core.types import SequenceBatch, UpdateResult
+from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
+from sb3_dreamer.dreamer_v2.networks import DiscountHead
 from sb3_dreamer.dreamer_v2.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_dreamer.dreamer_v2.spec import PRESETS, changed_forms
+from sb3_dreamer.dreamer_v2.spec import PRESETS
+
+#: What ``"auto"`` stands for: on Atari (discrete actions) and for control (Box actions), Section 2.3 and Appendix D.
+AUTO = {"rho": (1.0, 0.0), "ent_coef": (1e-3, 1e-4), "kl_scale": (0.1, 1.0), "free_nats": (0.0, 1.0)}
+SCHEDULED = ("rho", "ent_coef", "kl_scale", "latent_temperature", "actor_temperature")
 
 
-class DreamerV2(DreamerV2Hooks):
+class DreamerV2(WorldModelAlgorithm):
     """Learns a world model with categorical latents from replay and an actor-critic from its dreams.
 
     Paper: arXiv 2010.02193; defaults are those of its Table D.1. What the paper sets differently for Atari (discrete
@@ -33,7 +48,7 @@ class DreamerV2(DreamerV2Hooks):
     :param batch_length: rows of a sequence, T
     :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T): 625 is one
         update every 4 agent steps
-    :param tau: share by which the slow critic moves towards the critic at its updates; 1 copies
+    :param tau: share by which the slow critic moves toward the critic at its updates; 1 copies
     :param gamma: discount of a step
     :param gae_lambda: λ of the λ-returns
     :param horizon: steps of a dream, H
@@ -48,7 +63,7 @@ class DreamerV2(DreamerV2Hooks):
     :param action_noise: added to the actor's actions while collecting (Box only); the paper uses none
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
     :param replay_buffer_kwargs: further arguments of the buffer
-    :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
+    :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
@@ -65,17 +80,15 @@ class DreamerV2(DreamerV2Hooks):
     :param tanh_rewards: learn from ``tanh(reward)`` (the paper on Atari); logged returns stay raw
     :param reward_gradients: let the reward loss shape the latent state (False: Table 2, "No Reward Gradients")
     :param image_gradients: let the reconstruction shape the latent state (False: Table 2, "No Image Gradients")
-    :param latent: ``categorical`` or ``gaussian`` (Table 2, "No Discrete Latents")
-    :param layer_norm: False takes away every LayerNorm (Table 2, "No Layer Norm")
-    :param latent_estimator: gradient through categorical latents, see :mod:`sb3_dreamer.core.estimators`
-    :param actor_estimator: gradient through discrete actions, where ρ is less than 1
     :param latent_temperature: of the latents' estimator *(schedule)*
     :param actor_temperature: of the actor's estimator *(schedule)*
     :param weight_decay: share that every parameter loses at each update, not multiplied with the learning rate
     :param pretrain: further updates before the first one (released code for control: 100)
+    :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
     :param tensorboard_log: folder of TensorBoard logs
-    :param policy_kwargs: fields of :class:`DreamerV2Spec` to replace, ``net_arch``, ``ignore_keys``
+    :param policy_kwargs: fields of :class:`DreamerV2Spec` to replace (sizes, ``latent``, ``layer_norm``,
+        ``latent_estimator``, ``actor_estimator``, ...), ``net_arch``, ``ignore_keys``
     :param verbose: 0 nothing, 1 info, 2 debug
     :param seed: of everything; the same seed gives the same run on a CPU
     :param device: ``auto``, ``cpu``, ``cuda``
@@ -128,14 +141,11 @@ class DreamerV2(DreamerV2Hooks):
         tanh_rewards: bool = False,
         reward_gradients: bool = True,
         image_gradients: bool = True,
-        latent: str = "categorical",
-        layer_norm: bool = True,
-        latent_estimator: str = "straight_through",
-        actor_estimator: str = "straight_through",
         latent_temperature: float | Schedule = 1.0,
         actor_temperature: float | Schedule = 1.0,
         weight_decay: float = 1e-6,
         pretrain: int = 0,
+        max_skipped_updates: int = 3,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -144,19 +154,15 @@ class DreamerV2(DreamerV2Hooks):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        # The policy must be able to build itself anew from its own arguments, so these belong to them.
-        architecture = changed_forms(
-            latent=latent, layer_norm=layer_norm, latent_estimator=latent_estimator, actor_estimator=actor_estimator
-        )
         super().__init__(
             policy,
             env,
             learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            batch_length,
-            train_ratio,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            batch_length=batch_length,
+            train_ratio=train_ratio,
             tau=tau,
             gamma=gamma,
             train_freq=train_freq,
@@ -169,10 +175,11 @@ class DreamerV2(DreamerV2Hooks):
             mixed_precision=mixed_precision,
             cuda_graph=cuda_graph,
             prefetch=prefetch,
+            max_skipped_updates=max_skipped_updates,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=architecture | (policy_kwargs or {}),
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
             device=device,
@@ -199,6 +206,71 @@ class DreamerV2(DreamerV2Hooks):
         if _init_setup_model:
             self._setup_model()
 
+    # ---- construction ----------------------------------------------------------------------------------------------
+
+    @property
+    def behavior(self) -> DreamerV2Behavior:
+        """Actor, critic and slow critic."""
+        assert isinstance(self.policy.behavior, DreamerV2Behavior)
+        return self.policy.behavior
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        kind = self.policy.codec.layout.kind
+        #: schedules of numbers that may change while training, and what they give now: 0-d, filled in place
+        self.schedules = {name: FloatSchedule(resolve_auto(name, getattr(self, name), kind)) for name in SCHEDULED}
+        self.now = {name: th.tensor(float(rate(1.0)), device=self.device) for name, rate in self.schedules.items()}
+        self._set_up_world_model(resolve_auto("free_nats", self.free_nats, kind))
+        self.behavior.actor_gradient = gradient_kind(self.schedules["rho"])
+        self._set_up_estimators()
+
+    def _set_up_world_model(self, free_nats: float) -> None:
+        """Set the KL objective, the scales of the losses and the gradients that are cut (Table 2).
+
+        :raises ValueError: for a KL balance outside [0, 1]
+        """
+        world_model = self.policy.world_model
+        if self.kl_balance is None:
+            world_model.objective = FreeNatsKL(free=free_nats)
+        elif not 0.0 <= self.kl_balance <= 1.0:
+            raise ValueError(f"kl_balance={self.kl_balance!r} must be from 0 to 1, or None for the plain KL")
+        else:
+            mean = distributed.differentiable_mean
+            world_model.objective = BalancedKL(balance=self.kl_balance, free=free_nats, mean=mean)
+        world_model.scales["kl"] = self.now["kl_scale"]
+        if isinstance(world_model.cont_head, DiscountHead):
+            world_model.cont_head.gamma = self.gamma
+            world_model.scales["cont"] = self.discount_scale
+        flows = {"reward": self.reward_gradients, "recon": self.image_gradients}
+        world_model.detached = frozenset(name for name, flow in flows.items() if not flow)
+
+    def _set_up_estimators(self) -> None:
+        """Set the gradient estimators of latents and discrete actions, with their temperatures.
+
+        :raises ValueError: if the actor's estimator and ρ exclude each other
+        """
+        spec, rssm, actor = self.policy.spec, self.policy.world_model.rssm, self.behavior.actor
+        if isinstance(rssm.latent, CategoricalLatent):
+            estimator = self._estimator(spec.latent_estimator, "latent_temperature")
+            rssm.latent = replace(rssm.latent, estimator=estimator)
+        if not isinstance(actor, OneHotHead):
+            return
+        gradient = self.behavior.actor_gradient
+        if spec.actor_estimator == "score_function" and gradient != "reinforce":
+            raise ValueError(
+                "actor_estimator='score_function' gives no dynamics gradients: use rho=1.0, or 'straight_through'"
+            )
+        if spec.actor_estimator == "gumbel_softmax" and gradient != "dynamics":
+            raise ValueError(
+                "actor_estimator='gumbel_softmax' draws mixtures of actions, which have no log-probability: use "
+                "rho=0.0, or 'st_gumbel_softmax'"
+            )
+        actor.estimator = self._estimator(spec.actor_estimator, "actor_temperature")
+
+    def _estimator(self, name: str, temperature: str) -> Estimator:
+        fixed = constant(self.schedules[temperature])
+        return make_estimator(name, self.now[temperature] if fixed is None else fixed)
+
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
         """Three Adams with epsilon 1e-5."""
         modules = {"model": self.policy.world_model, "actor": self.behavior.actor, "critic": self.behavior.critic}
@@ -209,9 +281,36 @@ class DreamerV2(DreamerV2Hooks):
             groups[f"{name}_optim"] = OptimizerGroup(name, params, adam, self.max_grad_norm, shrink=self.weight_decay)
         return groups
 
-    def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
+    def _learning_rates(self) -> dict[str, float | Schedule]:
+        return {
+            "model_optim": self.learning_rate,
+            "actor_optim": self.actor_learning_rate,
+            "critic_optim": self.critic_learning_rate,
+        }
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "schedules", "now"]
+
+    def _follow_schedules(self, progress_remaining: float) -> None:
+        """Fill in what the schedules give, from 1 at the start of training to 0 at its end."""
+        for name, schedule in self.schedules.items():
+            self.now[name].fill_(schedule(progress_remaining))
+
+    # ---- updates ---------------------------------------------------------------------------------------------------
+
+    def _train_after(self, rollout: RolloutReturn) -> None:
+        if self.pretrain and self._n_updates == 0:
+            self.train(self.pretrain, self.batch_size)
+        super()._train_after(rollout)
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Do a number of updates; see :meth:`WorldModelAlgorithm.train`."""
+        self._follow_schedules(self._current_progress_remaining)
+        super().train(gradient_steps, batch_size)
+
+    def _update(self, batch: SequenceBatch) -> UpdateResult:
         """World model (Eq. 2), dreams, actor (Eq. 6) and critic (Eq. 4, 5); the slow critic follows every so often."""
-        world_model, behavior, now = self.policy.world_model, self.behavior, self.scheduled
+        world_model, behavior = self.policy.world_model, self.behavior
         if self.tanh_rewards:
             batch = batch._replace(reward=th.tanh(batch.reward))
 
@@ -221,8 +320,45 @@ class DreamerV2(DreamerV2Hooks):
         start, start_cont = post.flatten_time(), 1.0 - batch.is_terminal.flatten().float()
         dream = behavior.rollout(world_model, start, start_cont, self.horizon)
         targets = behavior.targets(dream, self.gamma, self.gae_lambda)
-        metrics |= self.optimizers["actor_optim"].step(behavior.actor_loss(dream, targets, now.rho, now.ent_coef))
+        actor_loss = behavior.actor_loss(dream, targets, self.now["rho"], self.now["ent_coef"])
+        metrics |= self.optimizers["actor_optim"].step(actor_loss)
         metrics |= self.optimizers["critic_optim"].step(behavior.critic_loss(targets))
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        return metrics | behavior.metrics(dream, targets)
+        return UpdateResult(metrics | behavior.metrics(dream, targets), post.detach())
+
+    def _after_update(self, result: UpdateResult) -> None:
+        """Move the slow critic, with the first update and then at every ``target_update_interval``-th."""
+        if self._n_updates % self.target_update_interval == 0:
+            self.behavior.update_slow_critic(self.tau)
+
+
+def resolve_auto(name: str, value: Any, kind: str) -> Any:
+    """The paper's value of ``"auto"`` for a kind of actions; any other value as it is.
+
+    :param kind: ``discrete`` or ``continuous``
+    :raises ValueError: for any other string
+    """
+    if not isinstance(value, str):
+        return value
+    one_of(name, value, ["auto"])
+    return AUTO[name][kind == "continuous"]
+
+
+def gradient_kind(rho: FloatSchedule) -> ActorGradient:
+    """Which gradients the actor's loss needs; a schedule may need both.
+
+    :raises ValueError: if ρ is a number outside [0, 1]
+    """
+    value = constant(rho)
+    if value is None:
+        return "both"
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"rho={value!r} must be from 0 (dynamics gradients) to 1 (REINFORCE)")
+    return "reinforce" if value == 1.0 else "dynamics" if value == 0.0 else "both"
+
+
+def constant(schedule: FloatSchedule) -> float | None:
+    """The value of a schedule that never changes, else None."""
+    inner = schedule.value_schedule
+    return float(inner.val) if isinstance(inner, ConstantSchedule) else None

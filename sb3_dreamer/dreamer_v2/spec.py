@@ -149,9 +149,3 @@ def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str,
     :raises ValueError: for an unknown size, field or form, with the nearest known one
     """
     return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)
-
-
-def changed_forms(**forms: Any) -> dict[str, Any]:
-    """Those of some fields of the spec that are not the paper's, by name."""
-    paper = DreamerV2Spec()
-    return {name: value for name, value in forms.items() if value != getattr(paper, name)}

@@ -1,7 +1,7 @@
 """DreamerV3: one set of hyperparameters for every domain (arXiv 2301.04104)."""
 
+from sb3_dreamer.common.updates.nonfinite import NonFiniteError
 from sb3_dreamer.dreamer_v3.dreamer_v3 import DreamerV3
-from sb3_dreamer.dreamer_v3.nonfinite import NonFiniteError
 from sb3_dreamer.dreamer_v3.open_loop import OpenLoopCallback
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer

@@ -1,5 +1,6 @@
 """Actor and critic losses of DreamerV3 (Section "Actor Critic Learning")."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch as th
@@ -16,7 +17,7 @@ ReturnNorm = Literal["percentile", "return_std", "advantage_std"]
 
 
 class Targets(NamedTuple):
-    """What both losses read off the critic in a dreamed rollout, for states 0 .. H-1.
+    """Values and returns of a dreamed rollout that both losses use, for states 0 .. H-1.
 
     :param value_outs: the critic's raw outputs in states 0 .. H with a graph, ``(N, h, K)`` each, one after the other
     :param value: critic's means, ``(N, H)``
@@ -31,19 +32,21 @@ class Targets(NamedTuple):
 
 
 class DreamerV3Behavior(ImaginationActorCritic):
-    """Actor with percentile-normalised returns and a two-hot critic regularised towards its own average.
+    """Actor with percentile-normalized returns and a two-hot critic regularized toward its own average.
 
     Parameters as :class:`ImaginationActorCritic`. The attributes below are the ablations of Figures D.2 and D.3.
 
-    :ivar critic_target: whose values the returns are built from. ``fast``: the critic's, which is then pulled towards
+    :ivar critic_target: whose values the returns are built from. ``fast``: the critic's, which is then pulled toward
         its average; ``slow``: the average's, without the pull
-    :ivar normalize_advantage: feed the advantages, not the returns, to the normaliser
+    :ivar all_gather: joins a batch of statistics with those of other processes
+    :ivar normalize_advantage: feed the advantages, not the returns, to the normalizer
     """
 
     def __init__(self, actor: ActionHead, critic: ScalarHead, *, actor_gradient: ActorGradient):
         super().__init__(actor, critic, actor_gradient=actor_gradient)
         self.return_norm = ReturnNormalizer()
         self.critic_target: CriticTarget = "fast"
+        self.all_gather: Callable[[th.Tensor], th.Tensor] = _alone
         self.normalize_advantage = False
 
     def set_normalization(self, kind: ReturnNorm, minimum: float) -> None:
@@ -67,13 +70,14 @@ class DreamerV3Behavior(ImaginationActorCritic):
         return Targets(value_outs, value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
 
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
-        """Normalised advantage and entropy (Eq. 11 to 13), averaged over the rollout.
+        """Normalized advantage and entropy (Eq. 11 to 13), averaged over the rollout.
 
         Dynamics gradients maximise the advantage through the model; the released code keeps the gradient of the
         baseline in it, which the paper does not mention.
         """
         advantage = targets.returns - targets.value
-        _, scale = self.return_norm.update(advantage if self.normalize_advantage else targets.returns)
+        measured = advantage if self.normalize_advantage else targets.returns
+        _, scale = self.return_norm.update(self.all_gather(measured.detach()))
         advantage = advantage / scale
         objective = advantage if self.actor_gradient == "dynamics" else dream.log_prob * advantage.detach()
         return -(targets.weight * (objective + ent_coef * dream.entropy)).mean()
@@ -109,7 +113,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     @th.no_grad()
     def metrics(self, dream: ImaginedTrajectory, targets: Targets) -> dict[str, th.Tensor]:
-        """What a user looks at to judge the dreams, 0-d each."""
+        """Metrics to judge the dreams by, 0-d each."""
         _, scale = self.return_norm.stats()
         return {
             "entropy": dream.entropy.mean(),
@@ -120,3 +124,8 @@ class DreamerV3Behavior(ImaginationActorCritic):
             "returns": targets.returns.mean(),
             "return_scale": scale,
         }
+
+
+def _alone(x: th.Tensor) -> th.Tensor:
+    """Statistics of one process."""
+    return x

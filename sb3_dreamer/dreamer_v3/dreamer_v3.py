@@ -1,24 +1,52 @@
 """DreamerV3 (arXiv 2301.04104v1) as an SB3 algorithm."""
 
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_dreamer.common import distributed
+from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
-from sb3_dreamer.core.optim import OptimizerGroup
-from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.dreamer_v3.families import FAMILIES, Family, family_of
-from sb3_dreamer.dreamer_v3.hooks import DreamerV3Hooks
+from sb3_dreamer.common.spec import one_of
+from sb3_dreamer.core.action_masks import MaskedActing, MaskedRandom
+from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.core.objectives import DynRepKL
+from sb3_dreamer.core.optim import LaProp, OptimizerGroup, clipping_units, make_adam
+from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
+from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
+from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_dreamer.dreamer_v3.recipe import apply_recipe
+from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
+from sb3_dreamer.dreamer_v3.spec import family_of
+from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
+
+LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5}
+CRITIC_TARGETS = ("fast", "slow")
+RETURN_NORMS = ("percentile", "return_std", "advantage_std")
 
 
-class DreamerV3(DreamerV3Hooks):
+@dataclass(frozen=True)
+class DiscountedContinue:
+    """Target of the continue head with the discount inside: ``(1 - is_terminal) γ`` (2024).
+
+    :param gamma: discount of a step
+    """
+
+    gamma: float
+
+    def __call__(self, is_terminal: th.Tensor) -> th.Tensor:
+        """``(B, T)`` to ``(B, T)``."""
+        return (1.0 - is_terminal.float()) * self.gamma
+
+
+class DreamerV3(WorldModelAlgorithm):
     """Learns a world model from replay and an actor-critic from its dreams; one set of hyperparameters for all domains.
 
     ``model_size`` chooses between two released families: 2023 (arXiv 2301.04104v1, hyperparameters of Table W.1 and of
@@ -32,7 +60,7 @@ class DreamerV3(DreamerV3Hooks):
     :param batch_size: sequences of a batch, B
     :param batch_length: rows of a sequence, T
     :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T)
-    :param tau: share by which the slow critic moves towards the critic at each update
+    :param tau: share by which the slow critic moves toward the critic at each update
     :param gamma: discount of a step
     :param gae_lambda: λ of the λ-returns
     :param horizon: steps of a dream, H
@@ -49,37 +77,35 @@ class DreamerV3(DreamerV3Hooks):
     :param action_noise: added to the actor's actions while collecting (Box only); the paper uses none
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`
     :param replay_buffer_kwargs: further arguments of the buffer
-    :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
+    :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
     :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param kl_balancing: False weighs both sides of the KL alike (ablation, Figure D.1)
-    :param free_bits: nats below which the KL is not minimised; 0 switches them off (ablation, Figure D.1)
-    :param symlog_inputs: False feeds vectors as they are (ablation, Figure D.1)
-    :param regression: reward head and critic: ``twohot``; ``symlog`` or ``mse`` without bins (ablation, Figure D.2)
+    :param free_bits: nats below which the KL is not minimized; 0 switches them off (ablation, Figure D.1)
     :param critic_target: returns from the critic (``fast``) or from its average (``slow``; ablation, Figure D.2)
     :param return_norm: ``percentile``; ``return_std`` or ``advantage_std`` (ablation, Figure D.3)
     :param return_norm_min: smallest scale that returns are divided by; 0 switches it off (ablation, Figure D.3)
     :param agc: largest ratio of gradient norm to parameter norm (2024)
     :param warmup_updates: updates over which the learning rate rises from 0 (2024)
     :param replay_value_scale: factor of the critic's loss on replayed rewards (2024)
-    :param replay_context: store latent states in replay and go on from them instead of from a fresh state; None: the
-        family's (2024: yes, 2023: no). It takes 2 bytes per deter unit and 1 per latent of every row
+    :param replay_context: store latent states in replay and start sequences from them instead of from a fresh state;
+        None: the family's (2024: yes, 2023: no). It takes 2 bytes per deter unit and 1 per latent of every row
     :param context_dtype: ``float16`` or ``float32``, in which deter is stored
-    :param action_masks: call the environments' ``action_masks()`` at every step, as sb3-contrib does, act with them
-        and learn to predict them for dreams
     :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
     :param tensorboard_log: folder of TensorBoard logs
-    :param policy_kwargs: fields of :class:`DreamerV3Spec` to replace, ``net_arch``, ``ignore_keys``
+    :param policy_kwargs: fields of :class:`DreamerV3Spec` to replace (sizes, ``regression``, ``symlog_inputs``,
+        ``action_masks``, ...), ``net_arch``, ``ignore_keys``
     :param verbose: 0 nothing, 1 info, 2 debug
     :param seed: of everything; the same seed gives the same run on a CPU
     :param device: ``auto``, ``cpu``, ``cuda``
     :raises ValueError: for spaces, sizes or numbers that do not work, saying what to write instead
     """
 
+    policy: MlpPolicy
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
         "MlpPolicy": MlpPolicy,
         "CnnPolicy": CnnPolicy,
@@ -119,8 +145,6 @@ class DreamerV3(DreamerV3Hooks):
         prefetch: bool | None = None,
         kl_balancing: bool = True,
         free_bits: float = 1.0,
-        symlog_inputs: bool = True,
-        regression: str = "twohot",
         critic_target: str = "fast",
         return_norm: str = "percentile",
         return_norm_min: float = 1.0,
@@ -129,7 +153,6 @@ class DreamerV3(DreamerV3Hooks):
         replay_value_scale: float = 0.3,
         replay_context: bool | None = None,
         context_dtype: str = "float16",
-        action_masks: bool = False,
         max_skipped_updates: int = 3,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -139,22 +162,15 @@ class DreamerV3(DreamerV3Hooks):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        forms = {
-            "symlog_inputs": (symlog_inputs, True),
-            "regression": (regression, "twohot"),
-            "action_masks": (action_masks, False),
-        }
-        # The policy must be able to build itself anew from its own arguments, so these belong to them.
-        architecture = {name: value for name, (value, default) in forms.items() if value != default}
         super().__init__(
             policy,
             env,
-            family_of(model_size).learning_rate if learning_rate is None else learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            batch_length,
-            train_ratio,
+            LEARNING_RATES[family_of(model_size)] if learning_rate is None else learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            batch_length=batch_length,
+            train_ratio=train_ratio,
             tau=tau,
             gamma=gamma,
             train_freq=train_freq,
@@ -167,10 +183,11 @@ class DreamerV3(DreamerV3Hooks):
             mixed_precision=mixed_precision,
             cuda_graph=cuda_graph,
             prefetch=prefetch,
+            max_skipped_updates=max_skipped_updates,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=architecture | (policy_kwargs or {}),
+            policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
             device=device,
@@ -193,28 +210,233 @@ class DreamerV3(DreamerV3Hooks):
         self.replay_value_scale = replay_value_scale
         self.replay_context = replay_context
         self.context_dtype = context_dtype
-        self.max_skipped_updates = max_skipped_updates
+        self._mask: np.ndarray | None = None
         if _init_setup_model:
             self._setup_model()
 
+    # ---- construction ----------------------------------------------------------------------------------------------
+
     @property
-    def family(self) -> Family:
-        """The released version that the model's size belongs to."""
-        return FAMILIES[self.policy.spec.family]
+    def behavior(self) -> DreamerV3Behavior:
+        """Actor, critic and return statistics."""
+        assert isinstance(self.policy.behavior, DreamerV3Behavior)
+        return self.policy.behavior
+
+    @property
+    def world_model(self) -> WorldModelView:
+        """The world model for use on its own, with numpy arrays in the units of the environment."""
+        return WorldModelView(self.policy)
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self.family.prepare(self)
-        apply_recipe(self)
-        norm = self.behavior.return_norm
-        norm.bounds = distributed.gathering(norm.bounds)  # type: ignore[method-assign, assignment]
+        if self.policy.spec.action_masks:
+            self.warmup_behavior = MaskedRandom(self.policy.codec.layout)
+        if self.policy.spec.family == "2024":
+            self.policy.world_model.cont_target = DiscountedContinue(self.gamma)
+        self._set_up_ablations()
+        self.behavior.all_gather = distributed.all_gather
+
+    def _set_up_ablations(self) -> None:
+        """Set the KL objective, the critic's target and the normalization of returns (Figures D.1 to D.3).
+
+        Without KL balancing both sides of the KL get the same weight, with the same sum as before.
+
+        :raises ValueError: for values that are not known or out of range
+        """
+        one_of("critic_target", self.critic_target, CRITIC_TARGETS)
+        one_of("return_norm", self.return_norm, RETURN_NORMS)
+        for name in ("free_bits", "return_norm_min", "replay_value_scale", "agc", "warmup_updates"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more")
+        world_model, behavior = self.policy.world_model, self.behavior
+        objective = world_model.objective
+        assert isinstance(objective, DynRepKL)
+        if not self.kl_balancing:
+            mean = (objective.dyn + objective.rep) / 2
+            objective = replace(objective, dyn=mean, rep=mean)
+        world_model.objective = replace(objective, free=self.free_bits)
+        world_model.scales |= world_model.objective.scales
+        behavior.critic_target = self.critic_target  # type: ignore[assignment]
+        if (self.return_norm, self.return_norm_min) != ("percentile", 1.0):
+            # Without a minimum the range of the first returns, which are all equal, is 0.
+            behavior.set_normalization(self.return_norm, self.return_norm_min or 1e-8)  # type: ignore[arg-type]
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
-        return self.family.make_optimizers(self)
+        """Three Adams (2023), or one LaProp with adaptive clipping for everything but the slow critic (2024)."""
+        modules = {"model": self.policy.world_model, "actor": self.behavior.actor, "critic": self.behavior.critic}
+        if self.policy.spec.family == "2024":
+            params = [param for module in modules.values() for param in module.parameters()]
+            units = clipping_units(params, joint_kernels(self.policy.world_model))
+            laprop = LaProp(params, LEARNING_RATES["2024"], agc=self.agc, warmup=self.warmup_updates, units=units)
+            return {"model_optim": OptimizerGroup("model", params, laprop, None)}
+        clips = {"model": self.max_grad_norm, "actor": self.actor_max_grad_norm, "critic": self.critic_max_grad_norm}
+        groups = {}
+        for name, module in modules.items():
+            params = list(module.parameters())
+            adam = make_adam(params, LEARNING_RATES["2023"], eps=1e-8 if name == "model" else 1e-5)
+            groups[f"{name}_optim"] = OptimizerGroup(name, params, adam, clips[name])
+        return groups
 
     def _learning_rates(self) -> dict[str, float | Schedule]:
-        return self.family.learning_rates(self)
+        rates = {
+            "model_optim": self.learning_rate,
+            "actor_optim": self.actor_learning_rate,
+            "critic_optim": self.critic_learning_rate,
+        }
+        return {name: rate for name, rate in rates.items() if name in self.optimizers}
 
-    def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
-        """The algorithm box of the family: :meth:`Family2023.update`, :meth:`Family2024.update`."""
-        return self.family.update(self, batch) | {"batch_reward_std": batch.reward.std()}
+    def _make_replay_buffer(self) -> None:
+        wanted, spec, custom = self.replay_context, self.policy.spec, self.replay_buffer_class
+        context = spec.family == "2024" if wanted is None else wanted
+        if (context or spec.action_masks) and custom is None:
+            self.replay_buffer_class = AnnotatedReplayBuffer
+        super()._make_replay_buffer()
+        if isinstance(self.replay_buffer, AnnotatedReplayBuffer):
+            sizes = (spec.deter, spec.stoch, spec.classes) if context else None
+            self.replay_buffer.configure(context=sizes, dtype=self.context_dtype, masked=spec.action_masks)
+        elif wanted or spec.action_masks:
+            raise ValueError(
+                f"replay_buffer_class={custom!r} stores neither latent states nor masks: use a subclass of "
+                "sb3_dreamer.dreamer_v3.AnnotatedReplayBuffer, or replay_context=False and action_masks=False"
+            )
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_mask"]
+
+    # ---- one update ------------------------------------------------------------------------------------------------
+
+    def _update(self, batch: SequenceBatch) -> UpdateResult:
+        """The algorithm box of the family that the model's size belongs to."""
+        return self._update_2024(batch) if self.policy.spec.family == "2024" else self._update_2023(batch)
+
+    def _update_2023(self, batch: SequenceBatch) -> UpdateResult:
+        """World model (Eq. 4, 5), dreams, actor (Eq. 11) and critic (Eq. 8 to 10), slow critic."""
+        world_model, behavior = self.policy.world_model, self.behavior
+
+        losses, post, metrics = world_model.loss(batch, self.replay_state(batch))
+        metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
+
+        start, start_cont = post.flatten_time(), 1.0 - batch.is_terminal.flatten().float()
+        dream = behavior.rollout(world_model, start, start_cont, self.horizon)
+        targets = behavior.targets(dream, self.gamma, self.gae_lambda)
+        actor_loss = behavior.actor_loss(dream, targets, self.ent_coef)
+        critic_loss = behavior.critic_loss(dream, targets)
+        metrics |= self.optimizers["actor_optim"].step(actor_loss, retain_graph=True)
+        metrics |= self.optimizers["critic_optim"].step(critic_loss)
+        behavior.update_slow_critic(self.tau)
+
+        metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
+        return UpdateResult(metrics, post.detach())
+
+    def _update_2024(self, batch: SequenceBatch) -> UpdateResult:
+        """All losses of the world model, the actor and the critic in one step; then the slow critic.
+
+        The continue head's prediction holds the discount (at the start of a dream, too), so γ is 1 in the dream.
+        """
+        world_model, behavior = self.policy.world_model, self.behavior
+
+        losses, post, metrics = world_model.loss(batch, self.replay_state(batch))
+
+        start = post.detach().flatten_time()
+        with th.no_grad():
+            start_cont = world_model.cont(start.feat)
+        dream = behavior.rollout(world_model, start, start_cont, self.horizon)
+        targets = behavior.targets(dream, 1.0, self.gae_lambda)
+        actor_loss = behavior.actor_loss(dream, targets, self.ent_coef)
+        critic_loss = behavior.critic_loss(dream, targets)
+        dream_return = targets.returns[:, 0].unflatten(0, batch.reward.shape)
+        replay_loss = behavior.replay_value_loss(post, batch, dream_return, self.gamma, self.gae_lambda).mean()
+
+        total = world_model.total(losses) + actor_loss + critic_loss + self.replay_value_scale * replay_loss
+        metrics |= self.optimizers["model_optim"].step(total)
+        behavior.update_slow_critic(self.tau)
+
+        metrics |= {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
+        metrics |= {"loss_replay_value": replay_loss.detach()}
+        metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
+        return UpdateResult(metrics, post.detach())
+
+    def replay_state(self, batch: SequenceBatch) -> LatentState | None:
+        """Latent state before the rows of ``batch``; None: they begin afresh."""
+        return LatentState(*(batch.obs[name] for name in START)) if START[0] in batch.obs else None
+
+    def _after_update(self, result: UpdateResult) -> None:
+        """Write the newer latent states back to replay, if it stores them."""
+        if isinstance(self.replay_buffer, AnnotatedReplayBuffer):
+            self.replay_buffer.write_back(result.post)
+
+    # ---- acting and storing, with action masks ---------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        planner: Behavior | None = None,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for an observation; see :meth:`WorldModelPolicy.predict`.
+
+        :param planner: acts in the latent space instead of the policy's own behavior
+        :param action_masks: ``(n, A)`` or ``(A,)`` bool, the actions that are allowed; None: those that the model
+            expects to be allowed
+        :raises ValueError: for masks of a model without ``action_masks``, or of a wrong shape
+        """
+        if action_masks is not None:
+            if not self.policy.spec.action_masks:
+                raise ValueError("this model knows no action masks: make it with policy_kwargs={'action_masks': True}")
+            masks = np.asarray(action_masks, bool)
+            planner = self._masked(self._checked_masks(masks.reshape(-1, masks.shape[-1])))
+        return super().predict(observation, state, episode_start, deterministic, planner)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(self.warmup_behavior, MaskedRandom):
+            self._mask = self._current_masks()
+            self.warmup_behavior.mask = th.as_tensor(self._mask, device=self.device)
+        return super()._sample_action(learning_starts, action_noise, n_envs)
+
+    def _exploration_behavior(self) -> Behavior | None:
+        return None if self._mask is None else self._masked(self._mask)
+
+    def _masked(self, mask: np.ndarray) -> Behavior:
+        return MaskedActing(self.behavior, th.as_tensor(mask, device=self.device))
+
+    def _current_masks(self) -> np.ndarray:
+        """Actions that the environments allow now, ``(n_envs, A)`` bool."""
+        assert self.env is not None
+        try:
+            masks = self.env.env_method("action_masks")
+        except AttributeError as error:
+            raise ValueError(
+                "action_masks=True, but the environment has no method action_masks(): give it one, or wrap it in "
+                "sb3_contrib.common.wrappers.ActionMasker"
+            ) from error
+        return self._checked_masks(np.stack([np.asarray(mask, bool).reshape(-1) for mask in masks]))
+
+    def _checked_masks(self, masks: np.ndarray) -> np.ndarray:
+        sizes = self.policy.codec.layout.sizes
+        if masks.shape[-1] != sum(sizes):
+            raise ValueError(f"action_masks() has {masks.shape[-1]} entries, the action space {sum(sizes)}")
+        ends = np.cumsum(sizes)[:-1]
+        if not all(part.any(-1).all() for part in np.split(masks, ends, -1)):
+            raise ValueError("action_masks() allows no action in some part of the action space: allow at least one")
+        return masks
+
+    def _store_transition(
+        self,
+        replay_buffer: ReplayBuffer,
+        buffer_action: np.ndarray,
+        new_obs: np.ndarray | dict[str, np.ndarray],
+        reward: np.ndarray,
+        dones: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        if isinstance(replay_buffer, AnnotatedReplayBuffer):
+            assert self._carry is not None
+            replay_buffer.annotate(LatentState(self._carry.deter, self._carry.stoch), self._mask)
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)

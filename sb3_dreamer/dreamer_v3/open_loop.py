@@ -9,10 +9,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+from sb3_dreamer.common.diagnosis import MIN_UPDATES, open_loop_no_better
 from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.dreamer_v3.diagnosis import MIN_UPDATES, open_loop_no_better
-from sb3_dreamer.dreamer_v3.hooks import DreamerV3Hooks
 from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
 
 HORIZONS = (1, 5, 15, 45)  #: steps ahead that are logged one by one
@@ -112,7 +111,8 @@ class OpenLoopCallback(BaseCallback):
             for steps in HORIZONS:
                 if steps <= len(values) and np.isfinite(values[steps - 1]):
                     self.logger.record(f"open_loop/{name}_{steps}", float(values[steps - 1]))
-        if not isinstance(self.model, DreamerV3Hooks) or self.model._n_updates < MIN_UPDATES:
+        assert isinstance(self.model, WorldModelAlgorithm)
+        if self.model._n_updates < MIN_UPDATES:
             return
         kind = next(name for name in ("image_error", "vector_error", "discrete_error") if name in self.errors)
         if np.isfinite(self.errors[kind]).any():
@@ -120,7 +120,7 @@ class OpenLoopCallback(BaseCallback):
             text = open_loop_no_better(model, copy)
             if self.model._diagnosis.due("open_loop", text, patience=3):
                 assert text is not None
-                self.model.say(text)
+                self.model.warn(text)
 
     def _film(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
         assert isinstance(self.model, WorldModelAlgorithm)

@@ -4,12 +4,14 @@ from typing import Any
 
 from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.dreamer_v3.families import FAMILIES
-from sb3_dreamer.dreamer_v3.spec import resolve_size, resolve_spec
+from sb3_dreamer.dreamer_v3.networks import build_networks
+from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec, resolve_size, resolve_spec
 
 
 class MlpPolicy(WorldModelPolicy):
     """For vector and discrete observations."""
+
+    spec: DreamerV3Spec
 
     def build_networks(
         self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]
@@ -17,10 +19,7 @@ class MlpPolicy(WorldModelPolicy):
         """See :class:`WorldModelPolicy`."""
         self.size_name = resolve_size(model_size, keys)
         self.spec = resolve_spec(model_size, keys, overrides)
-        family = FAMILIES[self.spec.family]
-        world_model = family.build_world_model(self.spec, keys, actions)
-        behavior = family.build_behavior(self.spec, world_model.rssm.feat_size, actions, world_model)
-        return Networks(world_model, behavior)
+        return build_networks(self.spec, keys, actions)
 
 
 class CnnPolicy(MlpPolicy):

@@ -18,7 +18,7 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
     """A :class:`SequenceReplayBuffer` with further columns, which :meth:`configure` chooses.
 
     *Context*: the latent state of each row, first as the acting agent computed it, then as the latest update did. A
-    sequence is drawn with the row before it, whose latent state it goes on from. deter takes 2 bytes per unit in
+    sequence is drawn with the row before it, whose latent state it continues from. deter takes 2 bytes per unit in
     float16, stoch one byte per variable (the chosen class); ``nbytes`` and the announced memory count them.
 
     A batch holds that state, ``(B, ...)``, beside its observations under the names ``START``.
@@ -62,7 +62,7 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
     # ---- writing -----------------------------------------------------------------------------------------------
 
     def annotate(self, state: LatentState | None, mask: np.ndarray | None) -> None:
-        """What the agent knew when it chose the actions that the next :meth:`add` stores.
+        """Note what the agent knew when it chose the actions that the next :meth:`add` stores.
 
         :param state: ``(n_envs, ...)``
         :param mask: ``(n_envs, A)`` bool

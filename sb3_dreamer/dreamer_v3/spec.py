@@ -28,7 +28,7 @@ class DreamerV3Spec:
     :param mlp_units: widths of the dense stacks, one by one, instead of ``layers`` times ``units`` (SB3's ``net_arch``)
     :param regression: form of reward head and critic: ``twohot``, or the ablations ``symlog`` and ``mse`` (Figure D.2)
     :param action_masks: learn which discrete actions are allowed, and dream with it
-    :param hard_continue: dreams go on or end by the more likely flag, as in the 2023 code; False multiplies with the
+    :param hard_continue: dreams continue or end by the more likely flag, as in the 2023 code; False multiplies with the
         probability, as in the 2024 version: better where ends are rare and the model is too coarse to time them
     :param latent_estimator: gradient through the latents, see :mod:`sb3_dreamer.core.estimators`; the paper's is
         ``straight_through``
@@ -136,6 +136,11 @@ SIZES_2024: dict[str, DreamerV3Spec] = {
     "400m": _size_2024(12288, 96, 96, 1536),
 }
 SIZES: dict[str, DreamerV3Spec] = SIZES_2023 | SIZES_2024
+
+
+def family_of(model_size: str) -> str:
+    """The family that a size belongs to; an unknown size (refused elsewhere) and ``auto`` count as 2023."""
+    return SIZES[model_size].family if model_size in SIZES else "2023"
 
 
 def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:

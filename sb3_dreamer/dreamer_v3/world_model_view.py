@@ -69,7 +69,7 @@ class WorldModelView:
         """Dream from a state.
 
         :param state: ``(B, ...)``
-        :param actions: ``(B, H, *shape)`` to take, ``actions[:, 0]`` first; None: those of the model's own behaviour
+        :param actions: ``(B, H, *shape)`` to take, ``actions[:, 0]`` first; None: those of the model's own behavior
         :param horizon: H, if there are no actions
         :return: states after each action ``(B, H, ...)``, and the actions
         """
@@ -80,13 +80,12 @@ class WorldModelView:
 
         def choose(now: LatentState) -> th.Tensor:
             action = policy.behavior.act(policy.world_model, now) if taken is None else next(steps)
-            return policy.codec.to_model(policy.codec.from_model(action))
+            return policy.codec.executed(action)
 
         with th.no_grad(), policy.own_random_state():
             length = horizon if taken is None else taken.shape[1]
             states, chosen = policy.world_model.imagine(choose, start, length)
-        flat = policy.codec.from_model(chosen).flatten(0, 1).cpu().numpy()
-        in_env = policy.codec.to_env(flat)
+        in_env = policy.codec.to_env(policy.codec.to_replay(chosen.flatten(0, 1)))
         return self._latents(states), in_env.reshape(*chosen.shape[:2], *in_env.shape[1:])
 
     def decode(self, state: Latents) -> Obs:
@@ -102,7 +101,7 @@ class WorldModelView:
             return self.policy.world_model.reward(self._feat(state)).cpu().numpy()
 
     def cont(self, state: Latents) -> np.ndarray:
-        """Whether the episode goes on, ``(...)``: 0 or 1 (2023), or the probability times γ (2024)."""
+        """Whether the episode continues, ``(...)``: 0 or 1 (2023), or the probability times γ (2024)."""
         with th.no_grad():
             return self.policy.world_model.cont(self._feat(state)).cpu().numpy()
 

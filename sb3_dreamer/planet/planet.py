@@ -1,27 +1,30 @@
 """PlaNet (arXiv 1811.04551) as an SB3 algorithm."""
 
+import time
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule
 
+from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.report import duration
 from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
 from sb3_dreamer.core.cem import Deviation
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 from sb3_dreamer.core.overshooting import LatentOvershooting
 from sb3_dreamer.core.planner import CEMPlanner
-from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.core.types import SequenceBatch, UpdateResult
 from sb3_dreamer.planet.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.planet.replay import RecentReplayBuffer
-from sb3_dreamer.planet.schedule import EpisodeSchedule
 
 
-class PlaNet(EpisodeSchedule):
+class PlaNet(WorldModelAlgorithm):
     """Learns a world model from replay and plans every action in it with the cross-entropy method; no actor, no critic.
 
     Paper: arXiv 1811.04551, Algorithms 1 and 2, with the numbers of the authors' last release.
@@ -62,10 +65,11 @@ class PlaNet(EpisodeSchedule):
     :param action_noise: further noise, as in SB3 (Box only)
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`; :class:`RecentReplayBuffer` by default
     :param replay_buffer_kwargs: further arguments of the buffer
-    :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
+    :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
     :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
+    :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
     :param tensorboard_log: folder of TensorBoard logs
     :param policy_kwargs: fields of :class:`PlaNetSpec` to replace, ``net_arch``, ``ignore_keys``
@@ -122,6 +126,7 @@ class PlaNet(EpisodeSchedule):
         mixed_precision: bool = False,
         cuda_graph: bool | None = None,
         prefetch: bool | None = None,
+        max_skipped_updates: int = 3,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -138,11 +143,11 @@ class PlaNet(EpisodeSchedule):
             policy,
             env,
             learning_rate,
-            buffer_size,
-            learning_starts,
-            batch_size,
-            batch_length,
-            train_ratio,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            batch_length=batch_length,
+            train_ratio=train_ratio,
             tau=1.0,
             gamma=gamma,
             train_freq=train_freq,
@@ -154,6 +159,7 @@ class PlaNet(EpisodeSchedule):
             mixed_precision=mixed_precision,
             cuda_graph=cuda_graph,
             prefetch=prefetch,
+            max_skipped_updates=max_skipped_updates,
             model_size=model_size,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -230,14 +236,85 @@ class PlaNet(EpisodeSchedule):
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_collector"]
 
+    def describe(self) -> list[tuple[str, str]]:
+        """Describe what is about to be trained; see :meth:`WorldModelAlgorithm.describe`."""
+        search = (
+            f"CEM, {self.planning_iterations} iterations of {self.planning_candidates:,} sequences of "
+            f"{self.planning_horizon} steps, {self.planning_elites} elites"
+        )
+        return [*super().describe(), ("planning", search)]
+
+    def _updates_text(self) -> str:
+        if not self._by_episode:
+            return super()._updates_text()
+        return f"{self.collect_interval} per finished episode, after {self.seed_episodes} random ones"
+
     # ---- Algorithm 1 -----------------------------------------------------------------------------------------------
 
     def _exploration_behavior(self) -> Behavior | None:
         return self._collector
 
-    def _update(self, batch: SequenceBatch) -> dict[str, th.Tensor]:
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Random until the seed episodes are complete, then planned; the time of planning is logged."""
+        if self._episode_num < self.seed_episodes or self.collection == "random":
+            learning_starts = self.num_timesteps + 1
+        start = time.perf_counter()
+        actions = super()._sample_action(learning_starts, action_noise, n_envs)
+        if self.num_timesteps >= learning_starts:
+            milliseconds = 1000.0 * (time.perf_counter() - start)
+            self._metrics.add({"plan_ms": th.tensor(milliseconds)})
+        return actions
+
+    @property
+    def _by_episode(self) -> bool:
+        """Whether updates follow the finished episodes, as in Algorithm 1."""
+        return self.gradient_steps is None and not self.train_ratio
+
+    def _train_after(self, rollout: RolloutReturn) -> None:
+        """C updates once the seed episodes are complete, then C for each episode that is finished."""
+        if self._episode_num < self.seed_episodes:
+            return
+        if not self._by_episode:
+            super()._train_after(rollout)
+            return
+        rounds = self._rounds(self._episode_num) - self._rounds(self._episode_num - rollout.n_episodes)
+        if rounds > 0:
+            self.train(rounds * self.collect_interval, self.batch_size)
+
+    def _rounds(self, episodes: int) -> int:
+        """Rounds of updates that Algorithm 1 has done when this many episodes are finished."""
+        return max(0, episodes - max(1, self.seed_episodes) + 1)
+
+    def _update(self, batch: SequenceBatch) -> UpdateResult:
         """One step on the bound of Eq. 3 (or Eq. 7, with overshooting)."""
         world_model = self.policy.world_model
-        losses, _, metrics = world_model.loss(batch)
+        losses, post, metrics = world_model.loss(batch)
         metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
-        return metrics | {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
+        metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
+        return UpdateResult(metrics, post.detach())
+
+    def _forecast_text(self) -> str:
+        """Forecast how long the run will take: updates come once an episode, and planning is most of a step."""
+        if not self._by_episode:
+            return super()._forecast_text()
+        update, plan = self._forecast.seconds_per_update, self._plan_seconds()
+        steps, episodes = max(1, self.num_timesteps), max(1, self._episode_num)
+        per_step = plan / self.n_envs + update * self.collect_interval * episodes / steps
+        left = self._total_timesteps - self.num_timesteps
+        return (
+            f"One update takes {1000 * update:.0f} ms, one planning call for {self.n_envs} environment(s) "
+            f"{1000 * plan:.0f} ms: the remaining {left:,} steps take about {duration(left * per_step)}."
+        )
+
+    def _plan_seconds(self) -> float:
+        """Seconds of one planning call, after one that warms up; leaves the random streams as they were."""
+        first = th.ones(self.n_envs, dtype=th.bool, device=self.device)
+        obs, state = self._obs_tensors(), self.policy.initial_state(self.n_envs)
+        seconds = 0.0
+        for _ in range(2):
+            start = time.perf_counter()
+            self.policy.step(obs, state, first, deterministic=True).prev_action.cpu()
+            seconds = time.perf_counter() - start
+        return seconds

@@ -1,11 +1,9 @@
 """Architecture of PlaNet: a frozen spec with named sizes."""
 
-import dataclasses
-import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from sb3_dreamer.common.spec import one_of, pick_size, positive_integers, replace_fields
 from sb3_dreamer.core.types import ObsKey
 
 PATHS = ("rssm", "stochastic", "deterministic")
@@ -46,12 +44,8 @@ class PlaNetSpec:
     mlp_units: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("deter", "stoch", "units", "head_units", "head_layers", "cnn_depth", "image_bits"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a positive integer")
-        if self.path not in PATHS:
-            raise ValueError(f"path={self.path!r} is unknown{_near(self.path, PATHS)}: use {', '.join(PATHS)}")
+        positive_integers(self, ("deter", "stoch", "units", "head_units", "head_layers", "cnn_depth", "image_bits"))
+        one_of("path", self.path, PATHS)
         if not self.min_std > 0.0:
             raise ValueError(f"min_std={self.min_std!r} must be positive")
 
@@ -73,12 +67,7 @@ def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
 
     :raises ValueError: for an unknown size, with the nearest known one
     """
-    if model_size == "auto":
-        return "paper" if any(key.kind == "image" for key in keys) else "small"
-    if model_size not in SIZES:
-        near = _near(model_size, SIZES)
-        raise ValueError(f"model_size={model_size!r} is unknown{near}: use auto, {', '.join(SIZES)}")
-    return model_size
+    return pick_size(model_size, SIZES, keys, image="paper", vector="small")
 
 
 def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> PlaNetSpec:
@@ -89,27 +78,4 @@ def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str,
     :param overrides: fields of the spec, or ``net_arch`` (list of widths) for heads and vector codecs
     :raises ValueError: for an unknown size or field, with the nearest known one
     """
-    size = resolve_size(model_size, keys)
-    overrides = dict(overrides)
-    if "net_arch" in overrides:
-        overrides["mlp_units"] = _widths(overrides.pop("net_arch"))
-    names = [field.name for field in dataclasses.fields(PlaNetSpec)]
-    for name in overrides:
-        if name not in names:
-            raise ValueError(
-                f"policy_kwargs has {name!r}, which is unknown{_near(name, names)}: use net_arch or {', '.join(names)}"
-            )
-    return replace(SIZES[size], **overrides)
-
-
-def _widths(net_arch: Any) -> tuple[int, ...]:
-    """SB3's ``net_arch``: a list of positive integers, or a dict of such lists (its first is taken)."""
-    widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
-    if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
-        raise ValueError(f"net_arch={net_arch!r} must be a list of layer widths, for example [256, 256]")
-    return tuple(widths)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    matches = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)

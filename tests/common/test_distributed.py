@@ -23,7 +23,7 @@ from stable_baselines3.common.logger import configure
 from torch.overrides import TorchFunctionMode
 
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
-from sb3_dreamer.common import distributed, together
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.offline import OfflineEnv
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
@@ -125,7 +125,7 @@ def updated(case: str, control: str = "") -> dict[str, np.ndarray]:
         settings["horizon"] = 5
     alias = "MultiInputPolicy" if observations is IMAGES else "MlpPolicy"
     model = tiny(cls, alias, OfflineEnv(observations, actions), **settings)
-    together.join(model)
+    model._join_ranks()
     with th.no_grad():  # the released initialisation has values and rewards of 0, whose statistics say nothing
         generator = th.Generator().manual_seed(2)
         for name, param in model.policy.named_parameters():
@@ -141,13 +141,13 @@ def updated(case: str, control: str = "") -> dict[str, np.ndarray]:
             group.average = None
     batch = rows_of_rank(whole_batch(observations, actions))
     if cls is DreamerV2:
-        model.scheduled.update(1.0)
+        model._follow_schedules(1.0)
     for name, schedule in model.lr_schedules.items():
         model.optimizers[name].set_learning_rate(schedule(1.0))
     found = {}
     with SlicedNoise(settings["batch_size"]):
         for update in range(UPDATES):
-            metrics = distributed.average_metrics(model._update(batch))
+            metrics = distributed.all_reduce_metrics(model._update(batch).metrics)
             if update == 0:
                 found |= {f"metric.{name}": np.asarray(value) for name, value in metrics.items()}
                 found |= {f"1.{name}": value for name, value in weights(model).items()}
@@ -218,13 +218,13 @@ def one_rank_decides(folder: Path) -> None:
     model = run(folder / "stop", "DreamerV3", 200, n_envs=2, callbacks=[StopsAt(1, 50)])
     assert 50 <= model.num_timesteps < 60
     by_episode = tiny(PlaNet, "MlpPolicy", make_vec_env("CartPole-v1"), train_freq=(1, "episode")).learn(80)
-    found = distributed.of_all((by_episode.num_timesteps, by_episode._n_updates, by_episode._episode_num))
+    found = distributed.all_gather_object((by_episode.num_timesteps, by_episode._n_updates, by_episode._episode_num))
     assert found[0] == found[1] and found[0][1] > 0
     np.savez(folder / f"by_episode_{distributed.rank()}.npz", **weights(by_episode))
 
     before = {name: value for name, value in weights(model).items() if name.startswith("world_model.")}
     batch = model.replay_buffer.sample_sequences(2, 8)
-    metrics = model._update(batch._replace(reward=batch.reward * float("nan")) if second else batch)
+    metrics = model._update(batch._replace(reward=batch.reward * float("nan")) if second else batch).metrics
     assert float(metrics["model_skipped"]) == 1.0, "a gradient that is not finite on one rank is skipped on both"
     after = weights(model)
     assert equal(before, {name: after[name] for name in before})
@@ -368,9 +368,17 @@ def test_another_number_of_ranks(learned) -> None:
 def test_alone_nothing_is_shared() -> None:
     """Without a group every function gives back what it was given."""
     x = th.arange(3.0)
-    assert distributed.start() == 0 and distributed.world_size() == 1 and distributed.is_first()
-    assert distributed.average([x])[0] is x and distributed.gather(x) is x and float(distributed.mean(x)) == 1.0
-    assert distributed.total([1, 2]) == [1, 2] and distributed.from_first("a") == "a" and distributed.of_all(1) == [1]
+    assert distributed.start() == 0 and distributed.world_size() == 1 and distributed.is_rank_zero()
+    assert (
+        distributed.all_reduce_mean([x])[0] is x
+        and distributed.all_gather(x) is x
+        and float(distributed.differentiable_mean(x)) == 1.0
+    )
+    assert (
+        distributed.all_reduce_sum([1, 2]) == [1, 2]
+        and distributed.broadcast_object("a") == "a"
+        and distributed.all_gather_object(1) == [1]
+    )
 
 
 def test_torchrun_without_a_group_is_said(monkeypatch) -> None:

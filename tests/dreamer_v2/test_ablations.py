@@ -98,7 +98,7 @@ def actor_gradient(model: DreamerV2, batch: Any) -> tuple[th.Tensor, th.Tensor]:
     post = world_model.loss(batch).post.flatten_time()
     dream = behavior.rollout(world_model, post, 1.0 - batch.is_terminal.flatten().float(), 4)
     targets = behavior.targets(dream, 0.9, 0.8)
-    actor_loss = behavior.actor_loss(dream, targets, model.scheduled.rho, model.scheduled.ent_coef)
+    actor_loss = behavior.actor_loss(dream, targets, model.now["rho"], model.now["ent_coef"])
     return gradient(actor_loss, behavior.actor), gradient(behavior.critic_loss(targets), behavior.critic)
 
 
@@ -122,7 +122,7 @@ def test_dynamics_gradient_needs_an_estimator_that_passes_it_on(batch) -> None:
 
 
 def test_gaussian_latents_are_reparameterised(batch) -> None:
-    full, ablated = make(), make(latent="gaussian")
+    full, ablated = make(), make(policy_kwargs={"latent": "gaussian"})
     assert isinstance(full.policy.world_model.rssm.latent, CategoricalLatent)
     latent = ablated.policy.world_model.rssm.latent
     assert isinstance(latent, GaussianLatent)
@@ -142,7 +142,7 @@ def test_layer_norm_is_in_the_gru_alone_and_can_be_taken_away(batch) -> None:
     def norms(model: DreamerV2) -> list[str]:
         return [name for name, module in model.policy.named_modules() if isinstance(module, nn.LayerNorm)]
 
-    full, ablated = make(), make(layer_norm=False)
+    full, ablated = make(), make(policy_kwargs={"layer_norm": False})
     assert norms(full) == ["world_model.rssm.cell.cell.norm"]
     assert norms(ablated) == []
     for model, same in ((full, True), (ablated, False)):

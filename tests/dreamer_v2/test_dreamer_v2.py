@@ -51,9 +51,9 @@ def test_defaults_are_the_papers() -> None:
     assert arguments["train_ratio"].default / (50 * 50) == 1 / 4  # one update per 4 agent steps
     discrete, box = tiny(), tiny("Pendulum-v1")
     for model, rho, eta, beta, free in ((discrete, 1.0, 1e-3, 0.1, 0.0), (box, 0.0, 1e-4, 1.0, 1.0)):
-        model.scheduled.update(1.0)
-        now, objective = model.scheduled, model.policy.world_model.objective
-        assert (float(now.rho), float(now.ent_coef)) == (rho, pytest.approx(eta))
+        model._follow_schedules(1.0)
+        now, objective = model.now, model.policy.world_model.objective
+        assert (float(now["rho"]), float(now["ent_coef"])) == (rho, pytest.approx(eta))
         assert float(model.policy.world_model.scales["kl"]) == pytest.approx(beta)
         assert objective == BalancedKL(balance=0.8, free=free)
         assert all(group.optimizer.defaults["eps"] == 1e-5 for group in model.optimizers.values())
@@ -74,7 +74,7 @@ def test_presets(name: str, per_step: float) -> None:
     preset = DreamerV2.presets[name]
     actions = VECTOR if name == "dmc" else spaces.Discrete(4)
     model = DreamerV2("CnnPolicy", SpacesEnv(image(16, 16, 1), actions), **preset | {"model_size": "debug"})
-    assert float(model.ratio.per_step) == per_step
+    assert float(model.updates_per_step) == per_step
     assert model.behavior.actor_gradient == ("dynamics" if name == "dmc" else "reinforce")
     spec = SIZES[preset["model_size"]]
     assert (spec.deter, spec.discount_head, spec.norm) == {
@@ -88,11 +88,11 @@ def test_presets(name: str, per_step: float) -> None:
     ("wrong", "message"),
     [
         ({"model_size": "papre"}, "did you mean 'paper'"),
-        ({"latent": "gausian"}, "did you mean 'gaussian'"),
-        ({"latent_estimator": "score_function"}, "no gradient reach the encoder"),
-        ({"latent_estimator": "gumbel"}, "did you mean 'gumbel_softmax'"),
-        ({"actor_estimator": "score_function", "rho": 0.5}, "use rho=1.0"),
-        ({"actor_estimator": "gumbel_softmax"}, "no log-probability"),
+        ({"policy_kwargs": {"latent": "gausian"}}, "did you mean 'gaussian'"),
+        ({"policy_kwargs": {"latent_estimator": "score_function"}}, "no gradient reach the encoder"),
+        ({"policy_kwargs": {"latent_estimator": "gumbel"}}, "did you mean 'gumbel_softmax'"),
+        ({"policy_kwargs": {"actor_estimator": "score_function"}, "rho": 0.5}, "use rho=1.0"),
+        ({"policy_kwargs": {"actor_estimator": "gumbel_softmax"}}, "no log-probability"),
         ({"rho": 1.5}, "rho=1.5"),
         ({"rho": "atuo"}, "did you mean 'auto'"),
         ({"kl_balance": 2.0}, "kl_balance=2.0"),
@@ -113,16 +113,15 @@ def test_schedules_reach_losses_learning_rates_and_temperatures() -> None:
         kl_scale=LinearSchedule(1.0, 0.2, 0.5),
         learning_rate=LinearSchedule(1e-3, 1e-4, 1.0),
         actor_learning_rate=LinearSchedule(1e-4, 0.0, 1.0),
-        latent_estimator="st_gumbel_softmax",
         latent_temperature=LinearSchedule(1.0, 0.0625, 1.0),
-        actor_estimator="st_gumbel_softmax",
+        policy_kwargs={"latent_estimator": "st_gumbel_softmax", "actor_estimator": "st_gumbel_softmax"},
         actor_temperature=LinearSchedule(2.0, 1.0, 1.0),
     ).learn(21)
     assert model.behavior.actor_gradient == "both"
     model._current_progress_remaining = 0.25
     model.train(1, 2)
-    assert float(model.scheduled.rho) == pytest.approx(0.975)
-    assert float(model.scheduled.ent_coef) == pytest.approx(3e-3 - 0.75 * 2.7e-3)
+    assert float(model.now["rho"]) == pytest.approx(0.975)
+    assert float(model.now["ent_coef"]) == pytest.approx(3e-3 - 0.75 * 2.7e-3)
     assert float(model.policy.world_model.scales["kl"]) == pytest.approx(0.2)  # done at half of the training
     rates = {name: group.optimizer.param_groups[0]["lr"] for name, group in model.optimizers.items()}
     assert rates["model_optim"] == pytest.approx(1e-3 - 0.75 * 9e-4)
@@ -141,7 +140,9 @@ def test_estimators_by_name(name: str) -> None:
         "gumbel_softmax": GumbelSoftmax,
         "st_gumbel_softmax": StraightThroughGumbel,
     }
-    model = tiny(latent_estimator=name, actor_estimator=name, rho=0.0, latent_temperature=0.5).learn(40)
+    model = tiny(
+        policy_kwargs={"latent_estimator": name, "actor_estimator": name}, rho=0.0, latent_temperature=0.5
+    ).learn(40)
     estimator = model.policy.world_model.rssm.latent.estimator
     assert type(estimator) is kinds[name] is type(model.behavior.actor.estimator)
     assert estimator.temperature == 0.5
@@ -193,12 +194,15 @@ def test_pretraining_comes_once() -> None:
 def test_files_keep_ablations_schedules_and_actions(tmp_path) -> None:
     env = gym.make("CartPole-v1")
     model = tiny(
-        env, rho=LinearSchedule(0.9, 1.0, 1.0), kl_balance=None, layer_norm=False, latent_estimator="st_gumbel_softmax"
+        env,
+        rho=LinearSchedule(0.9, 1.0, 1.0),
+        kl_balance=None,
+        policy_kwargs={"layer_norm": False, "latent_estimator": "st_gumbel_softmax"},
     )
     model.learn(40).save(tmp_path / "model")
     loaded = DreamerV2.load(tmp_path / "model", env=env)
     assert loaded.policy_kwargs == model.policy_kwargs
-    assert loaded.kl_balance is None and float(loaded.scheduled.rho) == pytest.approx(0.9)
+    assert loaded.kl_balance is None and float(loaded.now["rho"]) == pytest.approx(0.9)
     assert type(loaded.policy.world_model.rssm.latent.estimator) is StraightThroughGumbel
     obs = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     assert np.array_equal(model.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])

@@ -70,7 +70,7 @@ def test_no_free_bits(size) -> None:
 
 
 def test_no_symlog_inputs() -> None:
-    base, model = make(), make(symlog_inputs=False)
+    base, model = make(), make(policy_kwargs={"symlog_inputs": False})
     assert same_weights(base, model)
     x = th.tensor([[30.0, -2.0, 0.5]])
     seen = model.policy.world_model.encode({"obs": symlog(x)})
@@ -85,7 +85,7 @@ def test_no_symlog_inputs() -> None:
 @pytest.mark.parametrize("form", ["symlog", "mse"])
 @pytest.mark.parametrize("size", FAMILIES)
 def test_regression_without_bins(size, form) -> None:
-    base, model = make(size), make(size, regression=form)
+    base, model = make(size), make(size, policy_kwargs={"regression": form})
     world_model, behavior = model.policy.world_model, model.behavior
     heads = (world_model.reward_head, behavior.critic, behavior.slow_critic)
     assert all(isinstance(head, MSEHead) and head.out.out_features == 1 for head in heads)
@@ -101,7 +101,7 @@ def test_regression_without_bins(size, form) -> None:
     th.testing.assert_close(behavior.critic.loss(out, target), 0.5 * (2.0 - goal) ** 2)
     expected = float(np.expm1(2.0)) if form == "symlog" else 2.0
     assert behavior.critic.mean(out).item() == pytest.approx(expected, rel=1e-5)
-    metrics = model._update(make_batch())
+    metrics = model._update(make_batch()).metrics
     assert all(th.isfinite(value) for value in metrics.values())
 
 
@@ -158,7 +158,11 @@ def test_no_entropy() -> None:
 
 
 def test_ablations_survive_a_file(tmp_path) -> None:
-    options = {"kl_balancing": False, "free_bits": 0.0, "regression": "symlog", "symlog_inputs": False}
+    options = {
+        "kl_balancing": False,
+        "free_bits": 0.0,
+        "policy_kwargs": {"regression": "symlog", "symlog_inputs": False},
+    }
     options |= {"critic_target": "slow", "return_norm": "advantage_std", "return_norm_min": 0.0}
     model = make("debug2024", **options)
     model._update(make_batch())
@@ -176,10 +180,10 @@ def test_ablations_survive_a_file(tmp_path) -> None:
     [
         ({"critic_target": "slwo"}, "did you mean 'slow'"),
         ({"return_norm": "percentiles"}, "did you mean 'percentile'"),
-        ({"regression": "twohott"}, "did you mean 'twohot'"),
+        ({"policy_kwargs": {"regression": "twohott"}}, "did you mean 'twohot'"),
         ({"free_bits": -1.0}, "free_bits=-1.0"),
         ({"context_dtype": "int8", "replay_context": True}, "context_dtype='int8'"),
-        ({"action_masks": True}, "action_masks=True needs Discrete"),
+        ({"policy_kwargs": {"action_masks": True}}, "action_masks=True needs Discrete"),
     ],
 )
 def test_bad_options(options, message) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch as th
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.diagnosis import Diagnosis, Facts, entropy_range, open_loop_no_better
 from sb3_dreamer.core.types import ActionLayout
 from sb3_dreamer.dreamer_v3 import NonFiniteError
-from sb3_dreamer.dreamer_v3.diagnosis import Diagnosis, Facts, entropy_range, open_loop_no_better
 from tests.algorithms import equal, weights
 
 FACTS = Facts(updates=5000, steps=100_000, episodes=50, terminations=True, entropy_range=(0.0, 2.0))

@@ -27,7 +27,7 @@ def test_latent_estimator(size: str, name: str) -> None:
     th.nn.init.normal_(model.policy.world_model.reward_head.out.weight)
     loss = model.policy.world_model.loss(make_batch()).losses["reward"].sum()
     assert th.autograd.grad(loss, rssm.post_out.weight)[0].abs().sum() > 0
-    metrics = model._update(make_batch())
+    metrics = model._update(make_batch()).metrics
     assert all(th.isfinite(value) for value in metrics.values())
 
 

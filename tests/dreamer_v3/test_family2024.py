@@ -14,7 +14,8 @@ from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.dreamer_v3 import AnnotatedReplayBuffer
-from sb3_dreamer.dreamer_v3.families import family_of
+from sb3_dreamer.dreamer_v3.dreamer_v3 import LEARNING_RATES
+from sb3_dreamer.dreamer_v3.spec import family_of
 from sb3_dreamer.zoo.studies import sizes
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
@@ -61,7 +62,7 @@ def test_defaults_of_the_families() -> None:
     assert make(policy_kwargs={"actor_unimix": 0.01}).behavior.actor.unimix == 0.01
     assert all(isinstance(m, th.nn.RMSNorm) for m in new.policy.modules() if "Norm" in type(m).__name__
                and type(m).__name__ not in ("ReturnNormalizer", "NormStyle", "ChannelNorm"))  # fmt: skip
-    assert family_of("1m").learning_rate == 4e-5 and family_of("auto").learning_rate == 1e-4
+    assert LEARNING_RATES[family_of("1m")] == 4e-5 and LEARNING_RATES[family_of("auto")] == 1e-4
 
 
 # ---- images --------------------------------------------------------------------------------------------------------
@@ -285,7 +286,7 @@ def test_all_kinds_of_observations_and_actions() -> None:
     env = SpacesEnv(space, spaces.MultiDiscrete([3, 2, 5]))
     model = make(env, policy="MultiInputPolicy", batch_length=4).learn(40)
     assert model._n_updates > 0
-    metrics = model._update(model.replay_buffer.sample_sequences(2, 4))
+    metrics = model._update(model.replay_buffer.sample_sequences(2, 4)).metrics
     assert {f"loss_recon_{key}" for key in space.spaces} <= metrics.keys()
     chance = np.log(3)
     assert float(metrics["loss_recon_gear"]) == pytest.approx(chance, rel=0.5), "cross-entropy of three categories"

@@ -43,7 +43,7 @@ class MaskedEnv(gym.Env):
 def make(size: str = "debug", **kwargs) -> DreamerV3:
     env = make_vec_env(MaskedEnv, 2, seed=0)
     tiny = {"batch_size": 4, "batch_length": 6, "horizon": 3, "buffer_size": 400, "learning_starts": 30}
-    tiny |= {"train_ratio": 2, "seed": 0, "device": "cpu", "action_masks": True}
+    tiny |= {"train_ratio": 2, "seed": 0, "device": "cpu", "policy_kwargs": {"action_masks": True}}
     return DreamerV3("MlpPolicy", env, model_size=size, **(tiny | kwargs))
 
 
@@ -137,10 +137,12 @@ def test_predict_with_masks(tmp_path) -> None:
     with pytest.raises(ValueError, match="allows no action"):
         model.predict(obs, action_masks=np.zeros((4, 5), bool))
     with pytest.raises(ValueError, match="knows no action masks"):
-        make(action_masks=False).predict(obs, action_masks=only)
+        make(policy_kwargs={}).predict(obs, action_masks=only)
 
 
 def test_an_environment_without_masks() -> None:
-    model = DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", action_masks=True, buffer_size=100, device="cpu")
+    model = DreamerV3(
+        "MlpPolicy", "CartPole-v1", model_size="debug", policy_kwargs={"action_masks": True}, buffer_size=100
+    )
     with pytest.raises(ValueError, match="no method action_masks"):
         model.learn(5)

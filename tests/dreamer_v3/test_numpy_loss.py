@@ -94,7 +94,7 @@ def test_every_loss_of_an_update(size: str, actions: str) -> None:
         weights, spec.family, classes=spec.classes, stoch=spec.stoch, action_sizes=(3, 2) if actions != "box" else None
     )
     expected = reference.losses(batch, horizon=HORIZON, gamma=model.gamma, lam=0.95, eta=model.ent_coef)
-    metrics = model._update(to_tensors(batch))
+    metrics = model._update(to_tensors(batch)).metrics
     after = model.policy.state_dict()
     moved = [
         n for n, value in weights.items() if "return_norm" not in n and not np.allclose(value, after[n], atol=1e-7)
@@ -118,6 +118,6 @@ def test_a_wrong_alignment_would_be_noticed() -> None:
     batch["reward"] = np.roll(batch["reward"], 1, 1)
     wrong = reference.losses(batch, horizon=HORIZON, gamma=model.gamma, lam=0.95, eta=model.ent_coef)
     batch["reward"] = np.roll(batch["reward"], -1, 1)
-    metrics = model._update(to_tensors(batch))
+    metrics = model._update(to_tensors(batch)).metrics
     for name in ("loss_reward", "loss_replay_value", "model_loss"):
         assert float(metrics[name]) != pytest.approx(wrong[name], rel=1e-4, abs=1e-5)

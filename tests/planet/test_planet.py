@@ -281,9 +281,9 @@ def test_other_schedules():
 
 def test_update_learns_and_logs():
     model = tiny(CountEnv(6)).learn(12)
-    first = float(model._update(model.replay_buffer.sample_sequences(4, 5))["model_loss"])
+    first = float(model._update(model.replay_buffer.sample_sequences(4, 5)).metrics["model_loss"])
     for _ in range(60):
-        metrics = model._update(model.replay_buffer.sample_sequences(4, 5))
+        metrics = model._update(model.replay_buffer.sample_sequences(4, 5)).metrics
     assert float(metrics["model_loss"]) < 0.5 * first
     assert {"loss_recon_obs", "loss_reward", "loss_kl", "model_grad_norm", "prior_ent"} <= metrics.keys()
     model.learn(8, reset_num_timesteps=False)

@@ -46,4 +46,4 @@ def from_first(value: T) -> T:
     """What the first process has."""
     from sb3_dreamer.common import distributed
 
-    return distributed.from_first(value)
+    return distributed.broadcast_object(value)

@@ -86,7 +86,7 @@ def waits(model: Any) -> list[str]:
         warnings.simplefilter("always")
         th.cuda.set_sync_debug_mode("warn")
         try:
-            model._update_as_chosen(batch)
+            model._eager_update(batch)
         finally:
             th.cuda.set_sync_debug_mode("default")
     found = [w for w in caught if "synchroniz" in str(w.message)]

@@ -34,7 +34,7 @@ def measure(case: Case) -> dict[str, Any]:
     replay = model.replay_buffer
 
     def update() -> None:  # without a graph, which would hide what is counted
-        model._update_as_chosen(replay.sample_sequences(batch, length))
+        model._eager_update(replay.sample_sequences(batch, length))
 
     result: dict[str, Any] = {
         "device": str(device),

@@ -109,7 +109,7 @@ def profile(case: Case) -> dict[str, Any]:
         batch = model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
         synchronize(device)
         start = time.perf_counter()
-        model._update_as_chosen(batch)  # without a graph, which would be one part
+        model._eager_update(batch)  # without a graph, which would be one part
         synchronize(device)
         return time.perf_counter() - start
 

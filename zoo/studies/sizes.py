@@ -62,16 +62,13 @@ def count(size: str, *, vector: int, actions: int, discrete: bool) -> int:
     import torch as th
 
     from sb3_dreamer.core.types import ActionLayout, ObsKey
-    from sb3_dreamer.dreamer_v3.families import FAMILIES
+    from sb3_dreamer.dreamer_v3.networks import build_networks
     from sb3_dreamer.dreamer_v3.spec import SIZES
 
     key = ObsKey("obs", "vector", (vector,)) if vector else ObsKey("obs", "image", IMAGE)
     layout = ActionLayout("discrete" if discrete else "continuous", (actions,))
-    spec = SIZES[size]
-    family = FAMILIES[spec.family]
     with th.device("meta"):
-        world_model = family.build_world_model(spec, (key,), layout)
-        behavior = family.build_behavior(spec, world_model.rssm.feat_size, layout, world_model)
+        world_model, behavior = build_networks(SIZES[size], (key,), layout)
     modules = (world_model, behavior.actor, behavior.critic)
     return sum(param.numel() for module in modules for param in module.parameters())
 

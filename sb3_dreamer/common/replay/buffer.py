@@ -35,8 +35,9 @@ class SequenceReplayBuffer(ReplayRows):
     :param replay_dir: folder for the rows instead of memory (see :class:`DiskRows`); the run can be larger than memory
     :param spare_rows: rows on disk beyond ``buffer_size``: as many can be written after a checkpoint before anything
         that the checkpoint needs is overwritten. None: 50,000, at most ``buffer_size``
-    :param optimize_memory_usage: accepted for SB3's sake; observations are never stored twice
-    :param handle_timeout_termination: accepted for SB3's sake; truncated and terminated are always told apart
+    :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
+    :param handle_timeout_termination: accepted for compatibility with SB3; truncated and terminated always
+        differ
     """
 
     def __init__(

@@ -1,17 +1,17 @@
-"""Checkpoints while learning."""
+"""Write checkpoints while learning."""
 
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_dreamer.common import distributed
-from sb3_dreamer.common.resume.checkpoint import CheckpointMethods
 
 
 class ResumableCheckpoint(BaseCallback):
-    """Writes checkpoints from which ``load_checkpoint`` goes on exactly, and one more when ``learn`` ends.
+    """Write checkpoints that ``load_checkpoint`` resumes from exactly, and one more when ``learn`` ends.
 
     A checkpoint that is due waits for the end of the first environment's episode, so that fewer episodes are cut (see
     :mod:`sb3_dreamer.common.resume.checkpoint` for the rule). The steps at which checkpoints are written depend on
@@ -26,7 +26,7 @@ class ResumableCheckpoint(BaseCallback):
 
     Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
 
-    A write that fails, for example on a full disk, is a warning: training goes on and older checkpoints stay.
+    A write that fails, for example on a full disk, is a warning: training continues and older checkpoints stay.
     """
 
     def __init__(
@@ -48,7 +48,11 @@ class ResumableCheckpoint(BaseCallback):
         self.last_path: Path | None = None
 
     def _on_training_start(self) -> None:
-        assert isinstance(self.model, CheckpointMethods), "ResumableCheckpoint is for the algorithms of sb3_dreamer"
+        if not hasattr(self.model, "save_checkpoint"):
+            raise TypeError(
+                f"ResumableCheckpoint is for the algorithms of sb3_dreamer, not for {type(self.model).__name__}: "
+                "use SB3's CheckpointCallback"
+            )
         self.last_step = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
@@ -57,7 +61,7 @@ class ResumableCheckpoint(BaseCallback):
         if due <= self.last_step:
             return
         assert self.model._last_episode_starts is not None
-        if step >= due + self.wait or distributed.from_first(bool(self.model._last_episode_starts[0])):
+        if step >= due + self.wait or distributed.broadcast_object(bool(self.model._last_episode_starts[0])):
             self.write()
 
     def _on_step(self) -> bool:
@@ -69,13 +73,12 @@ class ResumableCheckpoint(BaseCallback):
 
     def write(self) -> None:
         """Write a checkpoint now; for the time between two rollouts."""
-        model = self.model
-        assert isinstance(model, CheckpointMethods)
+        model: Any = self.model  # one of ours, as checked when training starts
         self.last_step = model.num_timesteps
         try:
             self.last_path = model.save_checkpoint(self.folder, self.keep, self.replay)
         except OSError as error:
             warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}", stacklevel=2)
             return
-        if self.verbose and distributed.is_first():
+        if self.verbose and distributed.is_rank_zero():
             print(f"Checkpoint {self.last_path}")

@@ -6,7 +6,9 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from sb3_dreamer.common import distributed
 from sb3_dreamer.common.files.atomic import sync_folder
 from sb3_dreamer.common.files.json_text import ModelFileError
 
@@ -88,3 +90,49 @@ def damaged(path: Path, error: Exception) -> ModelFileError:
     before = [other for other in checkpoints(path.parent) if _number(other) < _number(path)]
     older = f"the checkpoint before it is '{before[-1]}'" if before else "there is no older checkpoint"
     return ModelFileError(f"{error}; {older}")
+
+
+@contextlib.contextmanager
+def shared_checkpoint(folder: str | os.PathLike[str], step: int, keep: int) -> Iterator[tuple[Path, Path]]:
+    """Write a checkpoint with all ranks together: whole on all of them, or not there; see :func:`new_checkpoint`.
+
+    :return: the folder that this rank writes to, and what the checkpoint will be called
+    :raises OSError: on all ranks, if one of them cannot write
+    """
+    if distributed.world_size() == 1:
+        with new_checkpoint(folder, step, keep) as found:
+            yield found
+        return
+    stack, place, problem = contextlib.ExitStack(), None, None
+    with stack:
+        try:
+            place = stack.enter_context(new_checkpoint(folder, step, keep)) if distributed.is_rank_zero() else None
+        except OSError as error:
+            problem = str(error)
+        place = _agree_on(place, problem, first=True)
+        try:
+            if not place[0].is_dir():
+                raise FileNotFoundError(f"'{folder}' is not on storage that all machines share")
+            own = distributed.rank_folder(place[0])
+            own.mkdir(exist_ok=True)
+            yield own, place[1]
+            sync_folder(own)
+        except OSError as error:
+            problem = str(error)
+        _agree_on(place, problem)
+        try:
+            stack.close()  # Rank 0 renames the folder; the others wait for it.
+        except OSError as error:
+            problem = str(error)
+        _agree_on(place, problem, first=True)
+
+
+def _agree_on(place: Any, problem: str | None, first: bool = False) -> Any:
+    """Raise on all ranks what went wrong on any of them; else give what rank 0 has."""
+    if first:
+        place, problem = distributed.broadcast_object((place, problem))
+    problems = [problem] if first else distributed.all_gather_object(problem)
+    for index, text in enumerate(problems):
+        if text is not None:
+            raise OSError(f"rank {index}: {text}")
+    return place

@@ -1,4 +1,4 @@
-"""What runs beside the training and belongs to a checkpoint: callbacks, log files, running statistics."""
+"""Save and restore what runs beside the training: callbacks, log files, running statistics."""
 
 import contextlib
 from collections.abc import Iterator

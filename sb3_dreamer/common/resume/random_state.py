@@ -1,15 +1,12 @@
 """The random generators of the process, taken and put back."""
 
 import random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 
 from sb3_dreamer.common.files.json_text import ModelFileError, one_line
-
-if TYPE_CHECKING:
-    from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 
 
 class RandomState(NamedTuple):
@@ -25,22 +22,28 @@ class RandomState(NamedTuple):
     data: dict[str, Any]
 
     @staticmethod
-    def take(model: "WorldModelAlgorithm") -> "RandomState":
-        """The present states; nothing is drawn."""
+    def take(device: th.device, predict: th.Tensor | None) -> "RandomState":
+        """The present states; nothing is drawn.
+
+        :param device: of the model
+        :param predict: state of the stream that ``predict`` draws from
+        """
         version, words, gauss = random.getstate()
         kind, key, position, has_gauss, cached = np.random.get_state()
         tensors = {"torch": th.get_rng_state(), "python": th.tensor(words, dtype=th.int64)}
         tensors["numpy"] = th.from_numpy(np.asarray(key).astype(np.int64))
-        if model.device.type == "cuda":
-            tensors["cuda"] = th.cuda.get_rng_state(model.device)
-        if model.policy.random_state is not None:
-            tensors["predict"] = model.policy.random_state.clone()
+        if device.type == "cuda":
+            tensors["cuda"] = th.cuda.get_rng_state(device)
+        if predict is not None:
+            tensors["predict"] = predict.clone()
         numpy = [kind, int(position), int(has_gauss), float(cached)]
         return RandomState(tensors, {"python": [version, gauss], "numpy": numpy})
 
-    def put(self, model: "WorldModelAlgorithm") -> None:
-        """Put them back.
+    def put(self, device: th.device) -> th.Tensor | None:
+        """Put the global generators back.
 
+        :param device: of the model
+        :return: state of the stream that ``predict`` draws from
         :raises ModelFileError: if they are not what :meth:`take` gave
         """
         try:
@@ -49,8 +52,8 @@ class RandomState(NamedTuple):
             random.setstate((version, tuple(self.tensors["python"].tolist()), gauss))
             np.random.set_state((kind, self.tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
             th.set_rng_state(self.tensors["torch"])
-            if model.device.type == "cuda" and "cuda" in self.tensors:
-                th.cuda.set_rng_state(self.tensors["cuda"], model.device)
+            if device.type == "cuda" and "cuda" in self.tensors:
+                th.cuda.set_rng_state(self.tensors["cuda"], device)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"the checkpoint holds no valid random states ({one_line(error)})") from error
-        model.policy.random_state = self.tensors.get("predict")
+        return self.tensors.get("predict")

@@ -1,1 +1,1 @@
-"""How an update runs: how many are owed, in which precision, from a CUDA graph or not."""
+"""Run updates: how many are owed, in which precision, from a CUDA graph or not."""

@@ -6,6 +6,8 @@ writes to replay belongs in ``_after_update``. Constructor arguments and batch s
 and capture the update anew if they changed.
 """
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, TypeVar
@@ -13,21 +15,20 @@ from typing import Any, Protocol, TypeVar
 import torch as th
 
 from sb3_dreamer.core.optim import OptimizerGroup
-from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
 
 T = TypeVar("T")
-Metrics = dict[str, th.Tensor]
 WARMUP = 3  #: updates before the capture; in them libraries choose their kernels and optimizers make their states
 
 
 class Graph(Protocol):
-    """What records a call and repeats what it did to tensors."""
+    """Recorder of a call that repeats what it did to tensors."""
 
     def warm_up(self, call: Callable[[], T]) -> T:
         """Make the call as it will be recorded, without recording it."""
         ...
 
-    def record(self, call: Callable[[], th.Tensor]) -> th.Tensor:
+    def record(self, call: Callable[[], T]) -> T:
         """Record the call; the result is where every :meth:`replay` leaves its own."""
         ...
 
@@ -56,11 +57,11 @@ class CudaGraph:
         current.wait_stream(self.stream)
         return result
 
-    def record(self, call: Callable[[], th.Tensor]) -> th.Tensor:
-        """See :class:`Graph`; nothing is computed yet. After an error random numbers go on as if nothing had been."""
+    def record(self, call: Callable[[], T]) -> T:
+        """See :class:`Graph`; nothing is computed yet. After an error the random streams are as before."""
         random = th.cuda.get_rng_state(self.device)
         try:
-            # A thread that brings batches to the device may go on meanwhile: see sb3_dreamer.common.updates.prefetch.
+            # A thread that brings batches to the device may run meanwhile: see sb3_dreamer.common.updates.prefetch.
             with th.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
                 return call()
         except BaseException:
@@ -84,7 +85,7 @@ class GraphedUpdate:
 
     def __init__(
         self,
-        update: Callable[[SequenceBatch], Metrics],
+        update: Callable[[SequenceBatch], UpdateResult],
         make_graph: Callable[[], Graph],
         optimizers: Iterable[OptimizerGroup],
         settings: Callable[[], Any] = tuple,
@@ -104,12 +105,13 @@ class GraphedUpdate:
         self.graph: Graph | None = None
         self.batch: SequenceBatch | None = None  #: what the graph reads
         self.names: list[str] = []
-        self.values: th.Tensor | None = None  #: what it writes
+        self.values: th.Tensor | None = None  #: what it writes: metrics
+        self.post: LatentState | None = None  #: and posterior states
         self.seen = 0
         self.captured: Any = None
 
-    def __call__(self, batch: SequenceBatch) -> Metrics:
-        """One update from one batch; metrics of its own, which later updates do not change."""
+    def __call__(self, batch: SequenceBatch) -> UpdateResult:
+        """One update from one batch; later updates do not change its metrics, but its posterior states."""
         if not self.possible:
             return self.update(batch)
         now = self._now(batch)
@@ -128,21 +130,21 @@ class GraphedUpdate:
             except RuntimeError as error:
                 self._give_up(error)
                 return self.update(batch)
-        assert self.batch is not None and self.values is not None
+        assert self.batch is not None and self.values is not None and self.post is not None
         for static, new in zip(_tensors(self.batch), _tensors(batch), strict=True):
             static.copy_(new, non_blocking=True)
         self.graph.replay()
-        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
+        return UpdateResult(dict(zip(self.names, self.values.clone().unbind(), strict=True)), self.post)
 
     def _capture(self, batch: SequenceBatch, graph: Graph) -> None:
         static = SequenceBatch({name: value.clone() for name, value in batch.obs.items()}, *map(th.clone, batch[1:]))
 
-        def update() -> th.Tensor:
-            metrics = self.update(static)
+        def update() -> tuple[th.Tensor, LatentState]:
+            metrics, post = self.update(static)
             self.names = list(metrics)
-            return th.stack([value.float() for value in metrics.values()])
+            return th.stack([value.float() for value in metrics.values()]), post
 
-        self.values = graph.record(update)
+        self.values, self.post = graph.record(update)
         self.batch = static
 
     def _give_up(self, error: RuntimeError) -> None:
@@ -158,10 +160,13 @@ class GraphedUpdate:
         text = f"the update cannot be captured as a CUDA graph ({lines[0]})"
         if self.must:
             raise RuntimeError(f"cuda_graph=True, but {text}") from error
-        warnings.warn(f"{text}: updates go on without, slower. cuda_graph=False does so from the start.", stacklevel=5)
+        warnings.warn(
+            f"{text}: updates continue without a graph, more slowly; pass cuda_graph=False to do so from the start.",
+            stacklevel=5,
+        )
 
     def _now(self, batch: SequenceBatch) -> Any:
-        """What the graph is only good for as long as it stays; optimizers make their groups anew when they load."""
+        """Facts that must not change while the graph is used; optimizers make their groups anew when they load."""
         shapes = [(value.shape, value.dtype, value.device) for value in _tensors(batch)]
         groups = [_Same(group.optimizer.param_groups) for group in self.groups]
         return (sorted(batch.obs), shapes, groups, self.settings())
@@ -178,6 +183,18 @@ class _Same:
 
     def __hash__(self) -> int:
         return id(self.value)
+
+
+def plain_arguments(algorithm: object) -> list[Any]:
+    """Constructor arguments of an algorithm that are plain values: what a captured update has fixed."""
+    values = [getattr(algorithm, name, None) for name in _arguments(type(algorithm))]
+    return [value for value in values if isinstance(value, bool | int | float | str | None)]
+
+
+@functools.cache
+def _arguments(cls: type) -> tuple[str, ...]:
+    """Names of a constructor's arguments."""
+    return tuple(inspect.signature(cls).parameters)
 
 
 def _tensors(batch: SequenceBatch) -> list[th.Tensor]:

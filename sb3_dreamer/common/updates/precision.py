@@ -26,7 +26,7 @@ def check_mixed_precision(device: th.device) -> None:
 
 
 def update_precision(device: th.device, mixed: bool) -> AbstractContextManager[object]:
-    """What an update runs in: autocast to bfloat16, or nothing.
+    """Context that an update runs in: autocast to bfloat16, or nothing.
 
     Parameters, optimizers, latent states, log-probabilities, KL, two-hot losses and returns are float32 in either.
     :class:`sb3_dreamer.core.optim.OptimizerGroup` leaves autocast for the backward pass and its step.

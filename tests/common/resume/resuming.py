@@ -81,7 +81,7 @@ def everything(model: Any, folder: Path) -> dict[str, Any]:
     found["replay.rng"] = np.array(str(replay.rng.bit_generator.state))
     found["torch"] = th.get_rng_state().numpy()
     found["numpy"] = np.random.get_state()[1]  # type: ignore[index]
-    found["ratio"] = np.array(model.ratio.state())
+    found["ratio"] = np.array(model._ratio_state)
     found["counters"] = np.array([model.num_timesteps, model._n_updates, model._episode_num])
     with open(folder / "log" / "progress.csv") as file:
         rows_of_log = [

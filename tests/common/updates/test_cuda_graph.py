@@ -1,6 +1,7 @@
 """Updates as one CUDA graph, checked without a GPU: what a graph would record, and what it would not see."""
 
 import copy
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch as th
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sb3_dreamer.common.updates.cuda_graph import WARMUP, GraphedUpdate
+from sb3_dreamer.common.updates.cuda_graph import WARMUP, GraphedUpdate, plain_arguments
 from sb3_dreamer.core import functional
 from sb3_dreamer.zoo.speed import gpu as bench_gpu
 from sb3_dreamer.zoo.speed.case import Case, build
@@ -92,7 +93,7 @@ def test_an_update_never_waits_and_is_always_the_same(name: str, mixed: bool, mo
     records = []
     for _ in range(4):
         batch = draw(model)
-        records.append(recorded(lambda batch=batch: model._update_as_chosen(batch)))
+        records.append(recorded(lambda batch=batch: model._eager_update(batch)))
         model._n_updates += 1
     assert len(records[0].calls) > 200
     for record in records[1:]:  # The first one makes the states of the optimizers.
@@ -170,7 +171,9 @@ def memory(tensor: th.Tensor) -> int:
 
 def graphed(model: Any, make_graph: Callable[[], Any] = Tape, must: bool = False) -> GraphedUpdate:
     groups = model.optimizers.values()
-    model._graphed = GraphedUpdate(model._update_as_chosen, make_graph, groups, model._numbers, must=must)
+    model._graphed = GraphedUpdate(
+        model._eager_update, make_graph, groups, functools.partial(plain_arguments, model), must=must
+    )
     return model._graphed
 
 
@@ -180,8 +183,8 @@ def train(model: Any, updates: int = UPDATES) -> list[dict[str, float]]:
     for update in range(updates):
         for index, group in enumerate(model.optimizers.values()):
             group.set_learning_rate((1 + index) * 2.0 ** -(10 + update))  # the same in float32 and float64
-        if hasattr(model, "scheduled"):
-            model.scheduled.tensors["ent_coef"].fill_(0.01 * (1 + update))
+        if hasattr(model, "now"):
+            model.now["ent_coef"].fill_(0.01 * (1 + update))
         found.append({key: float(value) for key, value in model.update(draw(model)).items()})
         model._n_updates += 1
     return found
@@ -336,10 +339,10 @@ def test_on_cuda(name: str) -> None:  # pragma: no cover
     assert near.float().mean() > 0.99
     model = build(replace(CASES[name], device="cuda"))
     batches = [draw(model) for _ in range(3)]
-    model._update_as_chosen(batches[0])
+    model._eager_update(batches[0])
     th.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            model._update_as_chosen(batch)
+            model._eager_update(batch)
     finally:
         th.cuda.set_sync_debug_mode("default")

@@ -1,19 +1,16 @@
-"""What happens when updates are not finite: each is skipped; several in a row end the run with a report."""
+"""Watch for updates that are not finite: each is skipped; several in a row end the run with a report."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_dreamer.common import distributed
+from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.core.world_model import WorldModel
-
-if TYPE_CHECKING:
-    from sb3_dreamer.dreamer_v3.dreamer_v3 import DreamerV3
 
 HOST_EVERY = 16  #: updates between two looks at the count on a GPU, which has to wait for each look
 
@@ -61,43 +58,52 @@ class SkipWatch:
         self.updates, self.longest = 0, None
         return found
 
+    def stop(self, policy: WorldModelPolicy, folder: Path, where: str) -> NoReturn:
+        """Write ``report.txt`` and ``batch.npz`` beside the model, and end the run.
 
-def stop_with_report(model: "DreamerV3", batch: SequenceBatch, folder: Path) -> None:
-    """Write model, batch and report, and end the run.
+        :param policy: at hand; skipped updates change no weight, so it is that of the last good update
+        :param folder: that holds the model
+        :param where: update and step, for the message
+        :raises NonFiniteError: always
+        """
+        assert self.bad_batch is not None
+        text = f"{self.limit} updates in a row were not finite ({where})"
+        first = _write_report(policy, self.bad_batch, folder, text)
+        raise NonFiniteError(
+            f"{text}. The first tensor that is not finite: {first}. Training stopped; {folder} holds report.txt, "
+            "batch.npz and model.zip, whose weights are those after the last good update. Look at the rewards and "
+            "observations of the batch first, then lower the learning rate",
+            folder,
+        )
 
-    Skipped updates change no weight, so the model at hand is the one after the last good update. Of several ranks each
-    reports its own batch.
 
-    :raises NonFiniteError: always
+def _write_report(policy: WorldModelPolicy, batch: SequenceBatch, folder: Path, text: str) -> str:
+    """Write ``report.txt`` and ``batch.npz``.
+
+    :param policy: at hand when the updates were skipped
+    :param batch: of the last of them
+    :param folder: that exists
+    :param text: first words of the report
+    :return: name of the first tensor that is not finite
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    first, lines = examine(model, batch)
+    first, lines = examine(policy, batch)
     arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in batch_tensors(batch)}
     np.savez(folder / "batch.npz", **arrays)
-    if distributed.is_first():
-        model.save(folder / "model.zip")
-    text = (
-        f"{model._skip_watch.limit} updates in a row were not finite (update {model._n_updates}, "
-        f"step {model.num_timesteps}). The first tensor that is not finite: {first}."
-    )
-    (folder / "report.txt").write_text("\n".join([text, "", *lines]) + "\n")
-    raise NonFiniteError(
-        f"{text} Training stopped; {folder} holds report.txt, batch.npz and model.zip, whose weights are those after "
-        "the last good update. Look at the rewards and observations of the batch first, then lower the learning rate",
-        folder,
-    )
+    head = f"{text}. The first tensor that is not finite: {first}."
+    (folder / "report.txt").write_text("\n".join([head, "", *lines]) + "\n")
+    return first
 
 
-def examine(model: "DreamerV3", batch: SequenceBatch) -> tuple[str, list[str]]:
-    """Name of the first tensor that is not finite, in the order batch, weights, activations, losses, gradients.
+def examine(policy: WorldModelPolicy, batch: SequenceBatch) -> tuple[str, list[str]]:
+    """Find the first tensor that is not finite, in the order batch, weights, activations, losses, gradients.
 
-    :return: that name, and the lines of the report
+    :return: its name, and the lines of the report
     """
-    world_model = model.policy.world_model
+    world_model = policy.world_model
     lines = [describe_tensor(name, value) for name, value in batch_tensors(batch)]
     found = [f"batch {name}" for name, value in batch_tensors(batch) if bad(value)]
-    found += [f"weight {name}" for name, value in model.policy.named_parameters() if bad(value)]
-    with model.policy.own_random_state():
+    found += [f"weight {name}" for name, value in policy.named_parameters() if bad(value)]
+    with policy.own_random_state():
         modules, losses = watched_losses(world_model, batch)
         found += [f"output of world_model.{name}" for name in modules]
         lines += [describe_tensor(f"loss {name}", loss) for name, loss in losses.items()]

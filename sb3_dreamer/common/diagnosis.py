@@ -15,7 +15,7 @@ AT_MAXIMUM = 0.98  #: share of the way from the lowest to the highest entropy th
 
 @dataclass(frozen=True)
 class Facts:
-    """What the checks know besides the metrics.
+    """Facts that the checks know besides the metrics.
 
     :param updates: updates so far
     :param steps: agent steps so far
@@ -88,8 +88,10 @@ def constant_reward(metrics: Mapping[str, float]) -> str | None:
 
 def maximal_entropy(metrics: Mapping[str, float], facts: Facts) -> str | None:
     """An actor that is still random."""
+    if "entropy" not in metrics:
+        return None
     low, high = facts.entropy_range
-    share = (metrics.get("entropy", low) - low) / (high - low) if high > low else 0.0
+    share = (metrics["entropy"] - low) / (high - low) if high > low else 0.0
     if share < AT_MAXIMUM:
         return None
     return (
@@ -124,8 +126,8 @@ def open_loop_no_better(model_error: float, copy_error: float) -> str | None:
     )
 
 
-def entropy_range(layout: ActionLayout, actor: ActionHead) -> tuple[float, float]:
-    """Smallest and largest entropy that the actor can have, in nats."""
+def entropy_range(layout: ActionLayout, actor: ActionHead | None) -> tuple[float, float]:
+    """Smallest and largest entropy that the actor can have, in nats; infinite where that is not known."""
     if layout.kind == "discrete":
         return 0.0, sum(math.log(n) for n in layout.sizes)
     if not isinstance(actor, BoundedNormalHead):
