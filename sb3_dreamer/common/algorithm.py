@@ -5,6 +5,7 @@ it needs as arguments and does not know this class.
 """
 
 import contextlib
+import copy
 import functools
 import os
 import pathlib
@@ -24,15 +25,23 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dreamer.common import distributed, report
-from sb3_dreamer.common.checks import check_observation, check_reward, suite_preset, warn_other_preset
+from sb3_dreamer.common.checks import (
+    check_observation,
+    check_reward,
+    reset_noise,
+    suite_preset,
+    terminal_observation,
+    warn_other_preset,
+)
 from sb3_dreamer.common.diagnosis import Diagnosis, Facts, entropy_range
+from sb3_dreamer.common.env_watch import EnvWatch
 from sb3_dreamer.common.files import save_load
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
@@ -113,7 +122,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._ratio_state = [0, 1]  # fraction of an update that is left over, numerator and denominator
         self._owed = 0  # updates that wait for the next step (overlap)
         self._metrics = report.MetricMeans()
+        self._env_watch: EnvWatch | None = None
         self._callback: BaseCallback | None = None
+        self._callback_states: list[Any] = []  #: what callbacks remembered when learn() ended
         self._resume: checkpoint.TrainingState | None = None
         self._restart_seed: int | None = None
         self._collecting = False
@@ -129,6 +140,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
         super().set_env(env, force_reset)
+        self._env_watch = None
         warn_other_preset(self.suite_preset, self.env)
 
     def _setup_model(self) -> None:
@@ -314,21 +326,26 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         callback.on_rollout_start()
         if self._restart_seed is not None:
             self._restart_environments()
+        if action_noise is not None and env.num_envs > 1 and not isinstance(action_noise, VectorizedActionNoise):
+            action_noise = self.action_noise = VectorizedActionNoise(action_noise, env.num_envs)
         steps, episodes, continues = 0, 0, True
         self._collecting = True
         try:
             while continues and utils.should_collect_more_steps(train_freq, steps, episodes):
+                watch = self._resync_environments(env)
                 with self._forecast.part("acting"):
                     actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
                 env.step_async(actions)
                 self._train_owed()  # with overlap, while environments in other processes take their step
                 with self._forecast.part("environments"):
                     new_obs, rewards, dones, infos = env.step_wait()
+                watch.look()
                 self.num_timesteps += env.num_envs * self._world_size
                 steps += 1
                 with self._forecast.part("storing"):
                     self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
                 self._update_info_buffer(infos, dones)
+                reset_noise(action_noise, dones)
                 self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
                 callback.update_locals(locals())
                 continues = callback.on_step()
@@ -343,6 +360,39 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             callback.on_rollout_end()
         return RolloutReturn(steps * env.num_envs, episodes, continues)
 
+    def _resync_environments(self, env: VecEnv) -> EnvWatch:
+        """Begin new episodes if somebody else moved the environments since the last step; the running ones are cut."""
+        if self._env_watch is None:
+            self._env_watch = EnvWatch(env)
+        if not self._env_watch.moved():
+            return self._env_watch
+        self.warn(
+            "the training environment was stepped or reset from outside (evaluate_policy or EvalCallback on it?): the "
+            "running episodes were cut and new ones begin. Evaluate on an environment of its own"
+        )
+        self.replay_buffer.cut()
+        self._begin_episodes(env)
+        return self._env_watch
+
+    def _begin_episodes(self, env: VecEnv) -> None:
+        """Reset all environments; the agent remembers nothing of before."""
+        self._last_obs = env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, bool)
+        self._take_first_observation()
+        if self.action_noise is not None:
+            self.action_noise.reset()
+        self._carry = self.policy.initial_state(self.n_envs)
+
+    def _take_first_observation(self) -> None:
+        """Check and keep what the environments returned when they were reset."""
+        normalizer = self._vec_normalize_env
+        first = self._last_obs if normalizer is None else normalizer.get_original_obs()
+        check_observation(first, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
+        self._last_obs = copy.deepcopy(self._last_obs)  # an environment may return the same array again
+        self._last_original_obs = copy.deepcopy(first)  # type: ignore[assignment]
+        if self._env_watch is not None:
+            self._env_watch.look()
+
     def _store_transition(
         self,
         replay_buffer: ReplayBuffer,
@@ -352,17 +402,26 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         dones: np.ndarray,
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store what the agent saw, with the true final observation where an episode ended."""
-        check_observation(new_obs, self.num_timesteps)
+        """Store what the environments gave, with the true final observation where an episode ended.
+
+        Values are stored as they are without VecNormalize, which normalizes what is sampled, as in SB3.
+        """
+        normalizer, before, after = self._vec_normalize_env, self._last_obs, new_obs
+        if normalizer is not None:
+            before, after = self._last_original_obs, normalizer.get_original_obs()  # type: ignore[assignment]
+            reward = normalizer.get_original_reward()
+        check_observation(after, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
         check_reward(reward, self.num_timesteps)
-        final = {key: value.copy() for key, value in as_dict(new_obs).items()}
+        final = {key: value.copy() for key, value in as_dict(after).items()}
         for i in np.flatnonzero(dones):
-            last = as_dict(infos[i]["terminal_observation"])
+            last = terminal_observation(infos[i], int(i))
+            last = as_dict(last if normalizer is None else normalizer.unnormalize_obs(last))
             for key, value in final.items():
                 value[i] = last[key]
-        check_observation(final, self.num_timesteps)
-        replay_buffer.add(self._last_obs, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
-        self._last_obs = new_obs
+        check_observation(final, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
+        replay_buffer.add(before, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
+        self._last_obs = copy.deepcopy(new_obs)
+        self._last_original_obs = copy.deepcopy(after)
         self._last_episode_starts = dones
 
     def add_episodes(self, source: Any) -> int:
@@ -409,6 +468,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 self._train_after(rollout)
         self._train_owed()
         callback.on_training_end()
+        # A callback holds modules, which would keep the model from being copied.
+        self._callback_states, self._callback = parts.callback_states(callback), None
         return self
 
     def _setup_learn(
@@ -434,6 +495,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if resets:
             self.replay_buffer.cut()
+            self._take_first_observation()
+        self.replay_buffer.normalizer = self._vec_normalize_env
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
@@ -570,6 +633,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 "or lower batch_length"
             )
         self._join_ranks()
+        self.replay_buffer.normalizer = self._vec_normalize_env
         if not self._custom_logger:
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
@@ -653,8 +717,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         """Names that a model file never holds: what is built anew, and what belongs to the running process."""
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
-        process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_resume"]
-        process += ["_restart_seed", "_forecast", "_metrics", "_skip_watch", "_diagnosis", "_graphed"]
+        process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
+        process += ["_resume", "_restart_seed", "_env_watch", "_forecast", "_metrics", "_skip_watch", "_diagnosis"]
+        process += ["_graphed"]
         return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -839,7 +904,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             step=self.num_timesteps,
             restart_seed=restart_seed,
             random=RandomState.take(self.device, self.policy.random_state),
-            callbacks=parts.callback_states(self._callback),
+            callbacks=parts.callback_states(self._callback) if self._callback else self._callback_states,
             logger=log,
             logs=contents,
             metric_counts=dict(self._metrics.counts),
@@ -932,11 +997,5 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         seed, self._restart_seed = self._restart_seed, None
         assert self.env is not None and seed is not None
         self.env.seed(seed)
-        self._last_obs = self.env.reset()  # type: ignore[assignment]
-        self._last_episode_starts = np.ones(self.n_envs, bool)
-        if self._vec_normalize_env is not None:
-            self._last_original_obs = self._vec_normalize_env.get_original_obs()
-        if self.action_noise is not None:
-            self.action_noise.reset()
+        self._begin_episodes(self.env)
         parts.seed_evaluations(self._callback, seed)
-        self._carry = self.policy.initial_state(self.n_envs)

@@ -4,37 +4,103 @@ import warnings
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
-from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict
+from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, space_dict
 
 
-def check_observation(obs: Any, step: int) -> None:
-    """Refuse NaN and infinity in an observation.
+def check_observation(obs: Any, space: spaces.Space, step: int, ignore: tuple[str, ...] = ()) -> None:
+    """Refuse an observation that would poison replay: NaN, infinity, or values that do not fit its space.
 
     :param obs: batch of observations, ``(n_envs, ...)``
+    :param space: of one observation
     :param step: agent step, for the message
+    :param ignore: keys of a Dict observation that are not looked at
     :raises ValueError: naming environment index, key and step
     """
-    for key, value in as_dict(obs).items():
+    values = as_dict(obs)
+    for key, sub_space in space_dict(space).items():
+        if key in ignore:
+            continue
+        name = "the observation" if key == SINGLE_KEY else f"observation {key!r}"
+        if key not in values:
+            raise ValueError(f"{name} is missing at step {step}: the environment's reset() and step() must return it")
+        value = np.asarray(values[key])
+        _check_form(value, sub_space, name, step)
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             env = int(np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(1))[0])
             bad = value[env][~np.isfinite(value[env])].flat[0] if value[env].ndim else value[env]
-            name = "the observation" if key == SINGLE_KEY else f"observation {key!r}"
             raise ValueError(
                 f"{name} of environment {env} is {bad} at step {step}: nothing of this step was stored. "
                 "Find the cause in the environment, or clip with gymnasium.wrappers.TransformObservation"
             )
 
 
+def _check_form(value: np.ndarray, space: spaces.Space, name: str, step: int) -> None:
+    """Refuse another shape, a type that would be cut, and categories that do not exist."""
+    shape = space.shape or ()
+    if value.shape[1:] != shape:
+        raise ValueError(
+            f"{name} has shape {value.shape[1:]} at step {step}, but its space {space} has {shape}: return arrays "
+            "of the declared shape, or declare the shape that the environment returns"
+        )
+    if space.dtype is not None and not np.can_cast(value.dtype, space.dtype, "same_kind"):
+        raise ValueError(
+            f"{name} is {value.dtype} at step {step}, but its space {space} is {space.dtype}, which would cut its "
+            f"values: declare the space with dtype={value.dtype}, or return {space.dtype}"
+        )
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        outside = (value < space.start) | (value >= space.start + count)
+        if outside.any():
+            env = int(np.flatnonzero(outside.reshape(len(value), -1).any(1))[0])
+            raise ValueError(
+                f"{name} of environment {env} is {value[env]} at step {step}, outside its space {space}: nothing of "
+                "this step was stored"
+            )
+
+
+def terminal_observation(info: dict[str, Any], env: int) -> Any:
+    """The last observation of an episode that a VecEnv ended and reset.
+
+    :param info: of the step that ended the episode
+    :param env: index of the environment, for the message
+    :raises ValueError: if the VecEnv left it out
+    """
+    if "terminal_observation" not in info:
+        raise ValueError(
+            f"an episode of environment {env} ended, but its info has no 'terminal_observation' (it has "
+            f"{sorted(info) or 'nothing'}): a VecEnv that resets by itself must put the last observation there, as "
+            "Stable-Baselines3's DummyVecEnv and SubprocVecEnv do"
+        )
+    return info["terminal_observation"]
+
+
+def reset_noise(noise: ActionNoise | None, dones: np.ndarray) -> None:
+    """Begin action noise anew where an episode ended.
+
+    :param dones: ``(n_envs,)`` bool
+    """
+    if isinstance(noise, VectorizedActionNoise):
+        if dones.any():
+            noise.reset(indices=np.flatnonzero(dones).tolist())
+    elif noise is not None and dones.any():
+        noise.reset()
+
+
 def check_reward(reward: np.ndarray, step: int) -> None:
-    """Refuse a NaN or infinite reward.
+    """Refuse a reward that is NaN, infinite, or too large for float32.
 
     :param reward: ``(n_envs,)``
     :param step: agent step, for the message
     :raises ValueError: naming environment index and step
     """
-    if not np.isfinite(reward).all():
-        env = int(np.flatnonzero(~np.isfinite(reward))[0])
+    reward = np.asarray(reward)
+    with np.errstate(over="ignore"):
+        stored = reward.astype(np.float32)
+    if not np.isfinite(stored).all():
+        env = int(np.flatnonzero(~np.isfinite(stored))[0])
         raise ValueError(
             f"the reward of environment {env} is {reward[env]} at step {step}: nothing of this step was stored. "
             "Find the cause in the environment, or clip with gymnasium.wrappers.ClipReward"

@@ -118,8 +118,12 @@ class ActionCodec:
     def __init__(self, space: spaces.Space):
         self.space = space
         check_action_space(space)
+        self.intervals: np.ndarray | None = None  #: of a Box of integers: its steps from one bound to the other, flat
         if isinstance(space, spaces.Box):
             self.layout = ActionLayout("continuous", (int(np.prod(space.shape)),))
+            self.low, self.high = (bound.astype(np.float64).reshape(1, -1) for bound in (space.low, space.high))
+            if np.issubdtype(space.dtype, np.integer):
+                self.intervals = self.high - self.low
         elif isinstance(space, spaces.Discrete):
             self.layout = ActionLayout("discrete", (int(space.n),))
         elif isinstance(space, spaces.MultiDiscrete):
@@ -141,18 +145,23 @@ class ActionCodec:
         """Environment actions ``(n, *shape)`` to replay form ``(n, parts)``."""
         flat = np.asarray(action).reshape(len(action), -1)
         if isinstance(self.space, spaces.Box):
-            low, high = self.space.low.reshape(1, -1), self.space.high.reshape(1, -1)
+            unit = np.maximum(1.0, np.maximum(np.abs(self.low), np.abs(self.high)))  # so that no difference overflows
+            low, high = self.low / unit, self.high / unit
             span = np.where(high > low, high - low, 1.0)
-            return (2.0 * (flat - low) / span - 1.0).astype(np.float32)
+            return (2.0 * (flat / unit - low) / span - 1.0).astype(np.float32)
         return flat.astype(np.int64) - self._start()
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
-        """Replay form ``(n, parts)`` to environment actions ``(n, *shape)``, clipped to the bounds."""
+        """Replay form ``(n, parts)`` to actions of the environment ``(n, *shape)``, within bounds; integers are rounded."""
         shape = (len(action), *(self.space.shape or ()))
         if isinstance(self.space, spaces.Box):
-            low, high = self.space.low.reshape(1, -1), self.space.high.reshape(1, -1)
-            scaled = low + 0.5 * (np.clip(action, -1.0, 1.0) + 1.0) * (high - low)
-            return np.clip(scaled, low, high).reshape(shape).astype(self.space.dtype)
+            share = 0.5 * (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0)
+            scaled = np.clip(self.low * (1.0 - share) + self.high * share, self.low, self.high).reshape(shape)
+            if self.intervals is not None:
+                below_overflow = np.nextafter(float(np.iinfo(self.space.dtype).max) + 1.0, 0.0)
+                scaled = np.minimum(np.rint(scaled), below_overflow)
+            # A float64 bound may round to a float32 outside the space.
+            return np.clip(scaled.astype(self.space.dtype), self.space.low, self.space.high)
         return (action + self._start()).reshape(shape).astype(self.space.dtype)
 
     def _start(self) -> np.ndarray:
@@ -172,8 +181,15 @@ class ActionCodec:
         return th.stack([part.argmax(-1) for part in action.split(self.layout.sizes, -1)], -1)
 
     def executed(self, action: th.Tensor) -> th.Tensor:
-        """The action that an environment executes when the model chooses ``action (..., A)``, as the model sees it."""
-        return self.to_model(self.from_model(action))
+        """The action that an environment executes when the model chooses ``action (..., A)``, as the model sees it.
+
+        Box: clipped to [-1, 1], and the nearest integer of a Box of integers.
+        """
+        executed = self.to_model(self.from_model(action))
+        if self.intervals is None:
+            return executed
+        half = th.as_tensor(0.5 * self.intervals[0], dtype=executed.dtype, device=executed.device)
+        return th.where(half > 0, ((executed + 1.0) * half).round() / half.clamp(min=0.5) - 1.0, -1.0)
 
     def to_replay(self, action: th.Tensor) -> np.ndarray:
         """The model's ``(n, A)`` to an array in replay form ``(n, parts)``."""

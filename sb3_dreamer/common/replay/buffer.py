@@ -7,6 +7,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dreamer.common.replay import episodes
 from sb3_dreamer.common.replay.rows import ReplayRows
@@ -75,6 +76,7 @@ class SequenceReplayBuffer(ReplayRows):
         self.filled = np.zeros(n_envs, np.int64)  # rows that are sampled: the last ones before the cursor
         self.written = np.zeros(n_envs, np.int64)  # rows ever written
         self.starts_episode = np.ones(n_envs, bool)  # the next add begins an episode
+        self.normalizer: VecNormalize | None = None  #: normalizes what is sampled, with its present statistics
         self.limit = self.written + self.ring  # on disk: what ``written`` may reach before the next flush
 
     # ---- writing -----------------------------------------------------------------------------------------------
@@ -184,7 +186,8 @@ class SequenceReplayBuffer(ReplayRows):
 
     def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         """The given rows ``(B, T)`` of the given environments ``(B,)`` as tensors on the device."""
-        parts = {name: self._tensor(array[env[:, None], rows]) for name, array in self.arrays.items()}
+        drawn = {name: array[env[:, None], rows] for name, array in self.arrays.items()}
+        parts = {name: self._tensor(array) for name, array in self._normalized(drawn).items()}
         action = self.codec.to_model(parts["action"])
         return SequenceBatch(
             obs={key.name: parts[f"obs.{key.name}"] for key in self.keys},
@@ -195,6 +198,19 @@ class SequenceReplayBuffer(ReplayRows):
             is_last=parts["is_last"],
             is_terminal=parts["is_terminal"],
         )
+
+    def _normalized(self, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rows as the agent sees them: replay holds raw values, which VecNormalize scales when they are sampled."""
+        env = self.normalizer
+        if env is None:
+            return rows
+        changed = {}
+        if env.norm_obs:
+            for key in self.keys:
+                rms = env.obs_rms.get(key.name) if isinstance(env.obs_rms, dict) else env.obs_rms
+                if rms is not None:
+                    changed[f"obs.{key.name}"] = env._normalize_obs(rows[f"obs.{key.name}"], rms).astype(np.float32)
+        return rows | changed | {"reward": env.normalize_reward(rows["reward"]).astype(np.float32)}
 
     def _tensor(self, array: np.ndarray) -> th.Tensor:
         if array.dtype == np.float64:

@@ -96,10 +96,10 @@ def read_training(path: Path, kind: str) -> TrainingState:
     replay = data.get("replay")
     if not (replay is None or replay == REPLAY or isinstance(replay, dict)):
         raise ModelFileError(f"'{path}' names an unknown replay ({one_line(replay)})")
-    plain = {name: data[name] for name in kinds if name != "random"}
-    stored = {name: tensors[name] for name in ("logs", "metrics", "normalizer")}
+    plain: dict[str, Any] = {name: data[name] for name in kinds if name != "random"}
+    plain |= {name: tensors[name] for name in ("logs", "metrics", "normalizer")}
     random = RandomState(tensors["random"], data["random"])
-    return TrainingState(**plain, **stored, random=random, replay=replay, episodes=episodes)
+    return TrainingState(**plain, random=random, replay=replay, episodes=episodes)
 
 
 def same_ranks(folder: Path, kind: str, allow_other: bool) -> bool:

@@ -185,7 +185,7 @@ class _Same:
         return id(self.value)
 
 
-def plain_arguments(algorithm: object) -> list[Any]:
+def plain_arguments(algorithm: Any) -> list[Any]:
     """Constructor arguments of an algorithm that are plain values: what a captured update has fixed."""
     values = [getattr(algorithm, name, None) for name in _arguments(type(algorithm))]
     return [value for value in values if isinstance(value, bool | int | float | str | None)]
