@@ -2,12 +2,13 @@
 
 What is checked:
 
-- Python blocks of a page run in order, in one namespace, in an empty folder, with the smallest networks and budgets
-  (:mod:`tests.docs_blocks`): ``learn`` stops after 40 steps, of which a few make updates. Arguments keep their names
-  and kinds, so a wrong one fails. That agents learn is checked elsewhere.
-- Commands of this repository are read by their programs' own parsers, up to where work would begin; names of
-  algorithms, environments, hyperparameters, files and extras must exist. Other people's commands (``git``, ``cd``) are
-  not checked. The README's two marked commands are run as they are by ``.ci/run``.
+- Python blocks run as a reader would copy them: each by itself, in an empty folder. On a page that says "The Python
+  blocks on this page form one script." they run in order and share names. Nothing is set up for them. Networks and
+  budgets are the smallest (:mod:`tests.docs_blocks`): ``learn`` stops after 40 steps, a few of which make updates.
+  Arguments keep their names and kinds, so a wrong one fails. That agents learn is checked elsewhere.
+- Commands of this repository are parsed by their own programs, which stop before any work; names of algorithms,
+  environments, hyperparameters, files and extras must exist. Other commands (``git``, ``cd``) are not checked.
+  ``.ci/run`` runs the README's two marked commands.
 - Hyperparameter files (YAML) are read by the zoo's loader.
 - Tables of defaults are compared with the constructors, tables of other libraries' arguments with their signatures
   (Stable-Baselines3) and, on our side, with ours.
@@ -33,7 +34,7 @@ from unittest.mock import patch
 import gymnasium as gym
 import pytest
 import torch as th
-from stable_baselines3 import DQN, SAC
+from stable_baselines3 import DQN, PPO, SAC
 
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
@@ -45,10 +46,22 @@ from sb3_dreamer.zoo.config.arguments import parse_value
 from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file
 from sb3_dreamer.zoo.config.values import check_values
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS
-from tests.docs_blocks import PAGES, ROOT, Block, read_blocks, small_algorithms
+from tests.docs_blocks import CHAIN, PAGES, ROOT, Block, page_name, read_blocks, small_algorithms
 
-BLOCKS = {path.name: read_blocks(path) for path in PAGES}
-OTHERS = ("git", "cd", ".", "python3 -m venv", "python -m venv", "ruff", "mypy", "tensorboard", "sphinx-build")
+BLOCKS = {page_name(path): read_blocks(path) for path in PAGES}
+CHAINED = {page_name(path) for path in PAGES if CHAIN in " ".join(path.read_text(encoding="utf-8").split())}
+OTHERS = (
+    "git",
+    "cd",
+    ".",
+    "make",
+    "pre-commit",
+    "python3 -m venv",
+    "python -m venv",
+    "ruff",
+    "tensorboard",
+    "sphinx-build",
+)
 EXTRAS = metadata("sb3-dreamer").get_all("Provides-Extra")
 UNSOURCED = {"train_freq", "verbose", "stats_window_size"}  # SB3's own, no hyperparameters
 LANGUAGES = {"python", "bash", "console", "yaml", "text", "indented", "inline"}
@@ -93,9 +106,10 @@ def test_python_blocks_run(page: str, small: None) -> None:
     for block in BLOCKS[page]:
         if block.language != "python" or block.reason is not None:
             continue
+        if page not in CHAINED:
+            namespace = {"__name__": "__main__"}
         try:
-            for code in (block.setup, block.text):
-                exec(compile(code, block.where, "exec"), namespace)
+            exec(compile(block.text, block.where, "exec"), namespace)
         except SuiteNotInstalledError as error:
             pytest.skip(f"{block.where}: {error}")
         except Exception as error:
@@ -271,12 +285,19 @@ def test_tables_of_defaults_are_those_of_the_constructor(page: str, algorithm: t
 
 
 def test_tables_of_other_libraries_use_names_that_exist() -> None:
-    theirs = {name for cells in rows("migrating.md", "## From Stable") for name in re.findall(r"`(\w+)`", cells[0])}
-    assert theirs == arguments(SAC.__init__).keys() | arguments(DQN.__init__).keys()
+    for heading, classes in (("SAC or DQN", (SAC, DQN)), ("PPO", (PPO,))):
+        table = rows("migrating.md", f"## From Stable-Baselines3's {heading}")
+        theirs = {name for cells in table for name in re.findall(r"`(\w+)`", cells[0])}
+        assert theirs == {name for cls in classes for name in arguments(cls.__init__)}, heading
     ours = {field.name for field in fields(DreamerV3Spec2024)} | {"total_timesteps"} | set(SETTING_NAMES)
     for function in (DreamerV3.__init__, make_env, make_vec_env, ResumableCheckpoint, OpenLoopCallback):
         ours |= arguments(function).keys()
-    for heading in ("## From Stable", "## From the official", "## From sheeprl"):
+    for heading in (
+        "## From Stable-Baselines3's SAC",
+        "## From Stable-Baselines3's PPO",
+        "## From the off",
+        "## From sheeprl",
+    ):
         for cells in rows("migrating.md", heading):
             unknown = [name for name in re.findall(r"\b([a-z]\w*) ?=", cells[2]) if name not in ours]
             assert not unknown, cells
