@@ -42,9 +42,9 @@ from sb3_dreamer.dreamer_v3 import DreamerV3Spec2024, OpenLoopCallback
 from sb3_dreamer.wrappers import SuiteNotInstalledError, make_env, make_vec_env
 from sb3_dreamer.wrappers.benchmarks.suites import SETTING_NAMES, SUITES, split_name
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class
+from sb3_dreamer.zoo.config.arguments import parse_value
 from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file
 from sb3_dreamer.zoo.config.values import check_values
-from sb3_dreamer.zoo.programs.arguments import parse_value
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS
 from tests.docs_blocks import CHAIN, PAGES, ROOT, Block, page_name, read_blocks, small_algorithms
 

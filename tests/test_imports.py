@@ -13,7 +13,7 @@ FOLDERS = ("sb3_dreamer", "wrappers", "zoo")
 WIDEST = 25  #: files of a folder
 #: what each core module may import from core, from the bottom up
 LAYERS = [
-    {"types", "functional", "estimators", "baselines", "optim", "one_hot_linear", "cem"},
+    {"types", "functional", "estimators", "baselines", "optim", "cem"},
     {"layers", "latents"},
     {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives", "time_loop"},
     {"codecs", "action_heads", "image_bits"},

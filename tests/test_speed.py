@@ -1,8 +1,9 @@
 """Guards against slow updates: a ratio to a fixed workload, and no recompilation.
 
-The ratio is recorded in docs/results/speed_guard.json. Record it anew, on an idle machine, after a change that is meant
-to change it: ``python -m tests.test_speed``. ``SB3_DREAMER_SKIP_SPEED=1`` skips the ratio, for machines on which
-processor time means little (emulators, coverage runs).
+The ratio, and for small sizes the number of operations, are recorded in docs/results/speed_guard.json. Record anew, on
+an idle machine, after a change that is meant to change them: ``python -m tests.test_speed``.
+``SB3_DREAMER_SKIP_SPEED=1`` skips the ratio, for machines on which processor time means little (emulators, coverage
+runs); operations are counted there, too.
 
 What makes the ratio repeatable: both sides run in turns in one process on one thread; processor time counts, which
 other processes change little; the smallest of several rounds is taken, and more rounds follow before a failure.
@@ -31,7 +32,7 @@ import torch.nn.functional as F
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.zoo.speed.case import Case, build
-from sb3_dreamer.zoo.speed.machine import cpu_model
+from sb3_dreamer.zoo.speed.report import cpu_model
 
 RECORD = Path(__file__).resolve().parents[1] / "docs" / "results" / "speed_guard.json"
 CASES = {  # a few hundred milliseconds altogether
@@ -39,6 +40,15 @@ CASES = {  # a few hundred milliseconds altogether
     "dreamerv3-2024": Case("dreamerv3", "debug2024", batch_size=8, batch_length=32, parts=()),
     "dreamerv2": Case("dreamerv2", "XXS", batch_size=8, batch_length=32, parts=()),
     "planet": Case("planet", "small", batch_size=8, batch_length=32, parts=()),
+}
+SMALL = {"deter": 64, "hidden": 64, "stoch": 8, "classes": 8, "units": 64, "layers": 1, "bins": 63}
+COUNTED = {  # by operations
+    "dreamerv3-2024 small": Case(
+        "dreamerv3", "1m", "vectors", "discrete", 16, 16, hyperparams={"policy_kwargs": SMALL}, parts=()
+    ),
+    "dreamerv3 XXS": Case("dreamerv3", "XXS", batch_size=16, batch_length=16, parts=()),
+    "dreamerv2 XXS": Case("dreamerv2", "XXS", batch_size=16, batch_length=16, parts=()),
+    "planet small": Case("planet", "small", batch_size=16, batch_length=16, parts=()),
 }
 TOLERANCE, TOLERANCE_ELSEWHERE = 1.25, 2.0
 ROUNDS, ATTEMPTS = 8, 10
@@ -111,6 +121,15 @@ def make_update(case: Case) -> Callable[[], Any]:
     return lambda: model._update(model.replay_buffer.sample_sequences(model.batch_size, model.batch_length))
 
 
+def count_operations(update: Callable[[], Any]) -> int:
+    """Events that the profiler sees in one update: operators with those inside them, and nodes of autograd."""
+    for _ in range(2):  # what happens once
+        update()
+    with th.profiler.profile(activities=[th.profiler.ProfilerActivity.CPU]) as record:
+        update()
+    return len(record.events())
+
+
 def environment() -> dict[str, str]:
     """What the ratio is known to depend on."""
     release = ".".join(th.__version__.split(".")[:2])
@@ -136,6 +155,24 @@ def test_update_is_not_slower_than_recorded(name: str) -> None:
         f"an update of {name} takes {timer.best[1] / timer.best[0]:.2f} times the reference, {limit:.2f} are allowed: "
         "make it faster again, or record anew with python -m tests.test_speed and say why"
     )
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_update_has_no_more_operations_than_recorded(name: str) -> None:
+    """At small sizes an update takes as long as its operations are many: they are counted, which is exact."""
+    record = json.loads(RECORD.read_text())
+    if any(record["environment"][key] != environment()[key] for key in ("torch", "machine")):
+        pytest.skip("other releases of torch, and other machines, split operators in other ways")
+    found, limit = count_operations(make_update(COUNTED[name])), record["operations"][name]
+    assert found <= limit, (
+        f"an update of {name} has {found} operations, {limit} are recorded: take the new ones out of the loops, or "
+        "record anew with python -m tests.test_speed and say why"
+    )
+
+
+def test_counting_sees_one_operation_more() -> None:
+    update = make_update(COUNTED["dreamerv3-2024 small"])
+    assert count_operations(lambda: (update(), th.ones(2).add_(1.0))) > count_operations(update)
 
 
 @skip
@@ -166,7 +203,9 @@ def record() -> None:
         for _ in range(2 * ATTEMPTS):
             ratios[name] = round(timer.ratio(), 3)
         print(f"{name}: {1000 * timer.best[1]:.0f} ms, reference {1000 * timer.best[0]:.0f} ms, {ratios[name]}")
+    operations = {name: count_operations(make_update(case)) for name, case in COUNTED.items()}
     found = {"command": "python -m tests.test_speed", "environment": environment(), "ratios": ratios}
+    found["operations"] = operations
     RECORD.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -2,8 +2,7 @@
 
 import argparse
 
-from sb3_dreamer.wrappers.benchmarks.measure import measure_table
-from sb3_dreamer.wrappers.benchmarks.table import suite_table
+from sb3_dreamer.wrappers.benchmarks.table import measure_table, suite_table
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m sb3_dreamer.wrappers", description=__doc__)

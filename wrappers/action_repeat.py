@@ -1,4 +1,4 @@
-"""Action repeat: one agent step is several environment steps."""
+"""Repeat every action for several environment steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Execute every action ``amount`` times and return the summed reward.
 
     Differs from ``gymnasium.wrappers.RepeatAction`` in four ways that the papers need: the number of executed
-    environment steps is told in ``info["frames"]`` (so that "environment frames" can be counted exactly when an
+    environment steps is in ``info["frames"]`` (so that "environment frames" can be counted exactly when an
     episode ends inside a repeat), the last ``max_pool`` observations can be merged by their maximum (Atari sprites
-    flicker on alternate frames), ``metadata["render_fps"]`` is divided by ``amount``, so that a film has the task's
+    flicker on alternate frames), ``metadata["render_fps"]`` is divided by ``amount``, so that a video has the task's
     speed, and a step whose ``info["discount"]`` is 0 ends the repeat like an episode end does (a lost life that is
     treated as a discount, see ``LifeLoss``).
 
@@ -32,9 +32,11 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     def __init__(self, env: gym.Env, amount: int, max_pool: int = 1):
         if not isinstance(amount, (int, np.integer)) or amount < 1:
-            raise ValueError(f"amount={amount!r}: give a whole number of environment steps, at least 1.")
+            raise ValueError(f"amount={amount!r}: must be a whole number of environment steps, at least 1.")
         if not isinstance(max_pool, (int, np.integer)) or max_pool < 1:
-            raise ValueError(f"max_pool={max_pool!r}: give 1 (only the last frame) or the number of frames to merge.")
+            raise ValueError(
+                f"max_pool={max_pool!r}: must be 1 (only the last frame) or the number of frames to merge."
+            )
         if max_pool > 1 and not isinstance(env.observation_space, spaces.Box):
             raise ValueError(
                 f"max_pool={max_pool} needs a Box observation, got {env.observation_space}; "

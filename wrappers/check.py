@@ -1,4 +1,4 @@
-"""A short report, in words, on whether an environment is fit for world-model training."""
+"""Check whether an environment is fit for world-model training and report it in words."""
 
 from __future__ import annotations
 
@@ -9,13 +9,26 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dreamer.wrappers.check_spaces import Finding, check_spaces, leaves
+from sb3_dreamer.supported_spaces import action_faults, observation_faults
 
 LEVELS = ("error", "warning", "note")
 
 
+class Finding(NamedTuple):
+    """One thing the check found.
+
+    :param level: ``"error"`` (training would fail or learn nothing), ``"warning"`` or ``"note"``
+    :param what: the finding
+    :param advice: what to do about it
+    """
+
+    level: str
+    what: str
+    advice: str
+
+
 class EnvReport(NamedTuple):
-    """What ``check_dreamer_env`` returns; ``str(report)`` is the text.
+    """The result of ``check_dreamer_env``; ``str(report)`` is the text.
 
     :param facts: name to description, in order
     :param findings: worst first
@@ -36,8 +49,37 @@ class EnvReport(NamedTuple):
         return "\n".join([*lines, "no problem found" if not self.findings else ""]).rstrip()
 
 
+def _leaves(space: spaces.Space[Any], prefix: str = "") -> dict[str, spaces.Space[Any]]:
+    """Return the members of a space by name; a plain one is called ``observation``."""
+    if isinstance(space, spaces.Dict):
+        return {name: leaf for key, sub in space.items() for name, leaf in _leaves(sub, f"{prefix}{key}/").items()}
+    return {prefix.rstrip("/") or "observation": space}
+
+
+def _check_spaces(env: gym.Env) -> list[Finding]:
+    """Report what the algorithms refuse in the spaces, and what they take but an author may not mean."""
+    faults = observation_faults(env.observation_space) + action_faults(env.action_space)
+    found = [Finding("error", fault.what, fault.advice) for fault in faults]
+    for name, space in _leaves(env.observation_space).items():
+        if not isinstance(space, spaces.Box):
+            continue
+        if len(space.shape) == 3 and space.dtype != np.uint8:
+            advice = "return uint8 from 0 to 255 if it is an image; a float grid is treated as numbers"
+            found.append(Finding("warning", f"{name} has an image's shape but dtype {space.dtype}", advice))
+        elif len(space.shape) == 3 and space.high.max() < 255:
+            advice = "a grid of categories is no image: flatten it or encode it as one-hot"
+            found.append(Finding("warning", f"{name} is uint8 only up to {space.high.max()}", advice))
+        elif space.dtype == np.float64:
+            found.append(Finding("note", f"{name} is float64", "wrap in TidyObservation: float32 halves the replay"))
+    action = env.action_space
+    if isinstance(action, spaces.Box) and not (np.allclose(action.low, -1) and np.allclose(action.high, 1)):
+        advice = "the algorithm scales them; NormalizeAction does the same in the environment"
+        found.append(Finding("note", f"actions are in {action}", advice))
+    return found
+
+
 class _Rollout:
-    """What is gathered over random steps."""
+    """Observations, rewards and ends over random steps."""
 
     def __init__(self) -> None:
         self.samples: dict[str, list[np.ndarray]] = {}
@@ -53,6 +95,10 @@ def _flat(obs: Any, prefix: str = "") -> dict[str, Any]:
     """Return the leaves of an observation by name; a plain one is called ``observation``."""
     if isinstance(obs, dict):
         return {name: leaf for key, sub in obs.items() for name, leaf in _flat(sub, f"{prefix}{key}/").items()}
+    try:
+        np.asarray(obs)
+    except ValueError:  # parts of several shapes: a kind of space that is refused anyway
+        return {}
     return {prefix.rstrip("/") or "observation": obs}
 
 
@@ -76,12 +122,12 @@ def _note_observation(run: _Rollout, obs: Any, spaces_of: dict[str, spaces.Space
 
 def _roll(env: gym.Env, steps: int, seed: int) -> _Rollout:
     """Take random steps."""
-    run, spaces_of = _Rollout(), leaves(env.observation_space)
+    run, spaces_of = _Rollout(), _leaves(env.observation_space)
     env.action_space.seed(seed)
     obs, _ = env.reset(seed=seed)
     _note_observation(run, obs, spaces_of, keep=True)
     total, length = 0.0, 0
-    every = max(1, steps // 200)  # 200 observations are enough to tell constants and copies, and fit in memory
+    every = max(1, steps // 200)  # 200 observations are enough to find constants and copies, and fit in memory
     for step in range(steps):
         begin = time.perf_counter()
         obs, reward, terminated, truncated, _ = env.step(env.action_space.sample())
@@ -113,14 +159,14 @@ def check_dreamer_env(env: gym.Env, steps: int = 1000, seed: int = 0) -> EnvRepo
     if not isinstance(env, gym.Env):
         raise ValueError(f"{type(env).__name__} is no gymnasium.Env; check one environment, not a vector of them.")
     if steps < 1:
-        raise ValueError(f"steps={steps!r}: give at least 1.")
-    findings = check_spaces(env)
+        raise ValueError(f"steps={steps!r}: must be at least 1.")
+    findings = _check_spaces(env)
     run = _roll(env, steps, seed)
     findings += [Finding("error", f"{key} {what}", _ADVICE_BAD) for key, what in run.bad.items()]
     findings += _check_keys(run) + _check_rewards(run) + _check_ends(run, steps) + _check_seeding(env, seed)
     speed = steps / max(run.seconds, 1e-9)
     if speed < 100:
-        advice = "use several environments in processes (make_vec_env), a smaller picture or a larger action_repeat"
+        advice = "use several environments in processes (make_vec_env), a smaller image or a larger action_repeat"
         findings.append(Finding("note", f"a step takes {1000 / speed:.0f} ms", advice))
     findings.sort(key=lambda found: LEVELS.index(found.level))
     return EnvReport(_facts(env, run, speed), findings)
@@ -130,7 +176,7 @@ _ADVICE_BAD = "correct the environment, or its observation_space, so that space.
 
 
 def _facts(env: gym.Env, run: _Rollout, speed: float) -> dict[str, str]:
-    facts = {f"observation {name}": str(space) for name, space in leaves(env.observation_space).items()}
+    facts = {f"observation {name}": str(space) for name, space in _leaves(env.observation_space).items()}
     rewards = np.array(run.rewards)
     lengths = f", {min(run.lengths)} to {max(run.lengths)} steps long" if run.lengths else ""
     return {
@@ -182,7 +228,9 @@ def _check_ends(run: _Rollout, steps: int) -> list[Finding]:
         found.append(Finding("note", "there are episodes of a single step", "allowed; check that it is meant"))
     same = len(run.lengths) > 2 and len(set(run.lengths)) == 1
     if same and run.truncated == 0:
-        advice = "if that is a time limit, return truncated=True: terminated tells the agent that the future is worth 0"
+        advice = (
+            "if that is a time limit, return truncated=True: terminated means to the agent that the future is worth 0"
+        )
         found.append(Finding("warning", f"every episode terminated after exactly {run.lengths[0]} steps", advice))
     return found
 

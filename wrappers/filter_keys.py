@@ -1,4 +1,4 @@
-"""Observation keys chosen by pattern."""
+"""Choose observation keys by pattern."""
 
 from __future__ import annotations
 

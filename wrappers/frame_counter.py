@@ -1,4 +1,4 @@
-"""Counts of frames, steps and episodes."""
+"""Count frames, steps and episodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a lost life means to the agent."""
+"""Treat a lost life as a discount or as the end of the episode."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MODES = ("discount", "reset")
 
 
 class LifeLoss(gym.Wrapper, gym.utils.RecordConstructorArgs):
-    """Tell a lost life as a discount of 0 without ending the game, or end the episode.
+    """Report a lost life as a discount of 0 without ending the game, or end the episode.
 
     With ``mode="discount"`` the step that loses a life (but not the game) has ``info["discount"] = 0.0`` and
     ``info["life_lost"] = True`` while both end flags stay False: an agent can cut its value estimate there without
     resetting its memory in mid-game. ``mode="reset"`` also sets ``terminated``, and the next ``reset`` starts a new
-    game (Stable-Baselines3's ``EpisodicLifeEnv`` goes on with the old one). The papers' presets use neither.
+    game (Stable-Baselines3's ``EpisodicLifeEnv`` continues the old one). The papers' presets use neither.
 
-    :param env: environment that tells ``info["lives"]`` (ALE does)
+    :param env: environment that has ``info["lives"]`` (ALE does)
     :param mode: ``"discount"`` or ``"reset"``
     :raises ValueError: if the mode is unknown
     """

@@ -1,4 +1,4 @@
-"""Continuous actions from [-1, 1]."""
+"""Take continuous actions from [-1, 1]."""
 
 from __future__ import annotations
 

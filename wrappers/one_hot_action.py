@@ -1,4 +1,4 @@
-"""Discrete actions as one-hot vectors."""
+"""Take discrete actions as one-hot vectors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OneHotAction(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         """Return the index of the 1."""
         vector = np.asarray(action)
         if not self.action_space.contains(vector.astype(np.float32)):
-            raise ValueError(f"action {action!r} is not one-hot; give a vector with one 1 and else 0.")
+            raise ValueError(f"action {action!r} is not one-hot: pass a vector with a single 1 and 0 elsewhere.")
         return self.start + int(vector.argmax())
 
 

@@ -1,4 +1,4 @@
-"""Film a trained agent: ``python zoo/record_video.py --help``."""
+"""Record a video of a trained agent: ``python zoo/record_video.py --help``."""
 
 import sys
 

@@ -32,6 +32,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Rollout
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_dreamer.common import distributed, report
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.checks import (
     check_observation,
     check_reward,
@@ -58,10 +59,11 @@ from sb3_dreamer.common.updates.precision import check_mixed_precision, update_p
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.optim import OptimizerGroup
-from sb3_dreamer.core.types import SequenceBatch, UpdateResult
+from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
 
 Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+LOG_AT_LEAST = 10_000  #: agent steps between two log lines at most, also in episodes that do not end
 NAN_REPORT = "nan_report"  #: folder beside the log
 
 
@@ -107,8 +109,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             supported_action_spaces=ACTION_SPACES,
             **of_sb3,
         )
-        if max_skipped_updates < 0:
-            raise ValueError(f"max_skipped_updates={max_skipped_updates!r} must be 0 or more")
         self.batch_length = batch_length
         self.train_ratio = train_ratio
         self.model_size = model_size
@@ -120,6 +120,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self.suite_preset = suite_preset(self.env)  # stored with the model: a score means nothing without it
         self._carry: PolicyState | None = None
         self._ratio_state = [0, 1]  # fraction of an update that is left over, numerator and denominator
+        self._logged_step = 0
         self._owed = 0  # updates that wait for the next step (overlap)
         self._metrics = report.MetricMeans()
         self._env_watch: EnvWatch | None = None
@@ -128,6 +129,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._resume: checkpoint.TrainingState | None = None
         self._restart_seed: int | None = None
         self._collecting = False
+        self._warned: set[str] = set()
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -143,11 +145,35 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._env_watch = None
         warn_other_preset(self.suite_preset, self.env)
 
+    def _check_arguments(self) -> None:
+        """Refuse numbers that cannot work, of a constructor or of a file.
+
+        :raises ValueError: quoting the value, and saying what is allowed
+        """
+        check_range("learning_rate", self.learning_rate, 0.0, schedule=True)
+        check_range("buffer_size", self.buffer_size, 1, whole=True, hint="rows over all environments")
+        check_range("learning_starts", self.learning_starts, 0, whole=True)
+        check_range("batch_size", self.batch_size, 1, whole=True)
+        check_range("batch_length", self.batch_length, 2, whole=True)
+        check_range("train_ratio", self.train_ratio, 0.0, 1e9, hint="replayed steps per agent step")
+        check_range("tau", self.tau, 0.0, 1.0)
+        check_range("gamma", self.gamma, 0.0, 1.0)
+        check_range("max_skipped_updates", self.max_skipped_updates, 0, whole=True)
+        if self.gradient_steps is not None:
+            check_range("gradient_steps", self.gradient_steps, -1, whole=True)
+
     def _setup_model(self) -> None:
+        if self.env is None and not hasattr(self, "observation_space"):
+            raise ValueError("env=None: pass an environment, its id, or OfflineEnv(observation_space, action_space)")
+        self._check_arguments()
         self._setup_lr_schedule()
         self._convert_train_freq()
         self._world_size = distributed.world_size()
-        _ = self.updates_per_step  # refuses numbers that make no batch
+        if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, WorldModelPolicy)):
+            raise ValueError(
+                f"policy={self.policy_class!r} is not a world-model policy: use {', '.join(self.policy_aliases)} "
+                "or a subclass of sb3_dreamer.common.policy.WorldModelPolicy"
+            )
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space,
@@ -169,6 +195,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._diagnosis = Diagnosis()
         if self.replay_buffer is None:
             self._make_replay_buffer()
+            self._check_replay_size(self.replay_buffer)
+            if self.verbose >= 1:
+                print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
         self._graphed = self._make_graphed_update()
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
@@ -202,8 +231,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             optimize_memory_usage=self.optimize_memory_usage,
             **kwargs,
         )
-        if self.verbose >= 1:
-            print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
+
+    def _check_replay_size(self, replay: SequenceReplayBuffer) -> None:
+        """Refuse a buffer that never holds a whole sequence, so that no update would ever happen."""
+        needed = replay.rows_for(self.batch_length)
+        if replay.buffer_size < needed:
+            raise ValueError(
+                f"buffer_size={self.buffer_size} holds {replay.buffer_size} rows for each of {self.n_envs} "
+                f"environment(s), and a sequence of batch_length={self.batch_length} takes {needed}: use "
+                f"buffer_size={needed * self.n_envs} at least, or a shorter batch_length"
+            )
 
     def _make_graphed_update(self) -> GraphedUpdate | None:
         """The update as a CUDA graph, where the device and the settings allow it.
@@ -275,6 +312,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """
         return self.policy.predict(observation, state, episode_start, deterministic, behavior=planner)
 
+    @property
+    def _stores_latents(self) -> bool:
+        """Whether replay stores the latent state of every step."""
+        return False
+
     def _exploration_behavior(self) -> Behavior | None:
         """Behavior that acts after the warm-up; None: the policy's own."""
         return None
@@ -284,16 +326,23 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Actions for the environments and for replay; moves the recurrent carry on.
 
-        During the warm-up actions are uniform, but the carry follows, with the action that was executed.
+        During the warm-up actions are uniform. The carry then only keeps the action that was executed, unless latent
+        states are stored: the episode that runs when the warm-up ends is continued from a fresh state.
         """
         assert self._carry is not None and self._last_obs is not None
         warmup = self.num_timesteps < learning_starts
-        self._carry = self.policy.step(
-            self._obs_tensors(),
-            self._carry,
-            th.as_tensor(self._last_episode_starts, device=self.device),
-            behavior=self.warmup_behavior if warmup else self._exploration_behavior(),
-        )
+        if warmup and not self._stores_latents:
+            state = self.policy.initial_state(n_envs)
+            latent = LatentState(state.deter, state.stoch)
+            action = self.warmup_behavior.act(self.policy.world_model, latent)
+            self._carry = state._replace(prev_action=self.policy.codec.executed(action))
+        else:
+            self._carry = self.policy.step(
+                self._obs_tensors(),
+                self._carry,
+                th.as_tensor(self._last_episode_starts, device=self.device),
+                behavior=self.warmup_behavior if warmup else self._exploration_behavior(),
+            )
         codec = self.policy.codec
         if action_noise is not None and codec.layout.kind == "continuous":
             noise = th.as_tensor(action_noise(), device=self.device, dtype=th.float32)
@@ -354,6 +403,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                     self._episode_num += 1
                     if log_interval is not None and self._episode_num % log_interval == 0:
                         self.dump_logs()
+                if log_interval is not None and self.num_timesteps - self._logged_step >= LOG_AT_LEAST:
+                    self.dump_logs()  # an episode that does not end
         finally:
             self._collecting = False
         if continues:
@@ -496,6 +547,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if resets:
             self.replay_buffer.cut()
             self._take_first_observation()
+        self._logged_step = self.num_timesteps
         self.replay_buffer.normalizer = self._vec_normalize_env
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
@@ -650,6 +702,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """Write log data: SB3's keys and the means of all metrics since the last time; say what is wrong with them."""
         self._record_metrics()
         super().dump_logs()
+        self._logged_step = self.num_timesteps
 
     def _record_metrics(self) -> None:
         means = self._metrics.take()
@@ -673,6 +726,12 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """Tell the user something about the run, as a warning that names the step."""
         if distributed.is_rank_zero():
             warnings.warn(f"step {self.num_timesteps:,}: {sentence}.", UserWarning, stacklevel=4)
+
+    def _warn_once(self, text: str) -> None:
+        """Tell the user something that would be repeated with every file."""
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, UserWarning, stacklevel=4)
 
     def _dump_logs_of_all_ranks(self) -> None:
         """Write the log of all ranks: means over the latest episodes of each of them."""
@@ -719,7 +778,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
         process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
         process += ["_resume", "_restart_seed", "_env_watch", "_forecast", "_metrics", "_skip_watch", "_diagnosis"]
-        process += ["_graphed"]
+        process += ["_graphed", "_logged_step", "_warned"]
         return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -749,6 +808,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self._optimizers_by_name(),
             None if self._carry is None else self._carry._asdict(),
             learning_rate=float(self.lr_schedule(self._current_progress_remaining)),
+            warn=self._warn_once,
             verbose=self.verbose,
         )
 

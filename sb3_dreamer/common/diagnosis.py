@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sb3_dreamer.core.action_heads import ActionHead, BoundedNormalHead
+from sb3_dreamer.core.functional import UNIT_NORMAL_ENTROPY
 from sb3_dreamer.core.types import ActionLayout
 
 PATIENCE = 3  #: log lines in a row that must show the same before it is said
@@ -132,5 +133,5 @@ def entropy_range(layout: ActionLayout, actor: ActionHead | None) -> tuple[float
         return 0.0, sum(math.log(n) for n in layout.sizes)
     if not isinstance(actor, BoundedNormalHead):
         return -math.inf, math.inf
-    low, high = (layout.size * (math.log(std) + 1.4189385332046727) for std in (actor.min_std, actor.max_std))
+    low, high = (layout.size * (math.log(std) + UNIT_NORMAL_ENTROPY) for std in (actor.min_std, actor.max_std))
     return low, high

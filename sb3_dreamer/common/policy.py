@@ -1,5 +1,6 @@
 """The policy that SB3 sees: a world model, a behavior, and the recurrent state between two observations."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,14 +10,17 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
 from sb3_dreamer.common.files.model_file import read_model, write_model
-from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys
+from sb3_dreamer.common.spaces import ActionCodec, advise_on_image, as_dict, observation_keys, space_dict
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
 from sb3_dreamer.core.world_model import WorldModel
+
+FORGETFUL_CALLS = 20  #: calls of predict() without state before a warning
 
 
 class PolicyState(NamedTuple):
@@ -74,9 +78,12 @@ class WorldModelPolicy(BasePolicy):
         self.spec_overrides = spec_overrides
         self.codec = ActionCodec(action_space)
         self.keys = observation_keys(observation_space, self.ignore_keys)
+        for key in self.keys:
+            advise_on_image(key.name, space_dict(observation_space)[key.name])
         self._check_alias()
         self.world_model, self.behavior = self.build_networks(self.keys, self.codec.layout, model_size, spec_overrides)
         self.random_state: th.Tensor | None = None
+        self._forgetful_calls = 0
 
     def build_networks(
         self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]
@@ -160,6 +167,7 @@ class WorldModelPolicy(BasePolicy):
         tensors, vectorized = self.obs_to_tensor(observation)
         obs = as_dict(tensors)
         n = len(next(iter(obs.values())))
+        self._note_state(state is None and episode_start is None)
         before = self._state_to_tensors(state, n)
         starts = np.zeros(n, bool) if episode_start is None else np.asarray(episode_start, bool).reshape(-1)
         if len(starts) != n:
@@ -172,6 +180,19 @@ class WorldModelPolicy(BasePolicy):
             actions = actions.squeeze(0)
         return actions, tuple(part.cpu().numpy() for part in after)
 
+    def forward(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """Action for observations that begin episodes, in replay form, as SB3's policies have it.
+
+        :param observation: tensors ``(n, *shape)``, or a dict of these
+        :param deterministic: modes instead of samples
+        """
+        return self._predict(observation, deterministic)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """Switch between training and evaluation mode; nothing is walked through if the mode is set already."""
+        if self.training != mode:
+            self.train(mode)
+
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
         """Action of a fresh episode in replay form (SB3's internal hook)."""
         obs = as_dict(observation)
@@ -180,6 +201,47 @@ class WorldModelPolicy(BasePolicy):
         return self.codec.from_model(
             self.step(obs, self.initial_state(n), first, deterministic=deterministic).prev_action
         )
+
+    def _note_state(self, forgetful: bool) -> None:
+        """Warn once of a caller who drops the recurrent state between observations.
+
+        :param forgetful: neither ``state`` nor ``episode_start`` was passed
+        """
+        self._forgetful_calls = self._forgetful_calls + 1 if forgetful else 0
+        if self._forgetful_calls == FORGETFUL_CALLS:
+            warnings.warn(
+                f"predict() was called {FORGETFUL_CALLS} times in a row without state: the agent forgets everything "
+                "before each observation. Pass on what it returns: action, state = model.predict(obs, state, "
+                "episode_start)",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
+        """Observations as tensors with a batch axis, and whether they had one.
+
+        SB3's method takes a 2-D MultiDiscrete observation for a batch.
+
+        :raises ValueError: for a missing key, or a shape that is neither one observation nor a batch
+        """
+        arrays, tensors, batched = as_dict(observation), {}, False
+        for name, space in space_dict(self.observation_space).items():
+            if name not in arrays:
+                raise ValueError(
+                    f"the observation has no {name!r}: the model needs {list(space_dict(self.observation_space))}"
+                )
+            array, shape = np.asarray(arrays[name]), space.shape or ()
+            if is_image_space(space):
+                array = maybe_transpose(array, space)
+            if array.shape[1:] != shape and array.shape != shape:
+                raise ValueError(
+                    f"Unexpected observation shape {array.shape} for {space}: pass one of shape {shape} or a batch "
+                    f"{('n', *shape)}".replace("'", "")
+                )
+            batched = array.ndim == len(shape) + 1
+            tensors[name] = th.as_tensor(array if batched else array[None], device=self.device)
+        single = not isinstance(self.observation_space, spaces.Dict)
+        return (next(iter(tensors.values())) if single else tensors), batched
 
     def _state_to_tensors(self, state: tuple[np.ndarray, ...] | None, n: int) -> PolicyState:
         if state is None:

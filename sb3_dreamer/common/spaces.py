@@ -1,5 +1,6 @@
 """From gymnasium spaces to what the core knows: observation keys and action layouts, and values to and fro."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,11 @@ def _observation_key(name: str, space: spaces.Space) -> ObsKey:
         return ObsKey(name, "discrete", shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, spaces.MultiBinary):
         return ObsKey(name, "vector", shape)
+    if np.prod(shape) == 0:
+        raise ValueError(
+            f"observation {name!r} has no entries (shape {shape}): leave it out with policy_kwargs={{'ignore_keys': "
+            f"[{name!r}]}}, or remove it from the space"
+        )
     if not is_image_space(space):
         return ObsKey(name, "vector", shape)
     channels, height, width = shape
@@ -69,6 +75,27 @@ def _observation_key(name: str, space: spaces.Space) -> ObsKey:
             "gymnasium.wrappers.ResizeObservation(env, (64, 64))"
         )
     return ObsKey(name, "image", shape)
+
+
+def advise_on_image(name: str, space: spaces.Space) -> None:
+    """Warn of a Box that looks like an image and is learned as a vector."""
+    shape = space.shape or ()
+    if not isinstance(space, spaces.Box) or is_image_space(space) or len(shape) < 2 or sorted(shape)[-2] < MIN_IMAGE:
+        return
+    if len(shape) == 2:
+        advice = f"add a channel axis: gymnasium.wrappers.ReshapeObservation(env, {(*shape, 1)})"
+    elif len(shape) == 3 and space.dtype != np.uint8:
+        advice = "declare it as uint8 from 0 to 255"
+    elif len(shape) == 3:
+        advice = "declare low=0, high=255 and put the channels first or last"
+    else:
+        advice = "join its frames as channels, as sb3_dreamer.wrappers.StackChannels does"
+    warnings.warn(
+        f"observation {name!r} of shape {shape} and dtype {space.dtype} is learned as a vector of {np.prod(shape)} "
+        f"numbers. If it is an image, {advice}",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _integers(values: np.ndarray) -> tuple[int, ...]:
@@ -152,7 +179,7 @@ class ActionCodec:
         return flat.astype(np.int64) - self._start()
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
-        """Replay form ``(n, parts)`` to actions of the environment ``(n, *shape)``, within bounds; integers are rounded."""
+        """Replay form ``(n, parts)`` to environment actions ``(n, *shape)``, within bounds; rounds integers."""
         shape = (len(action), *(self.space.shape or ()))
         if isinstance(self.space, spaces.Box):
             share = 0.5 * (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0)

@@ -8,6 +8,18 @@ from typing import Any, TypeVar
 from sb3_dreamer.core.types import ObsKey
 
 Spec = TypeVar("Spec")
+#: policy_kwargs of SB3, and what takes their place
+OF_SB3 = {
+    "optimizer_class": "the optimizers are those of the paper; leave it out",
+    "optimizer_kwargs": "the optimizers are those of the paper; see learning_rate, max_grad_norm and their like",
+    "features_extractor_class": "the encoder belongs to the world model; see cnn_depth, units and layers",
+    "features_extractor_kwargs": "the encoder belongs to the world model; see cnn_depth, units and layers",
+    "share_features_extractor": "actor and critic read the latent state; leave it out",
+    "normalize_images": "images are uint8 from 0 to 255; leave it out",
+    "ortho_init": "weights start as in the paper; leave it out",
+    "log_std_init": "the actor predicts its deviation; leave it out",
+    "n_critics": "there is one critic; leave it out",
+}
 
 
 def near(name: object, known: Iterable[object]) -> str:
@@ -42,19 +54,34 @@ def replace_fields(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
     """A frozen spec with some fields replaced.
 
     :param spec: a dataclass with a field ``mlp_units``
-    :param overrides: fields of the spec, or ``net_arch`` (list of widths), which becomes ``mlp_units``
+    :param overrides: fields of the spec, ``net_arch`` (list of widths, becomes ``mlp_units``) or ``activation_fn``
+        (becomes ``act``)
     :raises ValueError: for an unknown field, with the nearest known one
     """
     values = dict(overrides)
     if "net_arch" in values:
         values["mlp_units"] = net_arch_widths(values.pop("net_arch"))
+    if "activation_fn" in values:
+        values["act"] = activation_name(values.pop("activation_fn"))
     names = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
     for name in values:
+        if name in OF_SB3:
+            raise ValueError(f"policy_kwargs has {name!r}, which world-model policies do not have: {OF_SB3[name]}")
         if name not in names:
             raise ValueError(
                 f"policy_kwargs has {name!r}, which is unknown{near(name, names)}: use net_arch or {', '.join(names)}"
             )
     return dataclasses.replace(spec, **values)  # type: ignore[type-var]
+
+
+def activation_name(activation: Any) -> str:
+    """SB3's ``activation_fn`` as the name that ``act`` takes.
+
+    :raises ValueError: for an activation that the networks do not have
+    """
+    name = getattr(activation, "__name__", type(activation).__name__).lower()
+    one_of("activation_fn", name, ("silu", "elu", "relu", "tanh"))
+    return name
 
 
 def net_arch_widths(net_arch: Any) -> tuple[int, ...]:

@@ -8,13 +8,13 @@ import torch as th
 import torch.nn.functional as F
 
 from sb3_dreamer.core.estimators import sample_one_hot
-from sb3_dreamer.core.functional import categorical_entropy, gaussian_log_prob, unimix_logits
+from sb3_dreamer.core.functional import UNIT_NORMAL_ENTROPY, categorical_entropy, gaussian_log_prob, unimix_logits
 from sb3_dreamer.core.heads import Head
 from sb3_dreamer.core.layers import NormStyle
 
 
 class ActionStats(NamedTuple):
-    """What the losses need of a policy in the states of a rollout, each ``(...)``."""
+    """Log-probability and entropy of a policy in the states of a rollout, each ``(...)``."""
 
     log_prob: th.Tensor
     entropy: th.Tensor
@@ -68,7 +68,7 @@ class BoundedNormalHead(ActionHead):
         return th.tanh(mean), (self.max_std - self.min_std) * th.sigmoid(std + 2.0) + self.min_std
 
     def sample(self, out: th.Tensor) -> th.Tensor:
-        """Reparameterised."""
+        """Reparameterized."""
         mean, std = self.mean_std(out)
         return mean + std * th.randn_like(std)
 
@@ -80,7 +80,7 @@ class BoundedNormalHead(ActionHead):
         """Log-density and differential entropy, summed over A."""
         mean, std = self.mean_std(out)
         log_prob = gaussian_log_prob(action, mean, std).sum(-1)
-        return ActionStats(log_prob, (std.log() + 1.4189385332046727).sum(-1))
+        return ActionStats(log_prob, (std.log() + UNIT_NORMAL_ENTROPY).sum(-1))
 
 
 class TruncatedNormalHead(ActionHead):
@@ -129,7 +129,7 @@ class TruncatedNormalHead(ActionHead):
         mass = _normal_cdf(high) - _normal_cdf(low)
         log_prob = gaussian_log_prob(action, mean, std) - mass.log()
         edges = (low * _normal_pdf(low) - high * _normal_pdf(high)) / (2.0 * mass)
-        entropy = (std * mass).log() + 1.4189385332046727 + edges
+        entropy = (std * mass).log() + UNIT_NORMAL_ENTROPY + edges
         return ActionStats(log_prob.sum(-1), entropy.sum(-1))
 
 
@@ -159,7 +159,7 @@ class OneHotHead(ActionHead):
         self.estimator = estimator
 
     def parts(self, out: th.Tensor) -> list[th.Tensor]:
-        """Normalised log-probabilities of each part."""
+        """Normalized log-probabilities of each part."""
         return [unimix_logits(part, self.unimix) for part in out.split(self.sizes, -1)]
 
     def sample(self, out: th.Tensor) -> th.Tensor:

@@ -109,7 +109,7 @@ class MaskedOneHotHead(OneHotHead):
         return th.cat([out[..., : sum(self.sizes)], mask.to(out.dtype)], -1)
 
     def parts(self, out: th.Tensor) -> list[th.Tensor]:
-        """Normalised log-probabilities of each part; the uniform share goes to allowed choices only."""
+        """Normalized log-probabilities of each part; the uniform share goes to allowed choices only."""
         logits, masks = (half.split(self.sizes, -1) for half in out.float().chunk(2, -1))
         return [self._masked(part, mask > 0) for part, mask in zip(logits, masks, strict=True)]
 
@@ -125,8 +125,11 @@ class MaskedOneHotHead(OneHotHead):
         return th.cat([F.one_hot(part.argmax(-1), part.shape[-1]).float() for part in self.parts(out)], -1)
 
     def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
-        """Summed over the parts; the entropy is that of the allowed choices."""
-        parts = self.parts(out)
+        """Summed over the parts; the entropy is that of the allowed choices.
+
+        An action that was taken counts as allowed: rounding may have changed a mask that is predicted anew.
+        """
+        parts = self.parts(self.with_mask(out, th.maximum(out.chunk(2, -1)[1], action)))
         chosen = action.split(self.sizes, -1)
         log_prob = sum((part * one).sum(-1) for part, one in zip(parts, chosen, strict=True))
         return ActionStats(th.as_tensor(log_prob), th.as_tensor(sum(categorical_entropy(part) for part in parts)))

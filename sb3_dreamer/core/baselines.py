@@ -1,6 +1,6 @@
 """Score-function (REINFORCE) losses and their control variates: baseline, MuProp, DARN.
 
-All are losses to *minimise* the expectation of a cost ``f(z)`` (for a return to maximise pass ``-return``). Their value
+All are losses to *minimize* the expectation of a cost ``f(z)`` (for a return to maximize pass ``-return``). Their value
 means nothing; their gradient estimates ``d/dtheta E[f(z)]`` through the distribution of z. The gradient of f with
 respect to its own parameters is not part of them: add ``f.mean()``. The sample z comes from
 :class:`~sb3_dreamer.core.estimators.ScoreFunction`.
@@ -86,10 +86,10 @@ def muprop_loss(
 def darn_loss(logits: Tensor, sample: Tensor, f_grad: Tensor) -> Tensor:
     """Compute the DARN loss (Gregor et al. 2014, section 3.2; the 1/2-estimator in Gu et al. 2016, section 4).
 
-    Each variable's baseline is f extrapolated from the sample to the centre of its simplex, ``c = 1/K`` (1/2 for a
+    Each variable's baseline is f extrapolated from the sample to the center of its simplex, ``c = 1/K`` (1/2 for a
     Bernoulli variable): ``b = f(z) + f'(z) (c - z)``. f cancels and ``sg(f'(z) (z - c)) * log p(z)`` remains. The
     baseline depends on z and is not corrected: the gradient is exact for a Bernoulli variable in which f is quadratic
-    and for any K in which f is linear, else biased. The papers define it for Bernoulli variables; the centre 1/K for
+    and for any K in which f is linear, else biased. The papers define it for Bernoulli variables; the center 1/K for
     ``K > 2`` is this project's extension.
 
     :param logits: ``(..., S, K)``, with gradient.
@@ -97,8 +97,8 @@ def darn_loss(logits: Tensor, sample: Tensor, f_grad: Tensor) -> Tensor:
     :param f_grad: gradient of the cost at the sample, ``(..., S, K)``.
     :return: loss terms of every variable, ``(..., S)``.
     """
-    centre = th.full_like(sample, 1.0 / sample.shape[-1])
+    center = th.full_like(sample, 1.0 / sample.shape[-1])
     zero = th.zeros_like(sample[..., 0])  # f itself cancels between the signal and the baseline
     return score_function_loss(
-        categorical_log_prob(logits, sample), zero, taylor_baseline(zero, f_grad, sample, centre)
+        categorical_log_prob(logits, sample), zero, taylor_baseline(zero, f_grad, sample, center)
     )

@@ -1,4 +1,4 @@
-"""What acts: anything that turns a latent state into an action."""
+"""Behaviors: anything that turns a latent state into an action."""
 
 import torch as th
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ class RandomBehavior(Behavior):
 
 
 class NoisyBehavior(Behavior):
-    """Another behaviour with exploration noise: normal noise, clipped to [-1, 1], or some uniform choices.
+    """Another behavior with exploration noise: normal noise, clipped to [-1, 1], or some uniform choices.
 
     :param behavior: acts
     :param layout: kind and sizes of the action

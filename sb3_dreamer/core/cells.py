@@ -5,7 +5,6 @@ from torch import nn
 
 from sb3_dreamer.core.latents import Latent
 from sb3_dreamer.core.layers import MLP, BlockLinear, NormStyle, init_weight, linear, ungroup
-from sb3_dreamer.core.one_hot_linear import OneHotBlocks
 
 
 def gate(deter: th.Tensor, reset: th.Tensor, cand: th.Tensor, update: th.Tensor) -> th.Tensor:
@@ -42,7 +41,7 @@ class GRUCell(nn.Module):
 
     :param inputs: width of the input
     :param deter: width of the state D
-    :param style: its initialisation is used; there is no norm
+    :param style: its initialization is used; there is no norm
     """
 
     def __init__(self, inputs: int, deter: int, *, style: NormStyle):
@@ -83,13 +82,13 @@ class InputGRU(RecurrentCell):
     :param stoch: width S·K of the flat latent
     :param action: width A
     :param hidden: width of the hidden layer
-    :param style: norm, activation and initialisation of the hidden layer, and whether the latent is one-hot
+    :param style: norm, activation and initialization of the hidden layer
     """
 
     def __init__(self, cell: LayerNormGRUCell | GRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
         super().__init__()
         # One linear map of [stoch, action], kept as two so that the action part leaves the loop over time.
-        self.stoch_in = style.first_linear(stoch, hidden)
+        self.stoch_in = style.linear(stoch, hidden)
         self.action_in = linear(action, hidden, bias=False)
         for layer in (self.stoch_in, self.action_in):
             init_weight(layer.weight, stoch + action, hidden, fan=style.fan)
@@ -121,8 +120,7 @@ def layer_norm_gru(
     :param gru_style: of the GRU; the same by default
     """
     cell = LayerNormGRUCell(hidden, deter, style=gru_style or style)
-    reading = style.reading(latent.one_hot_after(0))
-    return InputGRU(cell, stoch=latent.flat_size, action=action, hidden=hidden, style=reading)
+    return InputGRU(cell, stoch=latent.flat_size, action=action, hidden=hidden, style=style)
 
 
 class BlockGRU(RecurrentCell):
@@ -136,8 +134,7 @@ class BlockGRU(RecurrentCell):
     :param action: width A
     :param hidden: width of each input projection
     :param blocks: number of blocks G
-    :param style: norm, activation and initialisation
-    :param one_hot: the latent's blocks, if it is one-hot
+    :param style: norm, activation and initialization
     """
 
     def __init__(
@@ -149,14 +146,13 @@ class BlockGRU(RecurrentCell):
         hidden: int,
         blocks: int,
         style: NormStyle,
-        one_hot: OneHotBlocks | None = None,
     ):
         super().__init__()
         if deter % blocks:
             raise ValueError(f"deter={deter} is not a multiple of blocks={blocks}: change one of them")
         fan_in = deter + blocks * 3 * hidden  # the released code counts the inputs of all blocks
         self.deter_in = MLP(deter, (hidden,), style=style)
-        self.stoch_in = MLP(stoch, (hidden,), style=style.reading(one_hot))
+        self.stoch_in = MLP(stoch, (hidden,), style=style)
         self.action_in = MLP(action, (hidden,), style=style)
         self.shared_hidden = linear(3 * hidden, deter, bias=style.bias)
         init_weight(self.shared_hidden.weight, fan_in, deter // blocks, fan="in")
@@ -165,6 +161,7 @@ class BlockGRU(RecurrentCell):
         self.act = style.activation
         self.gates = BlockLinear(blocks, deter // blocks, 3 * deter // blocks)
         self.deter_size = deter
+        self.blocks = blocks
 
     def project_action(self, action: th.Tensor) -> th.Tensor:
         """``(..., A)`` to ``(..., hidden)``."""
@@ -181,5 +178,4 @@ class BlockGRU(RecurrentCell):
 
     def group(self, x: th.Tensor) -> th.Tensor:
         """``(N, D)`` to ``(G, N, D/G)``, a view."""
-        grouped: th.Tensor = x.unflatten(1, (len(self.gates.weight), -1))
-        return grouped.transpose(0, 1)
+        return x.view(len(x), self.blocks, -1).transpose(0, 1)

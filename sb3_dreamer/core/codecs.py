@@ -45,7 +45,7 @@ class Encoder(nn.Module):
     :param keys: observation keys; all images of one size go through one CNN, all other keys through one MLP
     :param depth: channels of the first convolution
     :param units: widths of the MLP
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     :param symlog_inputs: squash vectors with symlog (DreamerV3: yes)
     :param image_encoder: builds the CNN of one image size, called as :class:`ImageEncoder` is
     """
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.out_size += self.mlp.out_size if self.mlp else 0
 
     def prepare(self, obs: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
-        """What encoder and decoder are to share of a training batch, done once; nothing unless a subclass has it."""
+        """Prepare what encoder and decoder share of a training batch, once; the base class changes nothing."""
         return obs
 
     def pixels(self, images: th.Tensor) -> th.Tensor:

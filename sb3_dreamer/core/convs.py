@@ -45,7 +45,7 @@ class ImageEncoder(nn.Module):
     :param channels: C
     :param size: H and W
     :param depth: channels of the first stage
-    :param style: norm, activation and initialisation of each stage
+    :param style: norm, activation and initialization of each stage
     """
 
     def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
@@ -100,7 +100,7 @@ class ImageDecoder(nn.Module):
 
 
 def init_conv(conv: nn.Module, inputs: int, outputs: int, *, style: NormStyle) -> nn.Module:
-    """The initialisation of dense layers, with the kernel's area in both fans."""
+    """The initialization of dense layers, with the kernel's area in both fans."""
     assert isinstance(conv.weight, th.Tensor)
     area = conv.weight[0, 0].numel()
     init_weight(conv.weight, inputs * area, outputs * area, fan=style.fan)

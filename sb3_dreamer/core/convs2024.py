@@ -45,7 +45,7 @@ class PoolingEncoder(nn.Module):
     :param channels: C
     :param size: H and W
     :param depth: unit of the channels
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     :param minimum: not used; the number of stages follows from :func:`pool_stages`
     """
 
@@ -79,7 +79,7 @@ class BlockDecoder(nn.Module):
     :param channels: C
     :param size: H and W
     :param depth: unit of the channels
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     :param minimum: not used; see :class:`PoolingEncoder`
     :param deter: width D of deter
     :param units: half the width of the hidden layer over stoch

@@ -1,6 +1,6 @@
 """Gradient estimators for samples of categorical variables (DreamerV2 section 2, Gumbel-Softmax paper section 3).
 
-An estimator is a callable ``estimator(logits) -> sample``: logits ``(..., K)``, normalised or not, give a one-hot (or
+An estimator is a callable ``estimator(logits) -> sample``: logits ``(..., K)``, normalized or not, give a one-hot (or
 relaxed one-hot) sample of the same shape whose backward pass is the estimator's. A Bernoulli variable is ``K = 2``.
 
 Estimators are frozen. A temperature that changes while training is a 0-d tensor that the algorithm fills in place
@@ -25,7 +25,6 @@ class Estimator(Protocol):
     """Callable that draws a sample ``(..., K)`` from logits ``(..., K)`` and defines its gradient."""
 
     pathwise: ClassVar[bool]  #: False if no gradient reaches the logits through the sample
-    hard: ClassVar[bool]  #: whether samples are exactly one-hot
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw one sample per row of logits."""
@@ -43,11 +42,11 @@ def sample_one_hot(probs: Tensor) -> Tensor:
     """
     cumulative = probs.detach().cumsum(-1)
     # Below the last sum, which float rounding leaves beside 1, so that some class always lies above it.
-    threshold = th.rand_like(cumulative[..., :1]) * (cumulative[..., -1:] * (1.0 - 2.0**-22))
-    # 0 before the drawn class and 1 from there on; the one is where it rises. A row of NaN has none.
-    passed = (cumulative > threshold).to(cumulative.dtype)
-    passed[..., 1:] -= passed[..., :-1].clone()
-    return passed
+    total = cumulative[..., -1:]
+    threshold = th.rand_like(total).mul_(total * (1.0 - 2.0**-22))
+    # The first class whose sum lies above the threshold; a row of NaN gives the first class.
+    drawn = (cumulative[..., :-1] <= threshold).sum(-1, keepdim=True)
+    return th.zeros_like(cumulative).scatter_(-1, drawn, 1.0)
 
 
 def gumbel_like(logits: Tensor) -> Tensor:
@@ -63,7 +62,7 @@ def gumbel_like(logits: Tensor) -> Tensor:
 def relaxed_sample(logits: Tensor, temperature: Temperature, noise: Tensor) -> Tensor:
     """Compute the Gumbel-softmax sample ``softmax((log p + g) / T)`` (Gumbel-Softmax paper, equation 2).
 
-    :param logits: ``(..., K)``; the softmax makes a normalisation of ``log p`` unnecessary.
+    :param logits: ``(..., K)``; the softmax makes a normalization of ``log p`` unnecessary.
     :param temperature: T > 0, a float or a 0-d tensor.
     :param noise: the Gumbel noise g, ``(..., K)``.
     :return: point of the simplex, ``(..., K)``.
@@ -74,7 +73,7 @@ def relaxed_sample(logits: Tensor, temperature: Temperature, noise: Tensor) -> T
 def categorical_log_prob(logits: Tensor, sample: Tensor) -> Tensor:
     """Compute ``log p(sample)`` of one-hot samples, with a gradient to the logits only.
 
-    :param logits: ``(..., K)``, normalised or not; classes masked by ``-inf`` are allowed.
+    :param logits: ``(..., K)``, normalized or not; classes masked by ``-inf`` are allowed.
     :param sample: one-hot ``(..., K)``.
     :return: log-probabilities ``(...)``.
     """
@@ -98,7 +97,6 @@ class StraightThrough:
     temperature: Temperature = 1.0
     normalized: bool = False
     pathwise: ClassVar[bool] = True
-    hard: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -123,7 +121,6 @@ class GumbelSoftmax:
 
     temperature: Temperature = 1.0
     pathwise: ClassVar[bool] = True
-    hard: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -144,7 +141,6 @@ class StraightThroughGumbel:
 
     temperature: Temperature = 1.0
     pathwise: ClassVar[bool] = True
-    hard: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check_temperature(self.temperature)
@@ -162,7 +158,6 @@ class ScoreFunction:
     """Hard samples without a gradient, for the score-function losses of ``sb3_dreamer.core.baselines``."""
 
     pathwise: ClassVar[bool] = False
-    hard: ClassVar[bool] = True
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw hard samples ``(..., K)`` that are constants to autograd."""
@@ -219,6 +214,8 @@ def exponential_temperature(step: float, rate: float = 1e-4, end: float = 0.5, s
 
 
 def _straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    if not soft.requires_grad:
+        return hard
     # Subtracted first: soft - sg(soft) is exactly 0, so the forward value stays exactly one-hot in float32.
     return hard + (soft - soft.detach())
 
@@ -241,7 +238,7 @@ def _fraction(progress: float) -> float:
 
 
 def _check_temperature(temperature: Temperature) -> None:
-    if isinstance(temperature, Tensor):  # its value is not read: that would synchronise with the device
+    if isinstance(temperature, Tensor):  # its value is not read: that would synchronize with the device
         if temperature.ndim:
             raise ValueError(f"a temperature tensor must be 0-d, got shape {tuple(temperature.shape)}: index one value")
     elif not (math.isfinite(temperature) and temperature > 0):

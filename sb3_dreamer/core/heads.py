@@ -1,4 +1,4 @@
-"""What is read off a latent state as a number: reward, continue, value. (Actors: :mod:`action_heads`.)
+"""Heads that read a number off a latent state: reward, continue, value. (Actors: :mod:`action_heads`.)
 
 A head maps features to raw outputs (``forward``), and turns raw outputs into a loss, a mean or a sample, so that one
 forward pass serves all of them.
@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from sb3_dreamer.core.functional import (
-    by_memory,
     symexp,
     symexp_bins,
     symlog,
@@ -28,7 +27,7 @@ class Head(nn.Module):
     :param inputs: width F of the features
     :param units: widths of the hidden layers
     :param outputs: width of the raw output
-    :param outscale: scale of the last layer's initialisation; 0 starts with zero output
+    :param outscale: scale of the last layer's initialization; 0 starts with zero output
     """
 
     def __init__(self, inputs: int, units: tuple[int, ...], outputs: int, *, style: NormStyle, outscale: float = 1.0):
@@ -38,7 +37,7 @@ class Head(nn.Module):
 
     def forward(self, feat: th.Tensor) -> th.Tensor:
         """Raw outputs ``(..., outputs)``."""
-        return by_memory(lambda rows: self.out(self.mlp(rows)), feat)
+        return self.out(self.mlp(feat))  # type: ignore[no-any-return]
 
 
 class ScalarHead(Head):
@@ -84,17 +83,11 @@ class TwoHotHead(ScalarHead):
     def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
         target = targets[0] if len(targets) == 1 else th.stack(targets, -1)
-        if out.ndim > 2 and out.stride(0) < out.stride(1):  # a dream, see by_memory
-            return self._loss(out.transpose(0, 1), target.transpose(0, 1)).transpose(0, 1)
-        return self._loss(out, target)
-
-    def _loss(self, out: th.Tensor, target: th.Tensor) -> th.Tensor:
         return two_hot_loss(out, symlog(target) if self.in_symlog_space else target, self.bins)
 
     def mean(self, out: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
-        probs = by_memory(lambda rows: F.softmax(rows, -1), out.float())
-        mean = symmetric_mean(probs, self.bins)
+        mean = symmetric_mean(F.softmax(out.float(), -1), self.bins)
         return symexp(mean) if self.in_symlog_space else mean
 
 

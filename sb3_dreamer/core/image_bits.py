@@ -1,4 +1,4 @@
-"""Images of few bits: quantisation with dequantisation noise, shared by encoder and decoder (PlaNet)."""
+"""Images of few bits: quantization with dequantization noise, shared by encoder and decoder (PlaNet)."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def quantize(image: th.Tensor, bits: int, *, noise: bool) -> th.Tensor:
 
 
 class QuantizedEncoder(Encoder):
-    """An encoder whose images have ``bits`` bits, with dequantisation noise in training mode.
+    """An encoder whose images have ``bits`` bits, with dequantization noise in training mode.
 
     In evaluation mode the noise is at its mean, so that acting can be repeated (the released code draws it there, too).
     Parameters as :class:`Encoder`.
@@ -40,7 +40,7 @@ class QuantizedEncoder(Encoder):
         return obs | {name: self.pixels(obs[name]) for name in names}
 
     def pixels(self, images: th.Tensor) -> th.Tensor:
-        """Raw images are quantised; floats were prepared before."""
+        """Raw images are quantized; floats were prepared before."""
         return images if images.is_floating_point() else quantize(images, self.bits, noise=self.training)
 
 

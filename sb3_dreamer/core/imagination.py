@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.behavior import Behavior
-from sb3_dreamer.core.functional import in_steps, step_by_step, unroll
+from sb3_dreamer.core.functional import unroll
 from sb3_dreamer.core.heads import ScalarHead
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
 from sb3_dreamer.core.world_model import WorldModel
@@ -56,35 +56,26 @@ class ImaginationActorCritic(Behavior):
         :param horizon: H
         """
         start = start.detach()
-        with th.set_grad_enabled(self.actor_gradient != "reinforce"):
-            feats, outs, actions = self._dream(world_model, start, horizon)
-            feat = th.stack(feats).transpose(0, 1)
-            # Step by step, a CPU's cache holds what the heads read, and gradients go straight to their step.
-            steps = [step.unsqueeze(1) for step in feats[1:]] if in_steps(feat) else [feat[:, 1:]]
-            reward = th.cat([world_model.reward(step) for step in steps], 1)
-            cont = th.cat([start_cont.unsqueeze(1), *(world_model.cont(step) for step in steps)], 1)
-        stats = self.actor.stats(outs, actions.detach())
-        return ImaginedTrajectory(feat, actions, stats.log_prob, stats.entropy, reward, cont)
-
-    def _dream(
-        self, world_model: WorldModel, start: LatentState, horizon: int
-    ) -> tuple[list[th.Tensor], th.Tensor, th.Tensor]:
-        """Features of s_0 .. s_H one by one; the actor's raw outputs, always with a graph, and actions up to H-1."""
+        dynamics = self.actor_gradient != "reinforce"
         feats, outs = [start.feat], []
 
         def step(carry: LatentState) -> tuple[LatentState, th.Tensor]:
-            with th.enable_grad():
-                out = self.actor(feats[-1].detach())
+            out = self.actor(feats[-1].detach())
             action = self.actor.sample(out)
             after = world_model.rssm.img_step(carry, action)
             feats.append(after.feat)
             outs.append(out)
             return after, action
 
-        actions = unroll(step, start, (), length=horizon, by_steps=True)
-        with th.enable_grad():
-            stacked_outs = th.stack(outs).transpose(0, 1)
-        return feats, stacked_outs, actions
+        with th.set_grad_enabled(dynamics):
+            actions = unroll(step, start, (), length=horizon)
+            feat = th.stack(feats, 1)
+            reward = world_model.reward(feat[:, 1:])
+            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat[:, 1:])], 1)
+        # Without a graph of the dream, one pass over all steps costs less than a graph of each step.
+        out = th.stack(outs, 1) if dynamics else self.actor(feat[:, :-1])
+        stats = self.actor.stats(out, actions.detach())
+        return ImaginedTrajectory(feat, actions, stats.log_prob, stats.entropy, reward, cont)
 
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""
@@ -93,7 +84,7 @@ class ImaginationActorCritic(Behavior):
     def slow_value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the slow critic, ``(..., F)`` to ``(...)``, without graph."""
         with th.no_grad():
-            return step_by_step(lambda step: self.slow_critic.mean(self.slow_critic(step)), feat)
+            return self.slow_critic.mean(self.slow_critic(feat))
 
     @th.no_grad()
     def update_slow_critic(self, tau: float) -> None:

@@ -1,4 +1,4 @@
-"""Latent distributions as parameter-free strategies: an RSSM is given one and never asks which it is."""
+"""Latent distributions as parameter-free strategies: an RSSM gets one and never asks which it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,14 +8,19 @@ import torch as th
 import torch.nn.functional as F
 
 from sb3_dreamer.core.estimators import StraightThrough
-from sb3_dreamer.core.functional import categorical_entropy, categorical_kl, gaussian_kl, unimix_logits
-from sb3_dreamer.core.one_hot_linear import OneHotBlocks
+from sb3_dreamer.core.functional import (
+    UNIT_NORMAL_ENTROPY,
+    categorical_entropy,
+    categorical_kl,
+    gaussian_kl,
+    unimix_logits,
+)
 
 Params = Any  #: a tensor or a tuple of tensors; only the latent that made them looks inside
 
 
 class Latent(Protocol):
-    """What an RSSM asks of a latent distribution.
+    """Methods that an RSSM calls on a latent distribution.
 
     ``params`` are a tensor or a tuple of tensors whose leading axes are batch axes.
     """
@@ -59,10 +64,6 @@ class Latent(Protocol):
         """The same parameters, cut from the graph."""
         ...
 
-    def one_hot_after(self, start: int) -> OneHotBlocks | None:
-        """Where flat samples hold one-hot blocks if they follow ``start`` other inputs; None if they hold none."""
-        ...
-
 
 @dataclass(frozen=True)
 class CategoricalLatent:
@@ -95,7 +96,7 @@ class CategoricalLatent:
         return (self.stoch, self.classes)
 
     def params(self, out: th.Tensor) -> th.Tensor:
-        """``(..., S·K)`` to normalised log-probabilities ``(..., S, K)``, in float32."""
+        """``(..., S·K)`` to normalized log-probabilities ``(..., S, K)``, in float32."""
         return unimix_logits(out.unflatten(-1, self.shape), self.unimix)
 
     def sample(self, params: th.Tensor) -> th.Tensor:
@@ -117,10 +118,6 @@ class CategoricalLatent:
     def detach(self, params: th.Tensor) -> th.Tensor:
         """See :class:`Latent`."""
         return params.detach()
-
-    def one_hot_after(self, start: int) -> OneHotBlocks | None:
-        """See :class:`Latent`; None for an estimator that does not promise one-hot samples."""
-        return OneHotBlocks(start, self.stoch, self.classes) if getattr(self.estimator, "hard", False) else None
 
 
 def one_hot(index: th.Tensor, classes: int) -> th.Tensor:
@@ -172,7 +169,7 @@ class GaussianLatent:
         return GaussianParams(mean, positive + self.min_std)
 
     def sample(self, params: GaussianParams) -> th.Tensor:
-        """Reparameterised, ``(..., S)``."""
+        """Reparameterized, ``(..., S)``."""
         if not self.sampled:
             return params.mean
         return params.mean + params.std * th.randn_like(params.std)
@@ -187,11 +184,8 @@ class GaussianLatent:
 
     def entropy(self, params: GaussianParams) -> th.Tensor:
         """See :class:`Latent`."""
-        return (params.std.log() + 1.4189385332046727).sum(-1)  # (1 + ln 2 pi) / 2
+        return (params.std.log() + UNIT_NORMAL_ENTROPY).sum(-1)
 
     def detach(self, params: GaussianParams) -> GaussianParams:
         """See :class:`Latent`."""
         return GaussianParams(params.mean.detach(), params.std.detach())
-
-    def one_hot_after(self, start: int) -> None:
-        """See :class:`Latent`: real numbers."""

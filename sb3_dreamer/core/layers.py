@@ -1,5 +1,6 @@
-"""Building blocks of the networks: initialisers, norms and dense stacks."""
+"""Building blocks of the networks: initializers, norms and dense stacks."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -9,8 +10,6 @@ import torch as th
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
-
-from sb3_dreamer.core.one_hot_linear import OneHotBlocks, OneHotLinear
 
 NormKind = Literal["layer", "rms", "none"]
 Activation = Callable[[th.Tensor], th.Tensor]
@@ -37,12 +36,8 @@ def init_weight(weight: th.Tensor, fan_in: int, fan_out: int, *, scale: float = 
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
-    """A dense layer with the initialisation of :func:`init_weight` and a zero bias."""
-    return init_linear(nn.Linear(inputs, outputs, bias=bias), scale=scale, fan=fan)
-
-
-def init_linear(layer: nn.Linear, *, scale: float = 1.0, fan: str = "avg") -> nn.Linear:
-    """Fill a dense layer as :func:`linear` does."""
+    """A dense layer with the initialization of :func:`init_weight` and a zero bias."""
+    layer = nn.Linear(inputs, outputs, bias=bias)
     init_weight(layer.weight, layer.in_features, layer.out_features, scale=scale, fan=fan)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -83,42 +78,53 @@ class RMSNorm(nn.RMSNorm):
 
 def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
     """``x / sqrt(mean(x²) + eps) · weight`` over the last axis; ``weight`` is ``(size,)``, or one for each row."""
-    if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu"):
+    if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu") or th.compiler.is_compiling():
         return F.rms_norm(widen(x), x.shape[-1:], eps=eps) * weight
+    if not th.is_grad_enabled():
+        return _rms_norm(x, weight, eps)[0]
     out: th.Tensor = _RMSNorm.apply(x, weight, eps)
     return out
 
 
+def _rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    """The result, and without the weight, and what it was scaled with."""
+    norm = th.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale = th.addcmul(_constant(eps or 0.0), norm, norm, value=1.0 / x.shape[-1]).rsqrt_()
+    normed = x * scale
+    return normed * weight, normed, scale
+
+
+@functools.cache
+def _constant(value: float) -> th.Tensor:
+    return th.tensor(value)
+
+
 class _RMSNorm(th.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: th.Tensor, weight: th.Tensor, eps: float) -> th.Tensor:
-        norm: th.Tensor = th.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = norm.square_().mul_(1.0 / x.shape[-1]).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, scale, weight)
-        normed: th.Tensor = x * scale
-        return normed.mul_(weight)
+    def forward(ctx: Any, x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
+        out, normed, scale = _rms_norm(x, weight, eps)
+        ctx.save_for_backward(normed, scale, weight)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
-        x, scale, weight = ctx.saved_tensors
-        normed = x * scale
+        normed, scale, weight = ctx.saved_tensors
         product = grad * normed
         for_weight = product.flatten(0, -2).sum(0) if weight.ndim == 1 else product
-        mean = (product.mul_(weight) if weight.ndim == 1 else product * weight).mean(-1, keepdim=True)
-        for_x = (grad * weight).addcmul_(normed, mean, value=-1.0).mul_(scale)
+        total = (product * weight).sum(-1, keepdim=True)
+        for_x = (grad * weight).addcmul_(normed, total, value=-1.0 / normed.shape[-1]).mul_(scale)
         return for_x, for_weight, None
 
 
 class NormStyle(nn.Module):
-    """What every hidden layer of a network family has in common; makes layers in that style.
+    """Make layers with what the hidden layers of a network family have in common.
 
     :param norm: ``layer``, ``rms`` or ``none``
     :param act: name of the activation, one of ``ACTIVATIONS``
     :param eps: of the norm
     :param bias: whether the linear map before a norm keeps its bias (2024: yes, 2023: no). Always kept without norm.
     :param fan: see :func:`init_weight`
-    :param one_hot: where the inputs of a stack hold one-hot blocks, if they do (see :meth:`reading`)
     """
 
     def __init__(
@@ -129,7 +135,6 @@ class NormStyle(nn.Module):
         eps: float = 1e-3,
         bias: bool = False,
         fan: str = "avg",
-        one_hot: OneHotBlocks | None = None,
     ):
         super().__init__()
         if act not in ACTIVATIONS:
@@ -139,11 +144,6 @@ class NormStyle(nn.Module):
         self.eps = eps
         self.bias = bias or norm == "none"
         self.fan = fan
-        self.one_hot = one_hot
-
-    def reading(self, one_hot: OneHotBlocks | None) -> "NormStyle":
-        """The same style for stacks whose inputs end in one-hot blocks; None for inputs of any value."""
-        return NormStyle(norm=self.norm, act=self.act, eps=self.eps, bias=self.bias, fan=self.fan, one_hot=one_hot)
 
     @property
     def activation(self) -> Activation:
@@ -158,27 +158,19 @@ class NormStyle(nn.Module):
         """The linear map of a hidden layer."""
         return linear(inputs, outputs, bias=self.bias, fan=self.fan)
 
-    def first_linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """The linear map of the first hidden layer, which may see one-hot blocks; other widths have none."""
-        if self.one_hot is None or inputs != self.one_hot.end:
-            return self.linear(inputs, outputs)
-        layer = OneHotLinear(inputs, outputs, bias=self.bias, blocks=self.one_hot)
-        return init_linear(layer, fan=self.fan)
-
 
 class MLP(nn.Module):
     """Hidden layers, each linear map, norm and activation: ``(..., inputs)`` to ``(..., units)``.
 
     :param inputs: width of the input
     :param units: width of each layer, from first to last
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     """
 
     def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle):
         super().__init__()
         sizes = (inputs, *units)
-        make = itertools.chain([style.first_linear], itertools.repeat(style.linear))
-        self.linears = nn.ModuleList(next(make)(a, b) for a, b in itertools.pairwise(sizes))
+        self.linears = nn.ModuleList(style.linear(a, b) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(style.make_norm(size) for size in units)
         self.act = style.activation
         self.out_size = sizes[-1]
@@ -196,7 +188,7 @@ class BlockLinear(nn.Module):
     :param blocks: number of blocks G
     :param inputs: inputs of one block
     :param outputs: outputs of one block
-    :param fan_in: fan to initialise with, if more inputs are added to the sum elsewhere; all G·in inputs by default,
+    :param fan_in: fan to initialize with, if more inputs are added to the sum elsewhere; all G·in inputs by default,
         as the released code counts them, although an output sees those of its block only
     """
 

@@ -93,9 +93,9 @@ def _key_error(key: ObsKey, guess: th.Tensor, real: th.Tensor) -> th.Tensor:
 def open_loop_frames(
     prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, context: int, border: int = 2
 ) -> th.Tensor:
-    """A film of real | model | error, one sequence below the other: ``(T, rows, columns, 3)`` uint8.
+    """Frames of a video of real | model | error, one sequence below the other: ``(T, rows, columns, 3)`` uint8.
 
-    The border is green while the model sees the frames and red while it predicts them. Grey in the error means none.
+    The border is green while the model sees the frames and red while it predicts them. Gray in the error means none.
 
     :param key: of kind ``image``; of more than three channels the last is shown
     """
@@ -112,5 +112,5 @@ def open_loop_frames(
         )
         frame[..., border:-border, border:-border] = part
         panels.append(frame)
-    film = th.cat(panels, -1)  # (B, T, 3, rows, columns)
-    return film.permute(1, 0, 3, 4, 2).flatten(1, 2).round().to(th.uint8)
+    video = th.cat(panels, -1)  # (B, T, 3, rows, columns)
+    return video.permute(1, 0, 3, 4, 2).flatten(1, 2).round().to(th.uint8)

@@ -1,7 +1,8 @@
 """Optimizers: one group of parameters, one optimizer, one clipping rule, and no update that is not finite."""
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch as th
 
@@ -11,15 +12,15 @@ class OptimizerGroup:
 
     Gradients come from ``autograd.grad`` on these parameters, so that a loss that passes through other networks
     (an actor's through the world model) leaves nothing behind in them. An update with a non-finite gradient norm is
-    skipped as a whole, without a host synchronisation, and shows in the metrics as ``skipped``.
+    skipped as a whole, without a host synchronization, and shows in the metrics as ``skipped``.
 
     :param name: prefix of the metrics
     :param params: parameters to update
-    :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honours ``grad_scale`` and ``found_inf``
+    :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honors ``grad_scale`` and ``found_inf``
     :param clip: largest global norm of the gradients; None does not clip
-    :param shrink: share that every parameter loses at each update, whatever the learning rate (DreamerV2's released
-        code: 1e-6); a skipped update shrinks nothing
-    :ivar average: what makes one gradient of those of several processes, before clipping; None: there is one process
+    :param weight_decay: share that every parameter loses at each update, whatever the learning rate (decoupled;
+        DreamerV2's released code: 1e-6); a skipped update decays nothing
+    :ivar average: turns the gradients of several processes into one, before clipping; None: there is one process
     """
 
     average: Callable[[Sequence[th.Tensor]], Sequence[th.Tensor]] | None = None
@@ -31,13 +32,13 @@ class OptimizerGroup:
         optimizer: th.optim.Optimizer,
         clip: float | None,
         *,
-        shrink: float = 0.0,
+        weight_decay: float = 0.0,
     ):
         self.name = name
         self.params: list[th.Tensor] = list(params)
         self.optimizer = optimizer
         self.clip = clip
-        self.shrink = shrink
+        self.weight_decay = weight_decay
 
     def step(self, loss: th.Tensor, *, retain_graph: bool = False) -> dict[str, th.Tensor]:
         """One update.
@@ -62,9 +63,9 @@ class OptimizerGroup:
         scale = (norm / self.clip).clamp(min=1.0) if self.clip else th.ones_like(norm)
         self.optimizer.grad_scale = th.where(skipped > 0, 1.0, scale)  # type: ignore[attr-defined]
         self.optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        if self.shrink:
+        if self.weight_decay:
             with th.no_grad():
-                th._foreach_mul_(self.params, 1.0 - self.shrink * (1.0 - skipped))
+                th._foreach_mul_(self.params, 1.0 - self.weight_decay * (1.0 - skipped))
         self.optimizer.step()
         for param in self.params:
             param.grad = None
@@ -108,6 +109,20 @@ def make_adam(
 ) -> th.optim.Optimizer:
     """The fused Adam that :class:`OptimizerGroup` expects; its fused kernel skips a non-finite update by itself."""
     return th.optim.Adam(list(params), lr=learning_rate, eps=eps, weight_decay=weight_decay, fused=True)
+
+
+class _SideBySide(NamedTuple):
+    """States of P parameters with M entries in all: ``step (P,)``, ``mu (M,)``, ``nu (M,)``.
+
+    :param sizes: entries of each parameter
+    :param views: of ``mu``, as the optimizer's ``state`` holds them
+    """
+
+    step: th.Tensor
+    mu: th.Tensor
+    nu: th.Tensor
+    sizes: list[int]
+    views: list[th.Tensor]
 
 
 class LaProp(th.optim.Optimizer):
@@ -155,43 +170,56 @@ class LaProp(th.optim.Optimizer):
         return loss
 
     def _step_group(self, group: dict[str, Any], params: list[th.Tensor]) -> None:
-        first = params[0]
-        for p in params:
-            if not self.state[p]:
-                self.state[p] = {"step": first.new_zeros(()), "mu": th.zeros_like(p), "nu": th.zeros_like(p)}
-        steps, mus, nus = ([self.state[p][key] for p in params] for key in ("step", "mu", "nu"))
+        first, state = params[0], self._side_by_side(params)
         skip = first.new_zeros(()) if self.found_inf is None else self.found_inf.to(first.dtype)
-        grads = self._clipped(group, params, skip > 0)
+        grad = self._clipped(group, params, skip > 0, state.sizes)
         # A skipped update decays nothing and moves nothing.
         beta1, beta2 = (th.where(skip > 0, 1.0, first.new_full((), beta)) for beta in group["betas"])
-        th._foreach_add_(steps, [1.0 - skip] * len(steps))
-        step = steps[0].clamp(min=1.0)
-        th._foreach_mul_(nus, beta2)
-        th._foreach_addcmul_(nus, grads, th._foreach_mul(grads, 1.0 - beta2))
-        denominators = th._foreach_sqrt(th._foreach_div(nus, 1.0 - group["betas"][1] ** step))
-        th._foreach_add_(denominators, group["eps"])
-        scaled = th._foreach_div(grads, denominators)
-        th._foreach_mul_(mus, beta1)
-        th._foreach_add_(mus, th._foreach_mul(scaled, 1.0 - beta1))
+        state.step.add_(1.0 - skip)
+        step = state.step[0].clamp(min=1.0)
+        state.nu.mul_(beta2).addcmul_(grad, grad * (1.0 - beta2))
+        denominator = (state.nu / (1.0 - group["betas"][1] ** step)).sqrt_().add_(group["eps"])
+        state.mu.mul_(beta1).add_(grad.div_(denominator).mul_(1.0 - beta1))
         rate = group["lr"] * (1.0 - skip) / (1.0 - group["betas"][0] ** step)
         if group["warmup"]:  # The first update has rate 0, as in the released code.
             rate = rate * ((step - 1.0) / group["warmup"]).clamp(max=1.0)
-        th._foreach_add_(params, list(th._foreach_mul(mus, -rate)))
+        moves = (state.mu * -rate).split(state.sizes)
+        th._foreach_add_(params, [move.view(param.shape) for move, param in zip(moves, params, strict=True)])
 
-    def _clipped(self, group: dict[str, Any], params: list[th.Tensor], skip: th.Tensor) -> list[th.Tensor]:
-        """Gradients after the adaptive clipping, zero where the update is skipped."""
-        grads: list[th.Tensor] = [th.where(skip, 0.0, p.grad) for p in params if p.grad is not None]
+    def _side_by_side(self, params: list[th.Tensor]) -> "_SideBySide":
+        """The states of the parameters as one vector of each kind, on which a step needs few operations.
+
+        The entries of :attr:`state` are views of them. Entries that someone else put there are copied first.
+        """
+        known: _SideBySide | None = self.__dict__.get("_known_state")
+        mus = [self.state[p].get("mu") for p in params]
+        if known is not None and len(known.views) == len(mus) and all(map(operator.is_, mus, known.views)):
+            return known
+        fresh = {p: {"step": p.new_zeros(()), "mu": th.zeros_like(p), "nu": th.zeros_like(p)} for p in params}
+        parts = {key: [(self.state[p] or fresh[p])[key].reshape(-1) for p in params] for key in ("step", "mu", "nu")}
+        sizes = [p.numel() for p in params]
+        state = _SideBySide(*(th.cat(parts[key]) for key in ("step", "mu", "nu")), sizes, [])
+        for p, step, mu, nu in zip(params, state.step, state.mu.split(sizes), state.nu.split(sizes), strict=True):
+            self.state[p] = {"step": step, "mu": mu.view(p.shape), "nu": nu.view(p.shape)}
+            state.views.append(self.state[p]["mu"])
+        self._known_state = state
+        return state
+
+    def _clipped(self, group: dict[str, Any], params: list[th.Tensor], skip: th.Tensor, sizes: list[int]) -> th.Tensor:
+        """Gradients side by side after the adaptive clipping, zero where the update is skipped."""
+        grad = th.where(skip, 0.0, th.cat([p.grad.reshape(-1) for p in params if p.grad is not None]))
         if self.grad_scale is not None:
-            grads = list(th._foreach_div(grads, self.grad_scale))
-        if not group["agc"]:
-            return grads
-        grad_norms, norms = (self._unit_norms(group, tensors) for tensors in (grads, params))
-        ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
-        return list(th._foreach_div(grads, list(ratios.unbind())))
+            grad.div_(self.grad_scale)
+        if group["agc"]:
+            grads = grad.split(sizes)
+            grad_norms, norms = self._unit_norms(group, grads), self._unit_norms(group, params)
+            ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
+            th._foreach_div_(grads, ratios.unbind())
+        return grad
 
-    def _unit_norms(self, group: dict[str, Any], tensors: list[th.Tensor]) -> th.Tensor:
+    def _unit_norms(self, group: dict[str, Any], tensors: Sequence[th.Tensor]) -> th.Tensor:
         """Norm of the clipping unit that each tensor belongs to, ``(P,)``."""
-        norms = th.stack(list(th._foreach_norm(tensors)))
+        norms = th.stack(th._foreach_norm(tensors))
         if not group["units"]:
             return norms
         if len(group["units"]) != len(tensors):

@@ -106,7 +106,7 @@ class CEMPlanner(Behavior):
         self.layout = layout
         self.horizon, self.iterations, self.candidates, self.elites = horizon, iterations, candidates, elites
         self.gamma = gamma
-        # In a tuple, so that a critic that is a module stays a part of its own behaviour alone.
+        # In a tuple, so that a critic that is a module stays a part of its own behavior alone.
         self.value = (value,)
         self.deviation: Deviation = deviation
         self.warm_start = warm_start

@@ -15,7 +15,7 @@ from sb3_dreamer.core.types import LatentState
 
 
 class Observed(NamedTuple):
-    """What :meth:`RSSM.observe` returns, everything ``(B, T, ...)``."""
+    """Result of :meth:`RSSM.observe`, everything ``(B, T, ...)``."""
 
     state: LatentState
     post: Params
@@ -31,7 +31,7 @@ class RSSM(nn.Module):
     :param hidden: width of the hidden layers of prior and posterior
     :param prior_layers: hidden layers of the prior (2023: 1, 2024: 2)
     :param post_layers: hidden layers of the posterior (1), at least one
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     :param learned_start: learn the first deter, and start the latent at the mode of its prior (2023); else zeros
     """
 
@@ -195,4 +195,6 @@ class RSSM(nn.Module):
 
 def limit_action(action: th.Tensor) -> th.Tensor:
     """Scale entries beyond [-1, 1] back to the border, with the direction of the gradient kept (released code)."""
+    if not (th.is_grad_enabled() and action.requires_grad):
+        return action.clamp(-1.0, 1.0)
     return action / action.detach().abs().clamp(min=1.0)

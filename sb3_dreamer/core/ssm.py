@@ -19,7 +19,7 @@ class StochasticSSM(RSSM):
     :param action: width A
     :param embed: width E of the observation embedding
     :param hidden: width of the hidden layer of prior and posterior
-    :param style: norm, activation and initialisation
+    :param style: norm, activation and initialization
     """
 
     latent: GaussianLatent

@@ -50,7 +50,7 @@ class _Steps:
         self.left: list[Any] | None = None
 
     def next(self) -> Any:
-        """What belongs to the step whose turn it is."""
+        """The part of :meth:`spread` for the step whose turn it is."""
         if self.left is None:
             self.left = list(self.spread())[::-1]
         return self.left.pop()

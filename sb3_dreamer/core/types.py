@@ -1,4 +1,4 @@
-"""The tuples that travel between the parts of a world model.
+"""Tuples that travel between the parts of a world model.
 
 Time alignment of every sequence in this library (row t)::
 
@@ -21,7 +21,7 @@ import torch as th
 
 
 class LatentState(NamedTuple):
-    """What is carried from step to step: nothing else is.
+    """Latent state, all that is carried from step to step.
 
     :param deter: recurrent state, ``(..., D)``
     :param stoch: sample of the latent, ``(..., S, K)`` (categorical) or ``(..., S)`` (Gaussian)
@@ -32,7 +32,7 @@ class LatentState(NamedTuple):
 
     @property
     def feat(self) -> th.Tensor:
-        """What heads and behaviours read, ``(..., F)``: deter and the flattened stoch."""
+        """Features for heads and behaviors, ``(..., F)``: deter and the flattened stoch."""
         return th.cat([self.deter, self.stoch.flatten(self.deter.ndim - 1)], -1)
 
     def detach(self) -> "LatentState":
@@ -64,7 +64,7 @@ class SequenceBatch(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-    """What :meth:`WorldModel.loss` returns.
+    """Result of :meth:`WorldModel.loss`.
 
     :param losses: unscaled losses by name, each ``(B, T)``
     :param post: posterior states, ``(B, T, ...)``, attached to the graph
@@ -102,7 +102,7 @@ class ImaginedTrajectory(NamedTuple):
 
 
 class ObsKey(NamedTuple):
-    """How one observation key is modelled.
+    """Kind, shape and categories of one observation key.
 
     :param name: key of the observation dict
     :param kind: ``image`` (C, H, W uint8 0..255), ``vector`` (flattened floats) or ``discrete`` (category indices)
@@ -119,7 +119,7 @@ class ObsKey(NamedTuple):
 
 
 class ActionLayout(NamedTuple):
-    """What an action looks like inside the model, ``(..., A)`` floats.
+    """Form of an action inside the model, ``(..., A)`` floats.
 
     :param kind: ``continuous`` (each entry in [-1, 1]) or ``discrete`` (one one-hot block for each part)
     :param sizes: ``(A,)`` for continuous actions, the number of choices of each part for discrete ones

@@ -44,7 +44,7 @@ class ValidImageEncoder(nn.Module):
     :param channels: C
     :param size: H and W
     :param depth: channels of the first stage (PlaNet: 32, DreamerV2: 48)
-    :param style: norm, activation and initialisation of each stage
+    :param style: norm, activation and initialization of each stage
     """
 
     def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):

@@ -120,7 +120,7 @@ class WorldModel(nn.Module):
         return ModelOutput(losses, states, metrics)
 
     def total(self, losses: dict[str, th.Tensor]) -> th.Tensor:
-        """The scalar that is minimised: every loss, averaged over the batch, times its scale.
+        """The scalar that is minimized: every loss, averaged over the batch, times its scale.
 
         :raises ValueError: if losses and scales have different names
         """

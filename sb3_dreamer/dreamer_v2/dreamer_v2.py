@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+from sb3_dreamer.common.arguments import check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spec import one_of
@@ -103,6 +104,7 @@ class DreamerV2(WorldModelAlgorithm):
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     policy: MlpPolicy
 
+    @explained
     def __init__(
         self,
         policy: str | type[WorldModelPolicy],
@@ -214,6 +216,20 @@ class DreamerV2(WorldModelAlgorithm):
         assert isinstance(self.policy.behavior, DreamerV2Behavior)
         return self.policy.behavior
 
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        for name in ("actor_learning_rate", "critic_learning_rate"):
+            check_range(name, getattr(self, name), 0.0, schedule=True)
+        check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
+        check_range("horizon", self.horizon, 1, whole=True, hint="steps of a dream")
+        check_range("max_grad_norm", self.max_grad_norm, 0.0, above=True)
+        check_range("target_update_interval", self.target_update_interval, 1, whole=True)
+        check_range("pretrain", self.pretrain, 0, whole=True)
+        check_range("discount_scale", self.discount_scale, 0.0)
+        check_range("weight_decay", self.weight_decay, 0.0, 1.0)
+        for name in ("ent_coef", "kl_scale", "free_nats"):
+            check_range(name, resolve_auto(name, getattr(self, name), "discrete"), 0.0, schedule=name != "free_nats")
+
     def _setup_model(self) -> None:
         super()._setup_model()
         kind = self.policy.codec.layout.kind
@@ -278,7 +294,9 @@ class DreamerV2(WorldModelAlgorithm):
         for name, module in modules.items():
             params = list(module.parameters())
             adam = make_adam(params, 1e-4, eps=1e-5)  # The rate is set before every round of updates.
-            groups[f"{name}_optim"] = OptimizerGroup(name, params, adam, self.max_grad_norm, shrink=self.weight_decay)
+            groups[f"{name}_optim"] = OptimizerGroup(
+                name, params, adam, self.max_grad_norm, weight_decay=self.weight_decay
+            )
         return groups
 
     def _learning_rates(self) -> dict[str, float | Schedule]:

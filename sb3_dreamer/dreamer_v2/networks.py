@@ -72,13 +72,12 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
         latent, action=actions.size, hidden=spec.hidden, deter=spec.deter, style=style, gru_style=gru_style
     )
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, learned_start=False)
-    head_style = style.reading(latent.one_hot_after(spec.deter))
     decoder = Decoder(
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=head_style,
+        style=style,
         symlog_targets=False,
         image_decoder=ValidImageDecoder,
     )
@@ -88,8 +87,8 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
         encoder=encoder,
         rssm=rssm,
         decoder=decoder,
-        reward=MSEHead(rssm.feat_size, spec.mlp, style=head_style),
-        cont=DiscountHead(rssm.feat_size, spec.mlp, style=head_style) if spec.discount_head else None,
+        reward=MSEHead(rssm.feat_size, spec.mlp, style=style),
+        cont=DiscountHead(rssm.feat_size, spec.mlp, style=style) if spec.discount_head else None,
         objective=BalancedKL(),
         scales=halves,
     )
@@ -97,7 +96,7 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
 
 def build_behavior(spec: DreamerV2Spec, feat_size: int, actions: ActionLayout) -> DreamerV2Behavior:
     """Actor, critic and slow critic; REINFORCE for discrete actions, dynamics gradients for Box actions."""
-    style = make_style(spec).reading(make_latent(spec).one_hot_after(spec.deter))
+    style = make_style(spec)
     critic = MSEHead(feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":

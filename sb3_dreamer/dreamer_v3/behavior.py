@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch as th
-import torch.nn.functional as F
 
 from sb3_dreamer.core.action_heads import ActionHead
-from sb3_dreamer.core.functional import discount_weights, in_steps, lambda_return, replay_lambda_return
+from sb3_dreamer.core.functional import discount_weights, lambda_return, replay_lambda_return
 from sb3_dreamer.core.heads import ScalarHead
 from sb3_dreamer.core.imagination import ActorGradient, ImaginationActorCritic, ReturnNormalizer, StdNormalizer
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState, SequenceBatch
@@ -19,13 +18,13 @@ ReturnNorm = Literal["percentile", "return_std", "advantage_std"]
 class Targets(NamedTuple):
     """Values and returns of a dreamed rollout that both losses use, for states 0 .. H-1.
 
-    :param value_outs: the critic's raw outputs in states 0 .. H with a graph, ``(N, h, K)`` each, one after the other
+    :param value_out: the critic's raw outputs with a graph, ``(N, H, K)``
     :param value: critic's means, ``(N, H)``
     :param returns: λ-returns, ``(N, H)``
     :param weight: how likely each state is still part of the episode, ``(N, H)``
     """
 
-    value_outs: list[th.Tensor]
+    value_out: th.Tensor
     value: th.Tensor
     returns: th.Tensor
     weight: th.Tensor
@@ -62,12 +61,11 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     def targets(self, dream: ImaginedTrajectory, gamma: float, gae_lambda: float) -> Targets:
         """λ-returns from the critic itself, not from its average (Eq. 7). One forward pass serves both losses."""
-        steps = dream.feat.split(1, 1) if in_steps(dream.feat) else [dream.feat]
-        value_outs = [self.critic(step) for step in steps]
-        value = th.cat([self.critic.mean(out) for out in value_outs], 1)
+        out = self.critic(dream.feat)
+        value = self.critic.mean(out)
         target = self.slow_value(dream.feat) if self.critic_target == "slow" else value
         returns = lambda_return(dream.reward, target[:, 1:], dream.cont[:, 1:] * gamma, gae_lambda)
-        return Targets(value_outs, value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
+        return Targets(out[:, :-1], value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
 
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
         """Normalized advantage and entropy (Eq. 11 to 13), averaged over the rollout.
@@ -84,12 +82,8 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     def critic_loss(self, dream: ImaginedTrajectory, targets: Targets) -> th.Tensor:
         """Two-hot regression of the returns and of the slow critic's prediction (Eq. 8 to 10), averaged."""
-        goals = [F.pad(targets.returns.detach(), (0, 1))]  # the last state has no return: it is cut off below
-        if self.critic_target == "fast":
-            goals.append(self.slow_value(dream.feat))
-        lengths = [out.shape[1] for out in targets.value_outs]
-        pieces = zip(targets.value_outs, *(goal.split(lengths, 1) for goal in goals), strict=True)
-        loss = th.cat([self.critic.loss(out, *goal) for out, *goal in pieces], 1)[:, :-1]
+        slow = [self.slow_value(dream.feat)[:, :-1]] if self.critic_target == "fast" else []
+        loss = self.critic.loss(targets.value_out, targets.returns.detach(), *slow)
         return (targets.weight * loss).mean()
 
     def replay_value_loss(

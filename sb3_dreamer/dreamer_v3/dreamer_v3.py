@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+from sb3_dreamer.common.arguments import check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spec import one_of
@@ -112,6 +113,7 @@ class DreamerV3(WorldModelAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
 
+    @explained
     def __init__(
         self,
         policy: str | type[WorldModelPolicy],
@@ -227,6 +229,21 @@ class DreamerV3(WorldModelAlgorithm):
         """The world model for use on its own, with numpy arrays in the units of the environment."""
         return WorldModelView(self.policy)
 
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        for name in ("actor_learning_rate", "critic_learning_rate"):
+            check_range(name, getattr(self, name), 0.0, schedule=True)
+        check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
+        check_range("horizon", self.horizon, 1, whole=True, hint="steps of a dream")
+        check_range("ent_coef", self.ent_coef, 0.0, hint="the paper's 3e-4 is for all tasks")
+        for name in ("max_grad_norm", "actor_max_grad_norm", "critic_max_grad_norm"):
+            check_range(name, getattr(self, name), 0.0, above=True)
+        for name in ("free_bits", "return_norm_min", "replay_value_scale", "agc"):
+            check_range(name, getattr(self, name), 0.0)
+        check_range("warmup_updates", self.warmup_updates, 0, whole=True)
+        one_of("critic_target", self.critic_target, CRITIC_TARGETS)
+        one_of("return_norm", self.return_norm, RETURN_NORMS)
+
     def _setup_model(self) -> None:
         super()._setup_model()
         if self.policy.spec.action_masks:
@@ -240,14 +257,7 @@ class DreamerV3(WorldModelAlgorithm):
         """Set the KL objective, the critic's target and the normalization of returns (Figures D.1 to D.3).
 
         Without KL balancing both sides of the KL get the same weight, with the same sum as before.
-
-        :raises ValueError: for values that are not known or out of range
         """
-        one_of("critic_target", self.critic_target, CRITIC_TARGETS)
-        one_of("return_norm", self.return_norm, RETURN_NORMS)
-        for name in ("free_bits", "return_norm_min", "replay_value_scale", "agc", "warmup_updates"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be 0 or more")
         world_model, behavior = self.policy.world_model, self.behavior
         objective = world_model.objective
         assert isinstance(objective, DynRepKL)
@@ -392,6 +402,10 @@ class DreamerV3(WorldModelAlgorithm):
             planner = self._masked(self._checked_masks(masks.reshape(-1, masks.shape[-1])))
         return super().predict(observation, state, episode_start, deterministic, planner)
 
+    @property
+    def _stores_latents(self) -> bool:
+        return isinstance(self.replay_buffer, AnnotatedReplayBuffer) and self.replay_buffer.context is not None
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -409,13 +423,12 @@ class DreamerV3(WorldModelAlgorithm):
     def _current_masks(self) -> np.ndarray:
         """Actions that the environments allow now, ``(n_envs, A)`` bool."""
         assert self.env is not None
-        try:
-            masks = self.env.env_method("action_masks")
-        except AttributeError as error:
+        if not self.env.has_attr("action_masks"):  # asking a subprocess for a missing one would end it
             raise ValueError(
-                "action_masks=True, but the environment has no method action_masks(): give it one, or wrap it in "
+                "action_masks=True, but the environment has no method action_masks(): add one, or wrap it in "
                 "sb3_contrib.common.wrappers.ActionMasker"
-            ) from error
+            )
+        masks = self.env.env_method("action_masks")
         return self._checked_masks(np.stack([np.asarray(mask, bool).reshape(-1) for mask in masks]))
 
     def _checked_masks(self, masks: np.ndarray) -> np.ndarray:

@@ -46,30 +46,29 @@ def world_model_2023(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Act
     encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.mlp, style=style, symlog_inputs=spec.symlog_inputs)
     cell = layer_norm_gru(latent, action=actions.size, hidden=spec.units, deter=spec.deter, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
-    head_style = style.reading(latent.one_hot_after(spec.deter))
     decoder = Decoder(
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=head_style,
+        style=style,
         symlog_targets=spec.symlog_inputs,
     )
     parts: dict[str, Any] = {
         "encoder": encoder,
         "rssm": rssm,
         "decoder": decoder,
-        "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=head_style),
-        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=head_style, hard=spec.hard_continue),
+        "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=style),
+        "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=style, hard=spec.hard_continue),
         "objective": DynRepKL(dyn=0.5, rep=0.1, free=1.0),
     }
-    return assemble(spec, parts, actions, spec.mlp, style=head_style)
+    return assemble(spec, parts, actions, spec.mlp, style=style)
 
 
 def behavior_2023(spec: DreamerV3Spec, world_model: WorldModel, actions: ActionLayout) -> DreamerV3Behavior:
     """Actor, critic and return statistics: dynamics gradients for Box actions, REINFORCE for discrete ones."""
     feat_size = world_model.rssm.feat_size
-    style = NormStyle(norm="layer", act=spec.act, eps=1e-3).reading(make_latent(spec).one_hot_after(spec.deter))
+    style = NormStyle(norm="layer", act=spec.act, eps=1e-3)
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":
@@ -85,7 +84,7 @@ def behavior_2023(spec: DreamerV3Spec, world_model: WorldModel, actions: ActionL
 def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
     """Encoder, RSSM with a block GRU, decoder, reward and continue heads."""
     style, latent = style_2024(spec), make_latent(spec)
-    head_style, head_units = style.reading(latent.one_hot_after(spec.deter)), spec.mlp[:1]
+    head_units = spec.mlp[:1]
     encoder = Encoder(
         keys,
         depth=spec.cnn_depth,
@@ -101,7 +100,6 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
         hidden=spec.hidden,
         blocks=spec.blocks,
         style=style,
-        one_hot=latent.one_hot_after(0),
     )
     rssm = RSSM(
         cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, prior_layers=2, learned_start=False
@@ -111,7 +109,7 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
         keys,
         depth=spec.cnn_depth,
         units=spec.mlp,
-        style=head_style,
+        style=style,
         symlog_targets=spec.symlog_inputs,
         image_decoder=partial(BlockDecoder, deter=spec.deter, units=spec.units),
     )
@@ -119,17 +117,17 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
         "encoder": encoder,
         "rssm": rssm,
         "decoder": decoder,
-        "reward": make_scalar_head(spec, rssm.feat_size, head_units, style=head_style),
-        "cont": BernoulliHead(rssm.feat_size, head_units, style=head_style),
+        "reward": make_scalar_head(spec, rssm.feat_size, head_units, style=style),
+        "cont": BernoulliHead(rssm.feat_size, head_units, style=style),
         "objective": DynRepKL(dyn=1.0, rep=0.1, free=1.0),
     }
-    return assemble(spec, parts, actions, head_units, style=head_style)
+    return assemble(spec, parts, actions, head_units, style=style)
 
 
 def behavior_2024(spec: DreamerV3Spec2024, world_model: WorldModel, actions: ActionLayout) -> DreamerV3Behavior:
     """Actor, critic and return statistics; REINFORCE for all kinds of actions."""
     feat_size = world_model.rssm.feat_size
-    style = style_2024(spec).reading(make_latent(spec).one_hot_after(spec.deter))
+    style = style_2024(spec)
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":

@@ -1,6 +1,5 @@
-"""Open-loop prediction while training: numbers per horizon and a film, at an interval."""
+"""Open-loop prediction while training: numbers per horizon and a video, at an interval."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,25 @@ from sb3_dreamer.common.diagnosis import MIN_UPDATES, open_loop_no_better
 from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
+from sb3_dreamer.video import encode_gif, write_video
 
 HORIZONS = (1, 5, 15, 45)  #: steps ahead that are logged one by one
 
 
 class OpenLoopCallback(BaseCallback):
-    """Compares predictions from actions alone with what happened, every so often.
+    """Compare predictions from actions alone with what happened, at an interval.
 
-    Logs ``open_loop/<error>`` (mean over the horizon) and ``open_loop/<error>_<steps ahead>``; the names are those of
+    It logs ``open_loop/<error>`` (mean over the horizon) and ``open_loop/<error>_<steps ahead>``, named as in
     :func:`sb3_dreamer.core.open_loop.open_loop_errors`. Sequences come from replay, chosen by a generator of its own:
     a run with the callback is the same run as without it.
 
-    :param every: agent steps between two looks
+    :param every: agent steps between two predictions
     :param context: rows that the model sees (the paper: 5)
-    :param horizon: rows that it predicts (the paper: 45); less as long as replay holds no longer stretch
+    :param horizon: rows that it predicts (the paper: 45); fewer while replay holds no longer stretch
     :param sequences: how many are averaged
-    :param shown: how many are filmed, if the observation has an image
-    :param folder: where films go, as MP4, or as GIF where ffmpeg is missing; None: to TensorBoard only
-    :param fps: frames per second of the films
+    :param shown: how many are shown in the video, if the observation has an image
+    :param folder: where videos go, as MP4, or as GIF where ffmpeg is missing; None: to TensorBoard only
+    :param fps: frames per second of the videos
     :param seed: of the choice of sequences
     """
 
@@ -58,8 +58,8 @@ class OpenLoopCallback(BaseCallback):
         self.fps = fps
         self.rng = np.random.default_rng(seed)
         self.next_step = every
-        self.errors: dict[str, np.ndarray] = {}  #: of the last look, ``(H,)`` each
-        self.films: dict[str, np.ndarray] = {}  #: of the last look, by image key, ``(T, rows, columns, 3)``
+        self.errors: dict[str, np.ndarray] = {}  #: of the last prediction, ``(H,)`` each
+        self.videos: dict[str, np.ndarray] = {}  #: of the last prediction, by image key, ``(T, rows, columns, 3)``
 
     def _on_training_start(self) -> None:
         self.next_step = self.num_timesteps + self.every
@@ -71,7 +71,7 @@ class OpenLoopCallback(BaseCallback):
         return True
 
     def look(self) -> dict[str, np.ndarray]:
-        """Predict, log and film now; nothing as long as replay is too short.
+        """Predict, log and write the video now; do nothing as long as replay is too short.
 
         :return: errors by name, ``(H,)`` each
         """
@@ -86,11 +86,11 @@ class OpenLoopCallback(BaseCallback):
         errors = open_loop_errors(prediction, batch, policy.keys, self.context)
         self.errors = {name: value.cpu().numpy() for name, value in errors.items()}
         self._log()
-        self._film(prediction, batch)
+        self._show(prediction, batch)
         return self.errors
 
     def _draw(self, length: int) -> tuple[SequenceBatch, Any]:
-        """Sequences and the states before them; the replay's own generator and its last draw stay as they are."""
+        """Sample sequences and the states before them; the replay's own generator and last draw stay as they are."""
         assert isinstance(self.model, WorldModelAlgorithm)
         replay = self.model.replay_buffer
         kept = replay.rng, getattr(replay, "drawn", None)
@@ -122,7 +122,7 @@ class OpenLoopCallback(BaseCallback):
                 assert text is not None
                 self.model.warn(text)
 
-    def _film(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
+    def _show(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
         assert isinstance(self.model, WorldModelAlgorithm)
         images = [key for key in self.model.policy.keys if key.kind == "image"]
         if not images or not self.shown:
@@ -132,61 +132,29 @@ class OpenLoopCallback(BaseCallback):
         )
         for key in images:
             shown = OpenLoop({key.name: prediction.obs[key.name][: self.shown]}, prediction.reward, prediction.cont)
-            frames = self.films[key.name] = open_loop_frames(shown, few, key, self.context).cpu().numpy()
+            frames = self.videos[key.name] = open_loop_frames(shown, few, key, self.context).cpu().numpy()
             if self.folder is not None:
                 name = "".join(c if c.isalnum() else "_" for c in key.name)
-                save_film(frames, self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", self.fps)
+                write_video(self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", frames, self.fps)
             for output in self.logger.output_formats:
                 if isinstance(output, TensorBoardOutputFormat):
-                    film_to_tensorboard(output, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
+                    add_video(output, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
 
 
-def save_film(frames: np.ndarray, path: Path, fps: int) -> Path:
-    """Write an MP4, or a GIF if the suffix says so or ffmpeg is missing.
-
-    :param frames: ``(T, rows, columns, 3)`` uint8
-    :param path: file name
-    :return: the file that was written
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    even = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    try:
-        if path.suffix == ".gif":
-            raise ImportError
-        from moviepy import ImageSequenceClip
-
-        clip = ImageSequenceClip(list(even), fps=fps)
-        clip.write_videofile(str(path), codec="libx264", audio=False, logger=None)
-    except (ImportError, OSError, RuntimeError):
-        path = path.with_suffix(".gif")
-        path.write_bytes(gif_bytes(frames, fps))
-    return path
-
-
-def gif_bytes(frames: np.ndarray, fps: int) -> bytes:
-    """The frames as a GIF."""
-    from PIL import Image
-
-    images = [Image.fromarray(frame) for frame in frames]
-    stream = io.BytesIO()
-    images[0].save(stream, "GIF", save_all=True, append_images=images[1:], duration=max(20, 1000 // fps), loop=0)
-    return stream.getvalue()
-
-
-def film_to_tensorboard(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: int, step: int) -> None:
-    """Add an animated picture; ``SummaryWriter.add_video`` needs a moviepy that is no longer released."""
+def add_video(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: int, step: int) -> None:
+    """Write a video to TensorBoard; ``SummaryWriter.add_video`` needs moviepy 1, which is no longer released."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     if output.writer is None:
         return
     height, width = frames.shape[1:3]
-    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif_bytes(frames, fps))
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encode_gif(frames, fps))
     output.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
     output.writer.flush()
 
 
 def horizon_table(errors: dict[str, np.ndarray]) -> str:
-    """The errors as lines of text, one for each horizon of ``HORIZONS``."""
+    """Format the errors as text, one line for each horizon of ``HORIZONS``."""
     length = len(next(iter(errors.values())))
     rows = ["steps ahead  " + "  ".join(errors)]
     rows += [

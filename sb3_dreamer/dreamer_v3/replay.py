@@ -112,9 +112,9 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
-    def ready(self, length: int) -> bool:
-        """Whether a sequence of ``length`` rows can be drawn, with the row before it if there is context."""
-        return super().ready(length + bool(self.context))
+    def rows_for(self, length: int) -> int:
+        """Rows that a sequence of ``length`` rows takes, the row before it included if there is context."""
+        return length + bool(self.context)
 
     def sample_sequences(self, batch: int, length: int) -> SequenceBatch:
         """See :class:`SequenceReplayBuffer`. With context, the row before each sequence is drawn and held back."""

@@ -10,9 +10,11 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+from sb3_dreamer.common.arguments import check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.report import duration
+from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
 from sb3_dreamer.core.cem import Deviation
 from sb3_dreamer.core.objectives import FreeNatsKL
@@ -86,6 +88,7 @@ class PlaNet(WorldModelAlgorithm):
         "MultiInputPolicy": MultiInputPolicy,
     }
 
+    @explained
     def __init__(
         self,
         policy: str | type[WorldModelPolicy],
@@ -137,8 +140,6 @@ class PlaNet(WorldModelAlgorithm):
     ):
         if policy_kwargs and "planner" in policy_kwargs:
             raise ValueError("policy_kwargs has 'planner': write planning_horizon=, planning_candidates=, ... instead")
-        if collection not in ("planner", "random"):
-            raise ValueError(f"collection={collection!r} is unknown: use 'planner' or 'random'")
         super().__init__(
             policy,
             env,
@@ -191,6 +192,18 @@ class PlaNet(WorldModelAlgorithm):
             self._setup_model()
 
     # ---- construction ----------------------------------------------------------------------------------------------
+
+    def _check_arguments(self) -> None:
+        super()._check_arguments()
+        for name in ("seed_episodes", "collect_interval", "overshooting_distance"):
+            check_range(name, getattr(self, name), 0, whole=True)
+        for name in ("planning_horizon", "planning_iterations", "planning_candidates", "planning_elites"):
+            check_range(name, getattr(self, name), 1, whole=True)
+        for name in ("exploration_noise", "reward_scale", "kl_scale", "free_nats", "overshooting_scale"):
+            check_range(name, getattr(self, name), 0.0)
+        for name in ("adam_eps", "max_grad_norm"):
+            check_range(name, getattr(self, name), 0.0, above=True)
+        one_of("collection", self.collection, ("planner", "random"))
 
     def _setup_model(self) -> None:
         super()._setup_model()

@@ -16,8 +16,7 @@ from hypothesis.extra import numpy as hnp
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import FloatSchedule
 
-from sb3_dreamer.common.files.json_codec import decode, encode
-from sb3_dreamer.common.files.json_types import register_type
+from sb3_dreamer.common.files.json_codec import decode, encode, register_type
 from sb3_dreamer.common.files.model_file import write_model
 
 try:
@@ -125,7 +124,7 @@ def saved(path=None, **changes):
 
 
 def assert_tensors_equal(found, expected):
-    assert {name: list(items) for name, items in found.items()} == {name: list(x) for name, x in expected.items()}
+    assert {name: items.keys() for name, items in found.items()} == {name: x.keys() for name, x in expected.items()}
     for name, items in expected.items():
         for key, tensor in items.items():
             assert found[name][key].dtype == tensor.dtype and th.equal(found[name][key], tensor), key
@@ -150,11 +149,14 @@ def rebuilt(changes, compress=zipfile.ZIP_STORED, base=BASE):
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(base)) as old, zipfile.ZipFile(file, "w", compress) as new:
         for name in old.namelist():
-            if name not in changes:
+            if name not in changes and name != "format.json":
                 new.writestr(name, old.read(name))
         for name, content in changes.items():
             if content is not None:
                 new.writestr(name, content)
+        if "format.json" not in changes:
+            members = {info.filename: [info.file_size, info.CRC] for info in new.infolist()}
+            new.writestr("format.json", json.dumps(json.loads(old.read("format.json")) | {"members": members}))
     return file
 
 

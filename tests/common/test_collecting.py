@@ -169,7 +169,7 @@ def test_evaluating_on_the_training_environment_cuts_the_episode(kind: str) -> N
 def test_an_environment_of_its_own_cuts_nothing(recwarn) -> None:
     env = CountingEnv(lengths=(9,))
     model = tiny(DreamerV3, "MlpPolicy", env)
-    model.learn(60, callback=EvalCallback(DummyVecEnv([lambda: CountingEnv()]), eval_freq=10, verbose=0, warn=False))
+    model.learn(60, callback=EvalCallback(DummyVecEnv([CountingEnv]), eval_freq=10, verbose=0, warn=False))
     model.learn(20, reset_num_timesteps=False)
     assert not [w for w in recwarn if "from outside" in str(w.message)]
     replay = model.replay_buffer
@@ -245,7 +245,11 @@ class Wrong(VecEnv):
 @pytest.mark.parametrize(
     ("space", "obs", "message"),
     [
-        (spaces.Box(0, 255, (3,), np.uint8), np.full((1, 3), 0.5, np.float32), "is float32 .* is uint8, which would cut"),
+        (
+            spaces.Box(0, 255, (3,), np.uint8),
+            np.full((1, 3), 0.5, np.float32),
+            "is float32 .* is uint8",
+        ),
         (BOX, np.zeros((1, 4), np.float32), r"shape \(4,\) .* has \(3,\)"),
         (spaces.Discrete(3), np.array([3]), r"environment 0 is 3 .* outside its space Discrete\(3\)"),
         (spaces.Discrete(3, start=2), np.array([1]), "environment 0 is 1"),

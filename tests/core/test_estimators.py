@@ -86,7 +86,7 @@ def test_argmax_of_samples_follows_the_softmax(name):
     """The Gumbel-max theorem and the inverse CDF draw from the same categorical distribution, at any temperature."""
     th.manual_seed(0)
     draws = 200_000
-    sample = make_estimator(name, 0.4)(LOGITS.float().expand(draws, 4) + 5.0)  # unnormalised on purpose
+    sample = make_estimator(name, 0.4)(LOGITS.float().expand(draws, 4) + 5.0)  # unnormalized on purpose
     frequency = th.nn.functional.one_hot(sample.argmax(-1), 4).double().mean(0)
     probs = LOGITS.softmax(-1)
     assert ((frequency - probs).abs() < 5 * (probs * (1 - probs) / draws).sqrt()).all()
@@ -437,7 +437,7 @@ def test_traces_without_graph_breaks(name):
 
 def test_study_resumes_by_cell_and_repeats_a_seed(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
-    from sb3_dreamer.zoo.studies import estimator_study as study
+    from sb3_dreamer.zoo.studies import estimators as study
 
     monkeypatch.setattr(study, "LEARNING_RATES", (1e-2,))
     first = study.run_cell("sbn_categorical", "st", 0, 10, tmp_path)
@@ -456,7 +456,7 @@ def test_study_resumes_by_cell_and_repeats_a_seed(tmp_path, monkeypatch):
 
 def test_study_table_marks_the_best_and_correlates_the_order_with_the_papers():
     pytest.importorskip("scipy")
-    from sb3_dreamer.zoo.studies import estimator_study as study
+    from sb3_dreamer.zoo.studies import estimators as study
 
     def row(means):
         return {

@@ -5,58 +5,9 @@ import torch as th
 import torch.nn.functional as F
 
 from sb3_dreamer.core import functional as fn
-from sb3_dreamer.core import one_hot_linear
 from sb3_dreamer.core.convs2024 import enlarge
-from sb3_dreamer.core.heads import TwoHotHead
-from sb3_dreamer.core.layers import NormStyle, RMSNorm
-from sb3_dreamer.core.one_hot_linear import CHUNK, FEWEST_ROWS, OneHotBlocks, OneHotLinear, _LookUp
+from sb3_dreamer.core.layers import RMSNorm
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
-
-STYLE = NormStyle(norm="layer", act="silu")
-
-
-def one_hot_features(rows: int, blocks: OneHotBlocks) -> th.Tensor:
-    """Random features whose blocks are one-hot; every third row has blocks of zeros, as a start state has."""
-    hot = F.one_hot(th.randint(0, blocks.classes, (rows, blocks.stoch)), blocks.classes).float()
-    hot[::3] = 0.0
-    return th.cat([th.randn(rows, blocks.start), hot.flatten(1)], 1)
-
-
-@pytest.mark.parametrize("rows", [FEWEST_ROWS, CHUNK + 3])
-@pytest.mark.parametrize("start", [0, 5])
-@pytest.mark.parametrize("bias", [False, True])
-def test_look_up_equals_the_product(rows: int, start: int, bias: bool, monkeypatch) -> None:
-    blocks = OneHotBlocks(start, 3, 8)
-    layer = OneHotLinear(start + 24, 7, blocks=blocks, bias=bias)
-    x = one_hot_features(rows, blocks).requires_grad_()
-    calls = []
-    apply = _LookUp.apply
-    monkeypatch.setattr(_LookUp, "apply", lambda *args: calls.append(1) or apply(*args))
-    out, plain = layer(x), F.linear(x, layer.weight, layer.bias)
-    assert calls, "the short way must have been taken, or this test shows nothing"
-    th.testing.assert_close(out, plain)
-    grad = th.randn_like(out)
-    wanted = [x, *layer.parameters()]
-    for ours, theirs in zip(th.autograd.grad(out, wanted, grad), th.autograd.grad(plain, wanted, grad), strict=True):
-        th.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_look_up_is_left_to_where_it_pays() -> None:
-    few = OneHotLinear(24, 7, blocks=OneHotBlocks(0, 3, 8))
-    soft = th.rand(FEWEST_ROWS - 1, 24)  # no one-hot blocks: only the plain product gives the right answer
-    assert th.equal(few(soft), F.linear(soft, few.weight, few.bias))
-    small = OneHotLinear(12, 7, blocks=OneHotBlocks(0, 3, 4))
-    soft = th.rand(FEWEST_ROWS, 12)
-    assert th.equal(small(soft), F.linear(soft, small.weight, small.bias))
-    with pytest.raises(ValueError, match="inputs=25"):
-        OneHotLinear(25, 7, blocks=OneHotBlocks(0, 3, 8))
-
-
-def test_look_up_keeps_batch_axes() -> None:
-    blocks = OneHotBlocks(2, 3, 8)
-    layer = OneHotLinear(26, 7, blocks=blocks)
-    x = one_hot_features(600, blocks)
-    assert th.equal(layer(x.unflatten(0, (20, 30))), layer(x).unflatten(0, (20, 30)))
 
 
 @pytest.mark.parametrize("classes", [2, 4, 8, 9])
@@ -86,15 +37,6 @@ def test_two_hot_loss_of_several_targets_and_its_gradient() -> None:
     th.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_heads_read_dreams_in_the_order_of_memory() -> None:
-    head = TwoHotHead(5, (6,), style=STYLE, n_bins=11, outscale=1.0)
-    by_steps = th.randn(4, 3, 5).transpose(0, 1)  # (N, H, F), step by step in memory
-    plain = by_steps.contiguous()
-    target = th.randn(3, 4)
-    for function in (head, lambda x: head.mean(head(x)), lambda x: head.loss(head(x), target, 2 * target)):
-        th.testing.assert_close(function(by_steps), function(plain))
-
-
 def test_rms_norm() -> None:
     ours, theirs = RMSNorm(9, eps=1e-4), th.nn.RMSNorm(9, eps=1e-4)
     for norm in (ours, theirs):
@@ -105,21 +47,6 @@ def test_rms_norm() -> None:
     results = [th.autograd.grad(norm(x), [x, norm.weight], grad) for norm in (ours, theirs)]
     for one, other in zip(*results, strict=True):
         th.testing.assert_close(one, other)
-
-
-def test_look_up_computes_only_the_gradients_that_are_asked_for(monkeypatch) -> None:
-    blocks = OneHotBlocks(2, 3, 8)
-    layer = OneHotLinear(26, 7, blocks=blocks)
-    x = one_hot_features(FEWEST_ROWS, blocks).requires_grad_()
-    ran = []
-    backward = one_hot_linear._Through.backward
-    monkeypatch.setattr(
-        one_hot_linear._Through, "backward", lambda ctx, grad: ran.append(ctx.transposed) or backward(ctx, grad)
-    )
-    th.autograd.grad(layer(x).sum(), x)
-    assert ran == [False]  # the input's alone
-    th.autograd.grad(layer(x).sum(), layer.weight)
-    assert ran == [False, True]
 
 
 @pytest.mark.parametrize("size", [(12, 18), (11, 18), (12, 17)])

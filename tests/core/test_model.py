@@ -115,7 +115,7 @@ def test_unroll_forwards_and_backwards() -> None:
 
 
 @pytest.mark.parametrize(("fan", "variance"), [("avg", 1 / 300), ("in", 1 / 400)])
-def test_initialisation(fan: str, variance: float) -> None:
+def test_initialization(fan: str, variance: float) -> None:
     weight = th.empty(200, 400)
     init_weight(weight, 400, 200, fan=fan)
     assert weight.var().item() == pytest.approx(variance, rel=0.05)

@@ -201,7 +201,7 @@ def test_categorical_candidates_follow_the_belief():
     np.testing.assert_allclose(seen[0].mean(1)[0, 0], [0.7, 0.3, 0.0], atol=0.01)
 
 
-# ---- behaviour ----------------------------------------------------------------------------------------------------
+# ---- behavior ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layout", [BOX, ActionLayout("discrete", (2, 3))])

@@ -172,12 +172,12 @@ def test_tanh_rewards_are_for_learning_only() -> None:
 def test_weight_decay_does_not_depend_on_the_learning_rate() -> None:
     for rate in (1e-2, 1e-5):
         param = th.nn.Parameter(th.tensor([2.0, -3.0]))
-        group = OptimizerGroup("x", [param], make_adam([param], rate, eps=1e-5), 100.0, shrink=0.1)
+        group = OptimizerGroup("x", [param], make_adam([param], rate, eps=1e-5), 100.0, weight_decay=0.1)
         group.step(0.0 * param.sum())
         assert param.tolist() == pytest.approx([1.8, -2.7])
         before = param.tolist()
         assert float(group.step(float("nan") * param.sum())["x_skipped"]) == 1.0
-        assert param.tolist() == before  # a skipped update shrinks nothing
+        assert param.tolist() == before  # a skipped update decays nothing
 
 
 def test_without_a_discount_head_dreams_do_not_end() -> None:

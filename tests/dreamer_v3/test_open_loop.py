@@ -1,4 +1,4 @@
-"""Open-loop prediction: numbers against arithmetic, films, the callback, and the world model with numpy."""
+"""Open-loop prediction: numbers against arithmetic, videos, the callback, and the world model with numpy."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from sb3_dreamer import DreamerV3
 from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
-from sb3_dreamer.dreamer_v3.open_loop import horizon_table, save_film
+from sb3_dreamer.dreamer_v3.open_loop import horizon_table
 from tests.algorithms import equal, weights
 from tests.spaces_env import SpacesEnv, image
 
@@ -87,7 +87,7 @@ def test_predictions_do_not_see_what_they_predict(size) -> None:
         predict_open_loop(world_model, batch, 6)
 
 
-def test_film(tmp_path) -> None:
+def test_frames_show_real_model_and_error() -> None:
     batch = make_batch()
     prediction = OpenLoop({"cam": batch.obs["cam"].float()}, batch.reward, batch.reward)
     frames = open_loop_frames(prediction, batch, KEYS[0], context=2).numpy()
@@ -95,18 +95,15 @@ def test_film(tmp_path) -> None:
     real, model, error = (frames[:, 2:18, 20 * i + 2 : 20 * i + 18, 0] for i in range(3))
     np.testing.assert_array_equal(real, batch.obs["cam"][0, :, 0])
     np.testing.assert_array_equal(model, real)
-    assert (np.abs(error.astype(int) - 128) <= 1).all(), "no error is grey"
+    assert (np.abs(error.astype(int) - 128) <= 1).all(), "no error is gray"
     assert frames[1, 0, 0].tolist() == [0, 200, 0] and frames[2, 0, 0].tolist() == [220, 0, 0]
-    assert save_film(frames, tmp_path / "film.gif", 10).read_bytes()[:3] == b"GIF"
-    written = save_film(frames, tmp_path / "film.mp4", 10)
-    assert written.stat().st_size > 500 and written.suffix in (".mp4", ".gif")
 
 
 def test_callback(tmp_path) -> None:
     plain = make()
     plain.learn(90)
     model = make()
-    callback = OpenLoopCallback(40, context=2, horizon=4, sequences=3, shown=2, folder=tmp_path / "films")
+    callback = OpenLoopCallback(40, context=2, horizon=4, sequences=3, shown=2, folder=tmp_path / "videos")
     model.set_logger(configure(str(tmp_path), ["csv", "tensorboard"]))
     model.learn(90, callback=callback, log_interval=1)
     assert equal(weights(plain), weights(model)), "looking changes nothing"
@@ -115,8 +112,8 @@ def test_callback(tmp_path) -> None:
     text = (tmp_path / "progress.csv").read_text()
     for name in ("image_error", "psnr", "psnr_copy", "reward_error_1", "cont_error"):
         assert f"open_loop/{name}" in text, header
-    films = list((tmp_path / "films").iterdir())
-    assert len(films) == 2 and all(film.stat().st_size > 500 for film in films)
+    videos = list((tmp_path / "videos").iterdir())
+    assert len(videos) == 2 and all(video.stat().st_size > 500 for video in videos)
     events = b"".join(path.read_bytes() for path in Path(tmp_path).glob("events*"))
     assert b"open_loop/cam" in events and b"GIF89a" in events
     lines = horizon_table(callback.errors).splitlines()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sb3_dreamer.wrappers.rendering import choose_backend, probe_backend
+from sb3_dreamer.wrappers.benchmarks.rendering import choose_backend, probe_backend
 
 
 class CountingEnv(gym.Env):

@@ -15,12 +15,12 @@ class Faulty(gym.Env):
         self.fault = fault
         self.observation_space = spaces.Dict(
             a=spaces.Box(-1, 1, (2,), np.float32),
-            b=spaces.Box(0, 255, (8, 8, 3), np.float32 if fault == "float image" else np.uint8),
+            b=spaces.Box(0, 255, (16, 16, 3), np.float32 if fault == "float image" else np.uint8),
         )
         if fault in ("constant", "duplicate"):
             self.observation_space["c"] = spaces.Box(-1, 1, (2,), np.float32)
         if fault == "grid":
-            self.observation_space["b"] = spaces.Box(0, 5, (8, 8, 3), np.uint8)
+            self.observation_space["b"] = spaces.Box(0, 5, (16, 16, 3), np.uint8)
         if fault == "double":
             self.observation_space["a"] = spaces.Box(-1, 1, (2,), np.float64)
         if fault == "tuple":
@@ -36,7 +36,7 @@ class Faulty(gym.Env):
             a[0] = np.nan
         if self.fault == "outside" and self.t == 7:
             a[0] = 3.0
-        image = rng.integers(0, 5 if self.fault == "grid" else 256, (8, 8, 3))
+        image = rng.integers(0, 5 if self.fault == "grid" else 256, (16, 16, 3))
         obs = {"a": a, "b": image.astype(self.observation_space["b"].dtype)}
         if self.fault in ("constant", "duplicate"):
             obs["c"] = np.zeros(2, np.float32) if self.fault == "constant" else a.copy()
@@ -68,12 +68,12 @@ class Faulty(gym.Env):
         ("nan", "error", "a contains NaN"),
         ("outside", "error", "a is outside its space"),
         ("undeclared", "error", "extra is not in the observation space"),
-        ("tuple", "error", "t is a Tuple space"),
-        ("unbounded", "error", "action space is unbounded"),
+        ("tuple", "error", "'t' is a Tuple space"),
+        ("unbounded", "error", "has an infinite bound"),
         ("nan reward", "error", "a reward is NaN"),
         ("constant", "warning", "c never changed"),
         ("duplicate", "warning", "a and c are always equal"),
-        ("float image", "warning", "b has a picture's shape but dtype float32"),
+        ("float image", "warning", "b has an image's shape but dtype float32"),
         ("grid", "warning", "b is uint8 only up to 5"),
         ("huge", "warning", "rewards reach"),
         ("no reward", "warning", "every reward was 0"),

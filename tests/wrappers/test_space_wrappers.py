@@ -16,8 +16,8 @@ from sb3_dreamer.wrappers import (
     StackChannels,
     TidyObservation,
 )
-from sb3_dreamer.wrappers import resize as resize_module
-from sb3_dreamer.wrappers.resize import resize_image, to_grey
+from sb3_dreamer.wrappers import resize_frame as resize_module
+from sb3_dreamer.wrappers.resize_frame import resize_image, to_gray
 
 
 def test_area_resize_is_the_mean_of_whole_blocks():
@@ -55,8 +55,8 @@ def test_antialias_is_pillow_bilinear():
     assert small.min() > 100 and small.max() < 155  # a nearest-neighbour filter would keep black and white
 
 
-def test_grey_uses_luma_and_truncates():
-    assert to_grey(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)).tolist() == [[[76], [149], [29]]]
+def test_gray_uses_luma_and_truncates():
+    assert to_gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8)).tolist() == [[[76], [149], [29]]]
 
 
 def test_resize_wrapper_on_dict_and_box(counting):

@@ -129,6 +129,37 @@ def test_an_episode_that_ends_in_the_noops_restarts(counting):
     assert tuple(obs[:2]) == (1, 1)
 
 
+@pytest.mark.parametrize("start", [0, 5])
+def test_the_noop_is_found_by_its_name(counting, start):
+    class Game(counting):
+        def __init__(self):
+            super().__init__(length=100)
+            self.action_space = gym.spaces.Discrete(3, start=start)
+
+        def get_action_meanings(self):
+            return ["FIRE", "NOOP", "UP"]
+
+    env = NoopReset(gym.wrappers.OrderEnforcing(Game()), 4, 4)
+    env.reset(seed=0)
+    assert env.unwrapped.actions == [start + 1] * 4
+
+
+def test_actions_with_names_but_no_noop_are_refused(counting):
+    class Game(counting):
+        def get_action_meanings(self):
+            return ["FIRE", "UP", "DOWN"]
+
+    with pytest.raises(ValueError, match="noop_action="):
+        NoopReset(Game(), 0, 4)
+    assert NoopReset(Game(), 0, 4, noop_action=2).noop_action == 2
+
+
+def test_without_names_the_noop_is_the_first_action(counting):
+    env = counting()
+    env.action_space = gym.spaces.Discrete(3, start=2)
+    assert NoopReset(env).noop_action == 2
+
+
 def test_counter(counting):
     env = FrameCounter(ActionRepeat(counting(length=6), 4))
     env.reset(seed=0)

@@ -1,4 +1,4 @@
-"""Behaviour Suite through its dm_env interface."""
+"""Make bsuite experiments (Behaviour Suite) through their dm_env interface."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
     Health 0 terminates; the length limit truncates. ``reset(seed=...)`` starts the sequence of worlds that
     ``crafter.Env(seed=...)`` would play; without a seed the next world of the sequence follows. ``info`` has
     ``inventory``, ``achievements`` (counts), ``discount`` and, at the end of an episode, ``unlocked``: the names of the
-    achievements unlocked in it. ``render()`` draws a larger picture and leaves the world's random numbers as they were
+    achievements unlocked in it. ``render()`` draws a larger image and leaves the world's random numbers as they were
     (Crafter draws its night noise from the world's own generator, so that a plain extra draw would change the game).
 
     Equal seeds give equal episodes, which the package alone does not: it picks creatures that disappear from sets in
@@ -50,7 +50,7 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode={render_mode!r}: Crafter draws only 'rgb_array'.")
         crafter = require("crafter", "crafter", INSTALL)
-        # Crafter's own length is off: its "done" does not tell death from the limit when both fall together.
+        # Crafter's own length is off: its "done" does not distinguish death from the limit when both fall together.
         # A seed of its own, since Crafter would draw one from numpy's global generator.
         seed = int(np.random.default_rng().integers(2**31 - 1))
         self._env = crafter.Env(size=tuple(size[::-1]), reward=reward, length=None, seed=seed)
@@ -87,7 +87,7 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
         return obs, float(reward), bool(terminated), bool(truncated), kept
 
     def render(self) -> np.ndarray | None:
-        """Return a picture of ``render_size`` without touching the world's random numbers."""
+        """Return an image of ``render_size`` without touching the world's random numbers."""
         if self.render_mode is None:
             return None
         random = self._env._world.random

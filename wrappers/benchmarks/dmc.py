@@ -12,10 +12,10 @@ from gymnasium import spaces
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
+from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
-from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
-from sb3_dreamer.wrappers.tidy import TidyObservation
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.tidy_observation import TidyObservation
 
 INSTALL = 'pip install "sb3-dreamer[dmc]"'
 CAMERAS = {"quadruped": 2}  # camera 0 of the quadruped stands still (danijar/dreamerv3, embodied/envs/dmc.py)
@@ -26,7 +26,7 @@ class CameraObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs)
     """Draw dm_control's physics directly at the observation's size.
 
     ``PixelObservation`` draws with ``env.render()`` and shrinks the frame; the papers draw at 64 × 64, which is not the
-    same picture. ``env.render()`` stays free for a larger view.
+    same image. ``env.render()`` stays free for a larger view.
 
     :param env: shimmy's dm_control environment
     :param size: (height, width) in pixels
@@ -46,7 +46,7 @@ class CameraObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs)
             self.observation_space = image
 
     def observation(self, observation: Any) -> Any:
-        """Return the picture, or the state with the picture."""
+        """Return the image, or the state with the image."""
         physics = self.env.unwrapped.physics  # type: ignore[attr-defined]
         image = np.ascontiguousarray(physics.render(*self.size, camera_id=self.camera))
         return {**observation, "image": image} if self.keep_state else image
@@ -69,8 +69,17 @@ def split_task(task: str) -> tuple[str, str]:
     return known[name]
 
 
+def set_frame_rate(env: gym.Env) -> None:
+    """Write the speed of the simulation into ``env.metadata``: shimmy has milliseconds per step in its place.
+
+    :param env: a task made by ``gymnasium.make`` through shimmy
+    """
+    seconds = env.unwrapped._env.control_timestep()  # type: ignore[attr-defined]
+    env.metadata = {**env.metadata, "render_fps": 1 / seconds}
+
+
 def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:
-    """Make one task: shimmy → tidy entries → time limit → repeat → picture → float32 actions in [-1, 1].
+    """Make one task: shimmy → tidy entries → time limit → repeat → image → float32 actions in [-1, 1].
 
     :param task: ``"<domain>_<task>"``
     :param settings: the preset's settings
@@ -88,6 +97,7 @@ def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> g
     env: gym.Env = gym.make(
         f"dm_control/{domain}-{name}-v0", render_mode=render_mode, disable_env_checker=True, **kwargs
     )
+    set_frame_rate(env)
     env = TidyObservation(env)
     if settings.time_limit is not None:
         env = FrameLimit(env, settings.time_limit)

@@ -36,26 +36,27 @@ ACTION_SETS: dict[str, list[dict[str, int]]] = {
     "impala": [*_walk_and_turn(20, 20), *_turn_walking((20,)), {FIRE: 1}],
     "popart": [*_walk_and_turn(10, 60), {PITCH: 10}, {PITCH: -10}, *_turn_walking((10, 60)), {FIRE: 1}],
 }
+SIMULATOR_FPS = 60
 TEXT_WORDS, TEXT_WIDTH, TEXT_BUCKETS = 32, 32, 64 * 1024
 
 
 class DMLabEnv(gym.Env, gym.utils.EzPickle):
     """One DMLab-30 level with a small discrete action set.
 
-    Levels end after their time is up (or their task is done, which the interface does not tell apart): the end is told
-    as ``truncated``; the papers' preset turns it into ``terminated``, as their code does. Language levels have a second
+    Levels end after their time is up (or their task is done, which the interface does not distinguish): the end is
+    ``truncated``; the papers' preset turns it into ``terminated``, as their code does. Language levels have a second
     observation ``instr``: fixed random vectors of the first 32 hashed words of the instruction.
 
     :param level: level name without ``contributed/dmlab30/``
-    :param repeat: frames per step, run inside the simulator; ``info["frames"]`` tells how many were run
-    :param size: (height, width) of the picture
+    :param repeat: frames per step, run inside the simulator; ``info["frames"]`` is the number that was run
+    :param size: (height, width) of the image
     :param action_set: ``"impala"`` (9 actions) or ``"popart"`` (15)
     :param render_mode: None or ``"rgb_array"`` (the observation)
     :raises ValueError: for an unknown action set
     :raises SuiteNotInstalledError: without ``deepmind_lab``
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012  (gymnasium declares it as a plain dict)
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  (gymnasium declares it as a plain dict)
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class DMLabEnv(gym.Env, gym.utils.EzPickle):
             raise ValueError(f"action_set={action_set!r} is unknown; write one of {', '.join(ACTION_SETS)}.")
         lab = require("deepmind_lab", "dmlab", INSTALL)
         self.repeat, self.size, self.render_mode = repeat, size, render_mode
+        self.metadata = {**self.metadata, "render_fps": SIMULATOR_FPS / repeat}
         self._text = level.startswith("language")
         self._env = lab.Lab(
             level=f"contributed/dmlab30/{level}",
@@ -92,7 +94,7 @@ class DMLabEnv(gym.Env, gym.utils.EzPickle):
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Run ``repeat`` frames; after the end the last picture is returned, since the level has none any more."""
+        """Run ``repeat`` frames; after the end the last image is returned, since the level has none any more."""
         before = self._env.num_steps()
         reward = self._env.step(self._actions[int(action)], num_steps=self.repeat)
         running = bool(self._env.is_running())
@@ -114,7 +116,7 @@ class DMLabEnv(gym.Env, gym.utils.EzPickle):
         return self._table[buckets + [0] * (TEXT_WORDS - len(buckets))].reshape(-1)
 
     def render(self) -> np.ndarray | None:
-        """Return the last picture."""
+        """Return the last image."""
         if self.render_mode is None:
             return None
         image: np.ndarray = self._obs["image"] if self._text else self._obs

@@ -1,4 +1,4 @@
-"""The error for a suite whose package is not installed."""
+"""Import the package of a suite, or say how to install it."""
 
 from __future__ import annotations
 

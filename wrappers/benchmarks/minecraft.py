@@ -8,10 +8,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from sb3_dreamer.wrappers.benchmarks.minecraft_spec import KEYS, make_minerl
+from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 
+INSTALL = (
+    "pip install minerl==0.4.4 with Java 8 (openjdk-8-jdk) and, on a machine without a display, xvfb. Block breaking "
+    "at another speed needs a MineRL build that knows the BreakSpeedMultiplier handler; break_speed=1 needs none."
+)
+KEYS = ("forward", "back", "left", "right", "jump", "sneak", "attack")
 NOOP: dict[str, Any] = {
     **dict.fromkeys((*KEYS, "sprint"), 0),
     **dict.fromkeys(("craft", "nearbyCraft", "nearbySmelt", "place", "equip"), "none"),
@@ -59,13 +64,13 @@ TASKS = ("diamond", "wood", "climb")
 class MinecraftEnv(gym.Env, gym.utils.EzPickle):
     """One Minecraft task with a ``Dict`` observation and a discrete action set.
 
-    Rewards: ``diamond`` gives 1 for the first of each of the 12 milestone items in an episode, ``wood`` 1 per collected
+    Rewards: ``diamond`` is 1 for the first of each of the 12 milestone items in an episode, ``wood`` 1 per collected
     log, ``climb`` the height gained; each plus 0.01 times the change in health (0 to 1). Death terminates. When MineRL
     reports an error the episode is truncated with the error in ``info`` (the released code restarts the world silently
     in mid-episode).
 
     :param task: ``"diamond"``, ``"wood"`` or ``"climb"``
-    :param size: (height, width) of the picture
+    :param size: (height, width) of the image
     :param break_speed: block breaking speed; at 1 an attack is held for 30 steps instead
     :param sticky_jump: steps for which a jump is held
     :param pitch_limit: lowest and highest camera pitch in degrees
@@ -133,14 +138,14 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step the game (MineRL speaks the old gym interface) and compute the task's reward."""
-        raw, _, done, told = self._env.step(self._control(dict(self._actions[int(action)])))
+        raw, _, done, raw_info = self._env.step(self._control(dict(self._actions[int(action)])))
         reward = self._reward(self._values(raw))
         obs = self._observe(raw)
         items = dict(zip(self.items, obs["inventory"].tolist(), strict=True))
-        failed = bool(told.get("error"))
+        failed = bool(raw_info.get("error"))
         info = {"inventory": {name: items[name] for name in MILESTONES if items.get(name)}}
         if failed:
-            info["error"] = told["error"]
+            info["error"] = raw_info["error"]
         return obs, reward, bool(done) and not failed, failed, info
 
     def _control(self, action: dict[str, Any]) -> dict[str, Any]:
@@ -198,12 +203,87 @@ class MinecraftEnv(gym.Env, gym.utils.EzPickle):
         }
 
     def render(self) -> np.ndarray | None:
-        """Return the last picture."""
+        """Return the last image."""
         return self._image if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Close the game."""
         self._env.close()
+
+
+def make_minerl(size: tuple[int, int], break_speed: float) -> Any:
+    """Return MineRL's own environment: default world, no mission, no rewards, the observations and actions we use.
+
+    :param size: (height, width) of the image
+    :param break_speed: block breaking speed; 1 leaves the game as it is
+    :raises SuiteNotInstalledError: without ``minerl``
+    """
+    env_spec = require("minerl.herobraine.env_spec", "minecraft", INSTALL)
+    hero = "minerl.herobraine.hero"
+    handlers = require(f"{hero}.handlers", "minecraft", INSTALL)
+    handler = require(f"{hero}.handler", "minecraft", INSTALL)
+    mc = require(f"{hero}.mc", "minecraft", INSTALL)
+    items = ["none", *mc.ALL_ITEMS]
+
+    class BreakSpeed(handler.Handler):  # type: ignore[name-defined]
+        """Asks the game for another block breaking speed."""
+
+        def to_string(self) -> str:
+            return f"break_speed({break_speed})"
+
+        def xml_template(self) -> str:
+            return f"<BreakSpeedMultiplier>{break_speed}</BreakSpeedMultiplier>"
+
+    class Spec(env_spec.EnvSpec):  # type: ignore[name-defined]
+        """Survival in a default world."""
+
+        def __init__(self) -> None:
+            super().__init__(name="Sb3DreamerMinecraft-v0")
+
+        def create_agent_start(self) -> list[Any]:
+            return [] if break_speed == 1 else [BreakSpeed()]
+
+        def create_server_world_generators(self) -> list[Any]:
+            return [handlers.DefaultWorldGenerator(force_reset=True)]
+
+        def create_server_quit_producers(self) -> list[Any]:
+            return [handlers.ServerQuitWhenAnyAgentFinishes()]
+
+        def create_server_initial_conditions(self) -> list[Any]:
+            time = handlers.TimeInitialCondition(allow_passage_of_time=True, start_time=0)
+            return [time, handlers.SpawningInitialCondition(allow_spawning=True)]
+
+        def create_observables(self) -> list[Any]:
+            return [
+                handlers.POVObservation(size[::-1]),  # MineRL names width first
+                handlers.FlatInventoryObservation(mc.ALL_ITEMS),
+                handlers.EquippedItemObservation(mc.ALL_ITEMS, _default="air", _other="other"),
+                handlers.ObservationFromCurrentLocation(),
+                handlers.ObservationFromLifeStats(),
+            ]
+
+        def create_actionables(self) -> list[Any]:
+            named = ("PlaceBlock", "EquipAction", "CraftAction", "CraftNearbyAction", "SmeltItemNearby")
+            keys = [handlers.KeybasedCommandAction(key, mc.INVERSE_KEYMAP[key]) for key in KEYS]
+            chosen = [getattr(handlers, name)(items, _other="none", _default="none") for name in named]
+            return [*keys, handlers.CameraAction(), *chosen]
+
+        def is_from_folder(self, folder: str) -> bool:
+            return folder == "none"
+
+        def get_docstring(self) -> str:
+            return "Survival in a default world, without mission and rewards."
+
+        def determine_success_from_rewards(self, rewards: list[float]) -> bool:
+            return True
+
+        def _nothing(self) -> list[Any]:
+            return []
+
+        create_agent_handlers = create_rewardables = create_monitors = _nothing
+        create_server_decorators = create_mission_handlers = _nothing
+
+    return Spec().make()
 
 
 def make_minecraft(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:

@@ -1,8 +1,10 @@
-"""The smallest pixel task on which a world model can be seen to learn: catch a falling ball.
+"""Catch a falling ball: the smallest pixel task on which a world model can be seen to learn.
 
 Importing this module registers ``PixelCatch-v0``, so that
 ``make_env("sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0")`` makes it.
 """
+
+from __future__ import annotations
 
 from typing import Any
 
@@ -12,21 +14,24 @@ from gymnasium import spaces
 
 
 class PixelCatch(gym.Env[np.ndarray, np.int64]):
-    """A ball falls from a random column, one row a step; the paddle in the last row moves left, stays or moves right.
+    """Move a paddle in the last row under a ball that falls from a random column, one row a step.
 
-    The reward comes at the end of the episode: 1 if the paddle is under the ball, else -1. A random policy gets about
-    -0.75, a perfect one 1.
+    Actions: 0 moves left, 1 stays, 2 moves right. The reward comes at the end of the episode: 1 if the paddle is under
+    the ball, else -1. A random policy gets about -0.75, a perfect one 1.
 
-    :param cells: rows and columns of the board (8); an episode has one step less
-    :param scale: pixels of a cell (2): the image has ``cells * scale`` pixels a side, one grey channel
+    :param cells: rows and columns of the board (default 8), at least 3; an episode has ``cells - 1`` steps
+    :param scale: pixels per cell (default 2): the image has ``cells * scale`` pixels a side, one gray channel
     :param render_mode: ``"rgb_array"`` or None
+    :raises ValueError: if a number is too small or the render mode is another one
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 - gymnasium declares it without ClassVar
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012  (gymnasium declares it as a plain dict)
 
     def __init__(self, cells: int = 8, scale: int = 2, render_mode: str | None = None):
         if cells < 3 or scale < 1:
-            raise ValueError(f"cells={cells}, scale={scale}: need at least 3 cells and 1 pixel")
+            raise ValueError(f"cells={cells}, scale={scale}: must be at least 3 cells and 1 pixel.")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode={render_mode!r}: must be 'rgb_array' or None.")
         self.cells, self.scale, self.render_mode = cells, scale, render_mode
         side = cells * scale
         self.observation_space = spaces.Box(0, 255, (side, side, 1), np.uint8)
@@ -49,7 +54,7 @@ class PixelCatch(gym.Env[np.ndarray, np.int64]):
         return self._image(), reward, landed, False, {}
 
     def render(self) -> np.ndarray | None:
-        """The observation in three channels, if asked for."""
+        """Return the observation in three channels with ``render_mode="rgb_array"``, else None."""
         return self._image().repeat(3, -1) if self.render_mode == "rgb_array" else None
 
     def _image(self) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Named, frozen settings of every benchmark suite, per paper.
+"""Name and freeze the settings of every benchmark suite, per paper.
 
 The same task name means different tasks in different papers (frame size, sticky actions, random starts, action set),
-so a score only means something together with these settings. Each preset is a value that serialises to JSON: it can be
+so a score only means something together with these settings. Each preset is a value that is plain JSON data: it can be
 read from an environment (``env.get_wrapper_attr("suite_preset")``), stored with a model and compared at evaluation.
 
 Sources: the released codes. ``planet``: google-research/planet, camera-ready release; ``dreamerv2``: danijar/dreamerv2;
@@ -19,31 +19,33 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import gymnasium as gym
+
 DEFAULT_PRESET = "dreamerv3-2023"
 ALIASES = {"dreamerv3": "dreamerv3-2023", "v3": "dreamerv3-2023", "v2": "dreamerv2"}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set on an environment; None or the default where a suite does not use it.
+    """All settings of an environment; None or the default where a suite does not use it.
 
     :param action_repeat: environment frames per agent step
     :param time_limit: episode length in environment frames, after which it is truncated; None: no limit of ours
-    :param size: height and width of the image in pixels; None: as the environment gives it
+    :param size: height and width of the image in pixels; None: as the environment has it
     :param resize: ``"area"`` or ``"antialias"`` (see ``resize_image``)
-    :param grey: False, ``"luma"`` (one channel computed from the resized colours) or ``"screen"`` (the emulator's own
-        grey palette, before pooling and resizing)
-    :param pixels: None (as the environment gives it), ``"only"`` (image instead of state) or ``"both"``
+    :param grey: False, ``"luma"`` (one channel computed from the resized colors) or ``"screen"`` (the emulator's own
+        gray palette, before pooling and resizing)
+    :param pixels: None (as the environment has it), ``"only"`` (image instead of state) or ``"both"``
     :param camera: dm_control camera, None: the papers' choice per domain
     :param sticky: probability that the emulator repeats the previous action at a frame
     :param noops: smallest and largest number of no-op frames at the start of an episode (uniform)
-    :param lives: ``"unused"``, ``"discount"`` (a lost life is told as discount 0) or ``"reset"`` (it ends the episode)
+    :param lives: ``"unused"``, ``"discount"`` (a lost life is a discount of 0) or ``"reset"`` (it ends the episode)
     :param all_actions: all 18 Atari actions instead of those the game uses
     :param max_pool: number of last frames of an agent step merged by their maximum
     :param frame_stack: number of stacked observations
     :param reward: None, ``"clip"`` (to [-1, 1]), ``"sign"``, ``"tanh"`` or ``"symlog"``
     :param reward_scale: factor on the reward, applied before that
-    :param timeout_terminates: tell a time limit as a terminal state
+    :param timeout_terminates: report a time limit as a terminal state
     :param one_hot: take discrete actions as one-hot vectors
     :param normalize_action: bounded continuous actions from [-1, 1]
     :param flatten: one vector instead of a dict of vectors
@@ -133,6 +135,28 @@ def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Setting
         elif values.get(name) is not None:
             values[name] = tuple(values[name])
     return replace(settings, **values)
+
+
+class SuiteInfo(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Carry the preset that an environment was made with.
+
+    Read it through other wrappers with ``env.get_wrapper_attr("suite_preset")``, through an SB3 vector environment with
+    ``vec_env.get_attr("suite_preset")[0]``; it is a dict of plain JSON values.
+
+    :param env: environment to wrap
+    :param preset: ``SuitePreset`` or its ``to_dict()``
+    """
+
+    def __init__(self, env: gym.Env, preset: SuitePreset | dict[str, Any]):
+        data = preset.to_dict() if isinstance(preset, SuitePreset) else preset
+        gym.utils.RecordConstructorArgs.__init__(self, preset=data)
+        gym.Wrapper.__init__(self, env)
+        self._preset = SuitePreset.from_dict(data)
+
+    @property
+    def suite_preset(self) -> dict[str, Any]:
+        """Return suite, task, preset name, hash and settings as plain JSON values (a fresh copy)."""
+        return self._preset.to_dict()
 
 
 _ATARI = Settings(action_repeat=4, time_limit=108_000, size=(64, 64), max_pool=2, sticky=0.25)

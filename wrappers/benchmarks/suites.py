@@ -1,4 +1,4 @@
-"""One call for every benchmark environment of the papers and for any gymnasium id."""
+"""Make every benchmark environment of the papers, and any gymnasium id, by name."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
-from sb3_dreamer.wrappers.benchmarks import tasks
-from sb3_dreamer.wrappers.benchmarks.presets import Settings, SuitePreset, apply_overrides, find_preset
-from sb3_dreamer.wrappers.benchmarks.suite_info import SuiteInfo
-from sb3_dreamer.wrappers.discount import DiscountInfo
+from sb3_dreamer.wrappers.benchmarks import atari, dmc, tasks
+from sb3_dreamer.wrappers.benchmarks.bsuite import make_bsuite
+from sb3_dreamer.wrappers.benchmarks.crafter import make_crafter
+from sb3_dreamer.wrappers.benchmarks.dmlab import make_dmlab
+from sb3_dreamer.wrappers.benchmarks.minecraft import make_minecraft
+from sb3_dreamer.wrappers.benchmarks.presets import Settings, SuiteInfo, SuitePreset, apply_overrides, find_preset
+from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
+from sb3_dreamer.wrappers.discount_info import DiscountInfo
 from sb3_dreamer.wrappers.frame_counter import FrameCounter
-from sb3_dreamer.wrappers.frame_stack import StackChannels
+from sb3_dreamer.wrappers.frame_limit import FrameLimit
 from sb3_dreamer.wrappers.life_loss import LifeLoss
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.one_hot_action import OneHotAction
-from sb3_dreamer.wrappers.pixels import PixelObservation
-from sb3_dreamer.wrappers.rendering import check_renderer, choose_backend
-from sb3_dreamer.wrappers.resize import ResizeFrame
-from sb3_dreamer.wrappers.reward import SquashReward
-from sb3_dreamer.wrappers.tidy import TidyObservation
-from sb3_dreamer.wrappers.time_limit import FrameLimit
+from sb3_dreamer.wrappers.pixel_observation import PixelObservation
+from sb3_dreamer.wrappers.resize_frame import ResizeFrame
+from sb3_dreamer.wrappers.squash_reward import SquashReward
+from sb3_dreamer.wrappers.stack_channels import StackChannels
+from sb3_dreamer.wrappers.tidy_observation import TidyObservation
 
 Builder = Callable[[str, Settings, "str | None"], gym.Env]
 GENERAL = ("frame_stack", "reward", "reward_scale", "timeout_terminates", "one_hot", "flatten", "normalize_action")
@@ -35,16 +38,14 @@ class Suite(NamedTuple):
     """One benchmark suite.
 
     :param title: what it is, for the table
-    :param module: module of this package that builds it
-    :param builder: name of the builder function in that module
+    :param builder: makes one environment from task, settings and render mode
     :param tasks: task names of the paper (the suite may know more)
     :param slow: True where an environment is worth a process of its own
     :param options: settings that mean something here, beside the general ones
     """
 
     title: str
-    module: str
-    builder: str
+    builder: Builder
     tasks: list[str]
     slow: bool
     options: tuple[str, ...]
@@ -55,17 +56,15 @@ _ATARI_OPTIONS = (
 )  # fmt: skip
 _DMC_OPTIONS = ("action_repeat", "time_limit", "size", "pixels", "camera")
 SUITES: dict[str, Suite] = {
-    "atari": Suite("Atari, 200M frames", "atari", "make_atari", tasks.ATARI_55, True, _ATARI_OPTIONS),
-    "atari100k": Suite("Atari 100k", "atari", "make_atari", tasks.ATARI_26, True, _ATARI_OPTIONS),
-    "dmc_vision": Suite("Control Suite from pixels", "dmc", "make_dmc", tasks.DMC_20, True, _DMC_OPTIONS),
-    "dmc_proprio": Suite("Control Suite from states", "dmc", "make_dmc", tasks.DMC_18, False, _DMC_OPTIONS),
-    "planet": Suite("PlaNet's control tasks", "dmc", "make_dmc", list(tasks.PLANET_REPEATS), True, _DMC_OPTIONS),
-    "crafter": Suite("Crafter", "crafter", "make_crafter", tasks.CRAFTER, True, ("size", "time_limit")),
-    "bsuite": Suite("Behaviour Suite", "bsuite", "make_bsuite", tasks.BSUITE_23, False, ()),
-    "dmlab": Suite("DMLab", "dmlab", "make_dmlab", tasks.DMLAB_30, True, ("action_repeat", "size", "action_set")),
-    "minecraft": Suite(
-        "Minecraft", "minecraft", "make_minecraft", tasks.MINECRAFT, True, ("size", "time_limit", "break_speed")
-    ),
+    "atari": Suite("Atari, 200M frames", atari.make_atari, tasks.ATARI_55, True, _ATARI_OPTIONS),
+    "atari100k": Suite("Atari 100k", atari.make_atari, tasks.ATARI_26, True, _ATARI_OPTIONS),
+    "dmc_vision": Suite("Control Suite from pixels", dmc.make_dmc, tasks.DMC_20, True, _DMC_OPTIONS),
+    "dmc_proprio": Suite("Control Suite from states", dmc.make_dmc, tasks.DMC_18, False, _DMC_OPTIONS),
+    "planet": Suite("PlaNet's control tasks", dmc.make_dmc, list(tasks.PLANET_REPEATS), True, _DMC_OPTIONS),
+    "crafter": Suite("Crafter", make_crafter, tasks.CRAFTER, True, ("size", "time_limit")),
+    "bsuite": Suite("Behaviour Suite", make_bsuite, tasks.BSUITE_23, False, ()),
+    "dmlab": Suite("DMLab", make_dmlab, tasks.DMLAB_30, True, ("action_repeat", "size", "action_set")),
+    "minecraft": Suite("Minecraft", make_minecraft, tasks.MINECRAFT, True, ("size", "time_limit", "break_speed")),
 }
 NAMESPACES = {"ALE": "ale_py", "dm_control": "shimmy", "bsuite": "shimmy", "meltingpot": "shimmy"}
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
@@ -78,8 +77,6 @@ def split_name(name: str) -> tuple[str, str]:
     :return: suite name (``"gymnasium"`` for an id) and task
     :raises ValueError: for an empty name
     """
-    from sb3_dreamer.wrappers.benchmarks.atari import PAPER_GAMES, squeeze_name
-
     suite, colon, task = name.partition(":")
     if colon and suite in SUITES:
         if not task:
@@ -87,7 +84,7 @@ def split_name(name: str) -> tuple[str, str]:
         return suite, task
     if not name:
         raise ValueError("the environment's name is empty.")
-    if name not in gym.registry and squeeze_name(name) in PAPER_GAMES:
+    if name not in gym.registry and atari.squeeze_name(name) in atari.PAPER_GAMES:
         return "atari", name
     return "gymnasium", name
 
@@ -98,13 +95,13 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
     :param name: ``"Pong"``, ``"atari100k:pong"``, ``"dmc_vision:walker_walk"``, ``"dmc_proprio:..."``,
         ``"planet:cartpole_swingup"``, ``"crafter:reward"``, ``"bsuite:cartpole/0"``, ``"dmlab:..."``,
         ``"minecraft:diamond"``, or any gymnasium id (``"CartPole-v1"``, ``"ALE/Pong-v5"``), which is left as it
-        is but for the settings given here
+        is but for the settings passed here
     :param preset: ``"planet"``, ``"dreamerv2"``, ``"dreamerv3-2023"`` (the default where a suite has it) or
         ``"dreamerv3-2024"``; gymnasium ids have none
     :param render_mode: as in ``gymnasium.make``
     :param kwargs: settings that replace the preset's (see ``Settings``; ``pixels=True`` means ``"only"``); for a
         gymnasium id, other names go to ``gymnasium.make``
-    :return: environment whose ``suite_preset`` attribute tells every setting as plain JSON values
+    :return: environment whose ``suite_preset`` attribute holds every setting as plain JSON values
     :raises ValueError: for an unknown suite, task, preset or setting
     :raises SuiteNotInstalledError: if the suite's package is missing, with what to install
     """
@@ -123,17 +120,8 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
         settings = replace(settings, action_repeat=tasks.PLANET_REPEATS[task])
     changed = _changes(suite, settings, kwargs)
     settings = apply_overrides(settings, changed)
-    env = find_builder(suite)(task, settings, render_mode)
+    env = SUITES[suite].builder(task, settings, render_mode)
     return SuiteInfo(_finish(env, settings), SuitePreset(suite, task, preset_name, settings, tuple(sorted(changed))))
-
-
-def find_builder(suite: str) -> Builder:
-    """Import and return the function that builds a suite's environments."""
-    entry = SUITES[suite]
-    builder: Builder = getattr(
-        importlib.import_module(f"sb3_dreamer.wrappers.benchmarks.{entry.module}"), entry.builder
-    )
-    return builder
 
 
 def _changes(suite: str, settings: Settings, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +149,10 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
     elif render_mode is not None and _is_mujoco(env_id):
         choose_backend()
     env: gym.Env = gym.make(env_id, render_mode=render_mode, **kwargs)
+    if hasattr(env.unwrapped, "ale"):
+        atari.set_frame_rate(env)
     if namespace == "dm_control":
+        dmc.set_frame_rate(env)
         env = TidyObservation(env)
     if settings.time_limit is not None:
         env = FrameLimit(env, settings.time_limit)

@@ -1,4 +1,4 @@
-"""Names of the tasks of every benchmark suite, as data."""
+"""List the tasks of every benchmark suite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vector environments for Stable-Baselines3, which is imported when a function here is first called."""
+"""Make vector environments for Stable-Baselines3, which is imported when a function here is first called."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def make_vec_env(
     :raises ValueError: if ``n_envs`` is not positive
     """
     if n_envs < 1:
-        raise ValueError(f"n_envs={n_envs!r}: give at least 1.")
+        raise ValueError(f"n_envs={n_envs!r}: must be at least 1.")
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from sb3_dreamer.wrappers.score_monitor import ScoreMonitor
+    from sb3_dreamer.wrappers.vec.score_monitor import ScoreMonitor
 
     if vec_env_cls is None:
         from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv

@@ -1,4 +1,4 @@
-"""A subprocess vector environment that reports worker errors and survives dead workers (imports Stable-Baselines3)."""
+"""Step environments in worker processes, report their errors and replace dead ones (imports Stable-Baselines3)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class RestartingVecEnv(SubprocVecEnv):
     An exception in an environment is raised in the parent as ``WorkerError`` with the worker's traceback (SB3's class
     shows an ``EOFError``). A worker that dies without an exception (killed for memory, crashed in a simulator) or
     exceeds ``timeout`` is replaced by a new process with a new seed: its episode ends as truncated, with the last
-    observation known as the final one, reward 0 and ``info["worker_restarted"] = True``. Other workers go on. Workers
-    do not import torch when ``env_fns`` are partials of importable functions (as ``make_vec_env`` makes them).
+    observation known as the final one, reward 0 and ``info["worker_restarted"] = True``. Other workers continue.
+    Workers do not import torch when ``env_fns`` are partials of importable functions (as ``make_vec_env`` makes them).
 
     :param env_fns: makers of the environments
     :param start_method: as in ``multiprocessing``; default ``"forkserver"`` where it exists, else ``"spawn"``
@@ -57,12 +57,8 @@ class RestartingVecEnv(SubprocVecEnv):
         if start_method is None:
             start_method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
         self.waiting = self.closed = False
-        self.max_restarts, self.timeout, self.restart_on_error, self.restarts = (
-            max_restarts,
-            timeout,
-            restart_on_error,
-            0,
-        )
+        self.max_restarts, self.restarts = max_restarts, 0
+        self.timeout, self.restart_on_error = timeout, restart_on_error
         self._context = mp.get_context(start_method)
         # A partial of an importable function travels as it is; anything else needs SB3's carrier for closures.
         self._makers = [
@@ -173,7 +169,7 @@ class RestartingVecEnv(SubprocVecEnv):
         self.waiting = True
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Collect the answers, replacing workers that give none."""
+        """Collect the answers, replacing workers that send none."""
         self.waiting = False
         results = collect(self._fetch, range(self.num_envs))
         obs, rewards, dones, infos, reset_infos = zip(*results, strict=True)
@@ -205,7 +201,7 @@ class RestartingVecEnv(SubprocVecEnv):
             raise WorkerError(f"a worker died before it answered {command!r}; step or reset replaces it.") from None
 
     def get_images(self) -> list[np.ndarray | None]:
-        """Return the pictures of all environments."""
+        """Return the rendered images of all environments."""
         return self._ask("render", None) if self.render_mode == "rgb_array" else [None] * self.num_envs
 
     def has_attr(self, attr_name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The loop of a worker process that holds one environment; imports neither torch nor Stable-Baselines3 by itself."""
+"""Run one environment in a worker process; imports neither torch nor Stable-Baselines3, so that workers stay small."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run_worker(remote: Connection, parent_remote: Connection | None, make: Calla
             except BaseException as error:
                 answer = (False, _describe(error))
             remote.send(answer)
-    except (_StopWorker, EOFError, OSError):  # told to stop, or the parent is gone
+    except (_StopWorker, EOFError, OSError):  # asked to stop, or the parent is gone
         pass
     finally:
         if env is not None:

@@ -1,9 +1,9 @@
-"""Algorithms by their names on the command line."""
+"""Find algorithms by their names on the command line."""
 
 from typing import Any
 
 import sb3_dreamer
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError, near
 
 CLASSES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
 ALGORITHMS = tuple(name for name, cls in CLASSES.items() if cls in sb3_dreamer.__all__)
@@ -17,7 +17,7 @@ SUITE_ORDER = {
 
 
 def check_algorithm(name: str) -> str:
-    """The name, if there is such an algorithm.
+    """Return the name if there is such an algorithm.
 
     :raises UsageError: with the nearest known name
     """
@@ -27,7 +27,7 @@ def check_algorithm(name: str) -> str:
 
 
 def algorithm_class(name: str) -> Any:
-    """The class of an algorithm; imports torch.
+    """Return the class of an algorithm; imports torch.
 
     :raises UsageError: for an unknown name
     """

@@ -1,21 +1,19 @@
-"""Models and environments of a plan, with every error in one line."""
+"""Make the environments and the model of a plan, with every error in one line."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
+from sb3_dreamer.zoo.config.errors import UsageError, near, one_line
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.config.values import to_constructor
-from sb3_dreamer.zoo.programs.errors import UsageError, near, one_line
-from sb3_dreamer.zoo.runs import run_folder
 
 EVAL_SEED = 100_000  # evaluation environments are seeded this far from the training ones
 
 
 def make_training_env(plan: Plan, vec_env: str | None) -> Any:
-    """The environments to learn from."""
+    """Make the environments to learn from."""
     return environments.make_envs(
         plan.env,
         plan.n_envs,
@@ -28,7 +26,7 @@ def make_training_env(plan: Plan, vec_env: str | None) -> Any:
 
 
 def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any) -> Any:
-    """The environments to evaluate on, with the wrappers that SB3 gives the training ones."""
+    """Make the environments to evaluate on, with the wrappers that SB3 gives the training ones."""
     env = environments.make_envs(
         plan.env,
         plan.n_eval_envs,
@@ -42,7 +40,7 @@ def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any) -> Any:
 
 
 def check_policy(plan: Plan, env: Any) -> None:
-    """Settle ``policy: auto``; refuse unknown names."""
+    """Choose the policy for ``policy: auto``; refuse unknown names."""
     known = algorithm_class(plan.algo).policy_aliases
     plan.policy = environments.choose_policy(plan.policy, env.observation_space)
     if plan.policy not in known:
@@ -50,7 +48,7 @@ def check_policy(plan: Plan, env: Any) -> None:
 
 
 def check_device(device: str) -> str:
-    """The device, if it is there; SB3 would go on with the CPU without a word.
+    """Return the device if it can be used; SB3 would fall back to the CPU silently.
 
     :raises UsageError: if it is unknown or missing
     """
@@ -66,8 +64,16 @@ def check_device(device: str) -> str:
     return device if kind != "meta" else "cpu"
 
 
+def set_threads(count: int) -> None:
+    """Limit PyTorch to this many threads; -1 leaves it alone."""
+    if count > 0:
+        import torch as th
+
+        th.set_num_threads(count)
+
+
 def make_model(plan: Plan, env: Any, device: str) -> Any:
-    """A new model.
+    """Make a new model.
 
     :raises UsageError: for whatever the constructor refuses
     """
@@ -80,7 +86,7 @@ def make_model(plan: Plan, env: Any, device: str) -> Any:
 
 
 def load_model(path: Path, algo: str, env: Any = None, device: str = "auto", **changes: Any) -> Any:
-    """A model from a file.
+    """Load a model from a file.
 
     :param changes: attributes to change
     :raises UsageError: if the file is damaged, of another algorithm, or does not fit the environment
@@ -93,43 +99,15 @@ def load_model(path: Path, algo: str, env: Any = None, device: str = "auto", **c
 
 
 def to_constructor_or_attribute(values: dict[str, Any], cls: type) -> dict[str, Any]:
-    """Values for ``load``: hyperparameters as the constructor takes them, the others (seed, verbose) as they are."""
+    """Prepare values for ``load``: hyperparameters as the constructor takes them, seed and verbose as they are."""
     own = {name: value for name, value in values.items() if name in ("seed", "verbose")}
     return to_constructor({name: value for name, value in values.items() if name not in own}, cls) | own
 
 
 def refusal(error: Exception) -> UsageError:
-    """An error of the library or of SB3 as one line; what is not a refusal is raised again."""
+    """Turn an error of the library or of SB3 into one line; raise again what is not a refusal."""
     if isinstance(error, UsageError):
         return error
     if isinstance(error, ValueError | AssertionError | NotImplementedError | MemoryError | OSError | RuntimeError):
         return UsageError(one_line(error) or type(error).__name__)
     raise error
-
-
-def replay_of(path: Path) -> Path | None:
-    """The replay file that was written together with a model file; None for a best model, which has none."""
-    if path.stem == "best_model":
-        return None
-    checkpoint = re.fullmatch(r"(.+)_(\d+_steps)", path.stem)
-    name = f"{checkpoint[1]}_replay_buffer_{checkpoint[2]}.safetensors" if checkpoint else run_folder.REPLAY
-    return path.with_name(name)
-
-
-def load_replay(model: Any, path: Path) -> str:
-    """Load the replay buffer that was saved with a model, if it was; else the warm-up starts again.
-
-    :param path: the model's file
-    :return: a line that says what was found
-    :raises UsageError: if it is damaged or does not fit
-    """
-    replay = replay_of(path)
-    if replay is not None and replay.is_file():
-        try:
-            model.load_replay_buffer(replay)
-        except Exception as error:
-            raise refusal(error) from error
-        return f"{model.replay_buffer.size():,} steps from {replay}"
-    warmup = model.learning_starts
-    model.learning_starts = model.num_timesteps + warmup
-    return f"none beside {path.name}: starts empty, with {warmup:,} random steps"

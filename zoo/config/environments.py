@@ -1,4 +1,4 @@
-"""Environments of a run, made from its entry and flags."""
+"""Make the environments of a run from its entry and flags."""
 
 import functools
 import importlib
@@ -14,7 +14,7 @@ import numpy as np
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
-from sb3_dreamer.zoo.programs.errors import UsageError, near, one_line
+from sb3_dreamer.zoo.config.errors import UsageError, near, one_line
 
 EXTRAS = {
     "ale_py": "atari",
@@ -50,7 +50,7 @@ def make_envs(
     vec_env: str | None = None,
     render_mode: str | None = None,
 ) -> Any:
-    """A monitored vector environment.
+    """Make a monitored vector environment.
 
     :param name: as in ``sb3_dreamer.wrappers.make_env``
     :param n_envs: copies
@@ -85,7 +85,7 @@ def make_envs(
 
 
 def explain(name: str, error: Exception) -> str:
-    """One line about an environment that could not be made, with the nearest name or what to install."""
+    """Say in one line why an environment could not be made, with the nearest name or what to install."""
     text = one_line(error)
     in_worker = re.match(r".*failed in its worker: (\w+): (.*?) Traceback there: ", text)
     if in_worker:
@@ -106,21 +106,21 @@ def explain(name: str, error: Exception) -> str:
 
 
 def missing_package(error: Exception) -> str:
-    """Name of the package that an environment could not import; empty if that was not the trouble."""
+    """Return the package that an environment could not import; empty if that was not the problem."""
     if isinstance(error, gym.error.DependencyNotInstalled):
         return "box2d" if "box2d" in str(error).lower() else ""
     return (error.name or "").split(".")[0] if isinstance(error, ModuleNotFoundError) else ""
 
 
 def known_names() -> list[str]:
-    """Every name that could have been meant: registered ids, suite tasks with and without their suite."""
+    """List every name that could have been meant: registered ids, suite tasks with and without their suite."""
     with_suite = [f"{suite}:{task}" for suite, entry in SUITES.items() for task in entry.tasks]
     ids = [env_id for env_id in gym.registry if not env_id.startswith(("phys2d/", "tabular/"))]
     return [*ids, *with_suite, *(name.partition(":")[2] for name in with_suite)]
 
 
 def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[str, Any]]]:
-    """Wrapper classes with their arguments, innermost first.
+    """Find wrapper classes with their arguments, innermost first.
 
     :param env_wrapper: None, a dotted path, or a list of paths and one-entry mappings from path to arguments
     :raises UsageError: if there is no such class
@@ -140,7 +140,7 @@ def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[s
 
 
 def _as_annotated(wrapper: type[gym.Wrapper], name: str, value: Any) -> Any:
-    """A list as an array where the wrapper wants one: YAML knows no arrays."""
+    """Turn a list into an array where the wrapper expects one: YAML has no arrays."""
     wanted = inspect.signature(wrapper.__init__).parameters.get(name)
     if isinstance(value, list) and wanted is not None and "ndarray" in str(wanted.annotation):
         return np.asarray(value, np.float32)
@@ -155,7 +155,7 @@ def apply_wrappers(env: gym.Env, wrappers: list[tuple[Callable[..., gym.Env], di
 
 
 def suite_preset(env: Any) -> dict[str, Any] | None:
-    """How the environments of a vector environment were made, as plain values."""
+    """Return how the environments of a vector environment were made, as plain values."""
     try:
         return env.get_attr("suite_preset")[0]
     except AttributeError:
@@ -163,7 +163,7 @@ def suite_preset(env: Any) -> dict[str, Any] | None:
 
 
 def frames_per_step(preset: dict[str, Any] | None, env_wrapper: Any = None) -> int:
-    """Environment frames of one agent step: the suite's action repeat times those of the entry's wrappers.
+    """Count the environment frames of one agent step: the suite's action repeat times those of the entry's wrappers.
 
     :param preset: as from :func:`suite_preset`
     :param env_wrapper: as in :func:`make_envs`
@@ -176,7 +176,7 @@ def frames_per_step(preset: dict[str, Any] | None, env_wrapper: Any = None) -> i
 
 
 def choose_policy(policy: str, space: gym.Space) -> str:
-    """The policy name; ``auto`` goes by the observation space."""
+    """Choose the policy; ``auto`` goes by the observation space."""
     from stable_baselines3.common.preprocessing import is_image_space
 
     if policy != "auto":
@@ -187,12 +187,12 @@ def choose_policy(policy: str, space: gym.Space) -> str:
 
 
 def has_display() -> bool:
-    """Whether a window can be opened."""
+    """Return whether a window can be opened."""
     import os
 
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def deterministic_by_default(name: str) -> bool:
-    """Whether evaluation takes the most likely action: everywhere but on Atari, as in rl_zoo3."""
+    """Return whether evaluation takes the most likely action: everywhere except on Atari, as in rl_zoo3."""
     return not name.startswith(("atari", "ALE/"))

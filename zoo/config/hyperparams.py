@@ -1,33 +1,34 @@
-"""Hyperparameter files: ``hyperparams/<algo>/<suite>.yml``, an entry per task, ``default`` for the other tasks."""
+"""Read hyperparameter files: ``hyperparams/<algo>/<suite>.yml``, an entry per task, ``default`` for the other tasks."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
-from sb3_dreamer.wrappers.benchmarks.tasks import PLANET_REPEATS
 from sb3_dreamer.zoo.config.algorithms import SUITE_ORDER, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 from sb3_dreamer.zoo.config.values import check_value, check_values
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
-from sb3_dreamer.zoo.programs.errors import UsageError
 
 FOLDER = Path(__file__).parents[1] / "hyperparams"
 STOP = "stop_at_return"  #: by task: training ends when two evaluations in a row reach it
 RUN_DEFAULTS = ("eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs", "save_freq", STOP)
+CLASSIC = "classic"  # the file for gymnasium's own tasks
 PLAIN = "other"  # the file for environments that no other file names
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a file says about one task.
+    """Settings of one task in a file.
 
     :param algo: algorithm name
     :param task: name as it was asked for, without the suite; names the run folder
     :param suite: stem of the file
     :param env: name for ``make_env``
     :param values: hyperparameters and zoo keys, checked
-    :param run_defaults: what the programs use where no flag is given
+    :param run_defaults: what the programs use where no flag is passed
     :param note: which suite was chosen, if the name left it open
     :param source: file that the values are from
     """
@@ -48,12 +49,25 @@ class Entry:
 
 
 def suite_files(algo: str) -> dict[str, Path]:
-    """Hyperparameter files of an algorithm by suite."""
+    """Find the hyperparameter files of an algorithm, by suite."""
     return {path.stem: path for path in sorted((FOLDER / check_algorithm(algo)).glob("*.yml"))}
 
 
+def suite_tasks(suite: str, algorithms: Sequence[str]) -> list[str]:
+    """List the tasks of a suite as ``--env`` takes them; of ``classic``, those that an algorithm has values for.
+
+    :raises UsageError: if there is no such suite
+    """
+    if suite == CLASSIC:
+        files = [(suite_files(algo).get(CLASSIC), algo) for algo in algorithms]
+        return sorted({task for path, algo in files if path for task in load_file(path, algo)[0]} - {"default"})
+    if suite not in SUITES:
+        raise UsageError(f"unknown suite {suite!r}{near(suite, [CLASSIC, *SUITES])}: use classic, {', '.join(SUITES)}")
+    return [f"{suite}:{task}" for task in SUITES[suite].tasks]
+
+
 def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The checked entries of a file, and its run defaults.
+    """Read and check the entries of a file, and its run defaults.
 
     :raises UsageError: for anything that is not an entry, naming file, task and value
     """
@@ -61,25 +75,25 @@ def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[st
     run_defaults = content.pop("run_defaults", {}) or {}
     for name, value in run_defaults.items():
         if name not in RUN_DEFAULTS:
-            raise UsageError(f"{path}: unknown run default {name}={value!r}: use {', '.join(RUN_DEFAULTS)}")
+            raise UsageError(f"{path}: unknown run default {name}={quote(value)}: use {', '.join(RUN_DEFAULTS)}")
         for task, number in value.items() if name == STOP and isinstance(value, dict) else [(name, value)]:
             check_value(task, number, float if name == STOP else int, f"{path}, run_defaults")
     entries = {}
     for task, values in content.items():
         if not isinstance(values, dict):
-            raise UsageError(f"{path}: entry {task!r} must be a mapping, not {values!r}")
+            raise UsageError(f"{path}: entry {task!r} must be a mapping, not {quote(values)}")
         entries[str(task)] = check_values(values, algorithm_class(algo), f"{path.name}, {task}")
     return entries, run_defaults
 
 
 def _for_task(run_defaults: dict[str, Any], task: str) -> dict[str, Any]:
-    """The run defaults of one task: returns to stop at are given by task."""
+    """Select the run defaults of one task: returns to stop at are listed by task."""
     stops = run_defaults.get(STOP) or {}
     return run_defaults | {STOP: stops[task]} if task in stops else {k: v for k, v in run_defaults.items() if k != STOP}
 
 
 def find_entry(algo: str, name: str, conf_file: str | None = None) -> Entry:
-    """The entry for an environment name.
+    """Find the entry for an environment name.
 
     A name with a suite (``atari:pong``) is that suite's; a task of a file is its; a bare task name (``Pong``,
     ``walker_walk``) goes to the first suite of the algorithm that has it; anything else is a gymnasium id.
@@ -109,7 +123,7 @@ def _full_name(suite: str, task: str) -> str:
 
 
 def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]:
-    """Suite, task and a note for a name."""
+    """Resolve a name to suite, task and a note to print."""
     import gymnasium as gym
 
     suite, colon, task = name.partition(":")
@@ -124,14 +138,13 @@ def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]
     if homes:
         full = [f"{home}:{_spelling(home, name)}" for home in homes]
         also = f" (also: {', '.join(full[1:])})" if full[1:] else ""
-        return homes[0], str(_spelling(homes[0], name)), f"{name} is taken as {full[0]}{also}"
+        return homes[0], str(_spelling(homes[0], name)), f"{name} resolved to {full[0]}{also}"
     return PLAIN, name, "" if name not in gym.registry else f"no tuned values for {name}: the paper's are used"
 
 
 def _spelling(suite: str, name: str) -> str | None:
-    """The suite's own spelling of a task (``MsPacman`` is ``ms_pacman``), None if it has no such task."""
-    tasks = PLANET_REPEATS if suite == "planet" else SUITES[suite].tasks
-    known = {task.replace("_", "").lower(): task for task in tasks}
+    """Return the suite's own spelling of a task (``MsPacman`` is ``ms_pacman``), None if it has no such task."""
+    known = {task.replace("_", "").lower(): task for task in SUITES[suite].tasks}
     return known.get(name.replace("_", "").lower())
 
 

@@ -1,20 +1,20 @@
-"""What a training run will do: the file's entry, a former run's config and the flags, put together."""
+"""Plan a training run: combine the file's entry, the config of an earlier run and the flags."""
 
+import inspect
 import secrets
 from argparse import Namespace
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config.algorithms import DEFAULT_ALGORITHM, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 from sb3_dreamer.zoo.config.hyperparams import Entry, find_entry
 from sb3_dreamer.zoo.config.values import ZOO_KEYS, check_values
-from sb3_dreamer.zoo.config.yaml_files import read_yaml
-from sb3_dreamer.zoo.programs.errors import UsageError, near
-from sb3_dreamer.zoo.runs import run_folder
 
 DEFAULT_ENV = "CartPole-v1"
 LARGEST_EVAL_FREQ = 25_000  # rl_zoo3's default
+EVAL_SHARE = 0.2  # of the agent steps, which evaluation takes at most unless its length is asked for
+SAVE_FREQ = (10_000, 250_000)  # least and most steps between checkpoints; a tenth of the run between these
 FIXED = ("model_size", "policy_kwargs", "policy")  # what a trained model cannot change
 
 
@@ -29,6 +29,8 @@ class Plan:
     :param n_timesteps: agent steps in all
     :param seed: of everything
     :param hyperparams: constructor arguments
+    :param eval_share: share of the agent steps that evaluation takes at most; None: no limit
+    :param save_models: write model files at every checkpoint as well
     """
 
     algo: str
@@ -49,71 +51,57 @@ class Plan:
     final_eval_episodes: int | None = None
     n_eval_envs: int = 1
     stop_at_return: float | None = None
+    eval_share: float | None = None
     save_freq: int = -1
+    save_models: bool = True
     trained_agent: str = ""
     suite_preset: dict[str, Any] | None = None
 
     def to_config(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the settings as plain values."""
         return asdict(self)
 
     @property
     def final_episodes(self) -> int:
-        """Episodes of the evaluation at the end."""
+        """Number of episodes of the evaluation at the end."""
         return self.eval_episodes if self.final_eval_episodes is None else self.final_eval_episodes
 
 
-def make_plan(args: Namespace) -> tuple[Plan, list[str]]:
-    """The plan of ``train``, and notes to print: how a name was understood, which values were overridden.
+def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]:
+    """Plan a training run; also return notes to print: how a name was understood, which values were overridden.
 
+    :param args: flags of ``train``
+    :param config: settings of the run that ``-i`` or ``--config`` names, empty for none
     :raises UsageError: for whatever cannot be done
     """
     notes: list[str] = []
-    own_eval_freq = False
-    config: dict[str, Any] = {}
-    if args.trained_agent:
-        config = _config_of_model(args)
-    elif args.config:
-        config = read_yaml(Path(args.config))
     algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
     if config and args.env in (None, config.get("env"), config.get("run_name")):
-        plan = _from_config(config, algo, args.config or args.trained_agent)
+        plan, run_defaults = _from_config(config, algo, args.config or args.trained_agent), config
     else:
         entry = find_entry(algo, args.env or DEFAULT_ENV, args.conf_file)
-        plan = _from_entry(entry)
-        own_eval_freq = "eval_freq" in entry.run_defaults
+        plan, run_defaults = _from_entry(entry), entry.run_defaults
         notes += [entry.note] if entry.note else []
     notes += _override(plan, args)
-    if args.eval_freq is None and not config and not own_eval_freq:
-        plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, plan.n_timesteps // 10))
+    _set_defaults(plan, args, run_defaults)
+    if any((getattr(args, name) or -1) > 0 for name in ("eval_freq", "eval_episodes", "final_eval_episodes")):
+        plan.eval_share = None
     if args.seed >= 0:
         plan.seed = args.seed
-    elif plan.seed < 0 or args.trained_agent:  # Going on with the old seed would repeat the run's first episodes.
+    elif plan.seed < 0 or args.trained_agent:  # The old seed would repeat the first episodes of the run.
         plan.seed = secrets.randbelow(2**31)
     plan.trained_agent = args.trained_agent
     return plan, notes
-
-
-def _config_of_model(args: Namespace) -> dict[str, Any]:
-    """The config of the run that a model file belongs to; empty for a file on its own."""
-    path = Path(args.trained_agent)
-    if path.suffix == "" and not path.exists():
-        path = path.with_suffix(".zip")
-    if not path.is_file():
-        zips = [str(other) for other in path.parent.glob("*.zip")]
-        raise UsageError(f"--trained-agent: there is no file {path}{near(str(path), zips)}")
-    args.trained_agent = str(path)
-    return run_folder.read_config(run_folder.of_model(path))
 
 
 def _from_config(config: dict[str, Any], algo: str, path: str) -> Plan:
     names = [item.name for item in fields(Plan)]
     for name, value in config.items():
         if name not in names:
-            raise UsageError(f"the config of {path} has an unknown key {name}={value!r}{near(str(name), names)}")
+            raise UsageError(f"the config of {path} has an unknown key {name}={quote(value)}{near(str(name), names)}")
     needed = [name for name in ("env", "run_name", "n_timesteps", "seed", "hyperparams") if name not in config]
     if needed:
-        raise UsageError(f"the config of {path} has no {', '.join(needed)}: give the config.yml of a run folder")
+        raise UsageError(f"the config of {path} has no {', '.join(needed)}: pass the config.yml of a run folder")
     values = check_values(config["hyperparams"], algorithm_class(algo), str(path))
     return Plan(**{"source": "", **config, "algo": algo, "hyperparams": values})
 
@@ -135,7 +123,7 @@ def _from_entry(entry: Entry) -> Plan:
 
 
 def _override(plan: Plan, args: Namespace) -> list[str]:
-    """Apply the flags to the plan; tells which hyperparameters changed."""
+    """Apply the flags to the plan; return notes on the hyperparameters that changed."""
     cls = algorithm_class(plan.algo)
     given = check_values(args.hyperparams or {}, cls, "--hyperparams")
     if args.trained_agent:
@@ -157,15 +145,25 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
     for name in ("n_timesteps", "eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs"):
         if getattr(args, name) is not None:
             setattr(plan, name, getattr(args, name))
-    plan.save_freq = args.save_freq if args.save_freq > 0 else plan.save_freq
+    if args.save_freq is not None:
+        plan.save_freq, plan.save_models = args.save_freq, True
     plan.env_kwargs = {**plan.env_kwargs, **(args.env_kwargs or {})}
     plan.eval_env_kwargs = {**plan.eval_env_kwargs, **(args.eval_env_kwargs or {})}
     return notes
 
 
-def _default(cls: Any, name: str) -> Any:
-    import inspect
+def _set_defaults(plan: Plan, args: Namespace, run_defaults: dict[str, Any]) -> None:
+    """Set what neither the flags nor the file say: how often a new run is evaluated and saved."""
+    tenth = plan.n_timesteps // 10
+    if args.eval_freq is None and "eval_freq" not in run_defaults:
+        plan.eval_freq = max(1, min(LARGEST_EVAL_FREQ, tenth))
+    if not {"eval_freq", "eval_episodes", "final_eval_episodes"} & set(run_defaults):
+        plan.eval_share = EVAL_SHARE
+    if args.save_freq is None and "save_freq" not in run_defaults:
+        plan.save_freq, plan.save_models = max(SAVE_FREQ[0], min(SAVE_FREQ[1], tenth)), False
 
+
+def _default(cls: Any, name: str) -> Any:
     return inspect.signature(cls).parameters[name].default
 
 
@@ -178,7 +176,7 @@ def _short(value: Any) -> str:
 
 
 def _updates_note(cls: Any, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """How many times more or fewer updates there are now."""
+    """Say how many times more or fewer updates there are now."""
     names = ("train_ratio", "batch_size", "batch_length")
     try:
         old, new = ([float(values.get(name, _default(cls, name))) for name in names] for values in (before, after))

@@ -1,12 +1,12 @@
-"""What ``tune`` searches over: a built-in space per algorithm, or a YAML file."""
+"""Search spaces of ``tune``: a built-in one per algorithm, or a YAML file."""
 
 from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
+from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 from sb3_dreamer.zoo.config.values import check_value, constructor_arguments
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
-from sb3_dreamer.zoo.programs.errors import UsageError
 
 _RATES = {"low": 1e-5, "high": 3e-3, "log": True}
 _SHARED: dict[str, Any] = {
@@ -36,26 +36,26 @@ SPACES: dict[str, dict[str, Any]] = {
 
 
 def load_space(algo: str, path: str) -> dict[str, Any]:
-    """The space: hyperparameter to a list of choices or to ``{low, high, log}``.
+    """Load a space: hyperparameter to a list of choices or to ``{low, high, log}``.
 
     :param path: YAML file; empty for the built-in space
-    :raises UsageError: for an unknown hyperparameter or a range that is none
+    :raises UsageError: for an unknown hyperparameter or an empty range
     """
     space = read_yaml(Path(path)) if path else SPACES[algo]
     hints = constructor_arguments(algorithm_class(algo))
     where = path or "search space"
     for name, choices in space.items():
         if name not in hints:
-            from sb3_dreamer.zoo.programs.errors import near
-
             raise UsageError(f"{where}: unknown hyperparameter {name!r}{near(str(name), hints)}")
         if isinstance(choices, dict):
             if set(choices) - {"low", "high", "log"} or not {"low", "high"} <= set(choices):
-                raise UsageError(f"{where}: {name}={choices!r}: a range has low and high, and log: true if it is wide")
+                raise UsageError(
+                    f"{where}: {name}={quote(choices)}: a range has low and high, and log: true if it is wide"
+                )
             if not choices["low"] < choices["high"]:
-                raise UsageError(f"{where}: {name}={choices!r}: low must be less than high")
+                raise UsageError(f"{where}: {name}={quote(choices)}: low must be less than high")
         elif not isinstance(choices, list) or not choices:
-            raise UsageError(f"{where}: {name}={choices!r} must be a list of choices or a range with low and high")
+            raise UsageError(f"{where}: {name}={quote(choices)} must be a list of choices or a range with low and high")
         else:
             for choice in choices:
                 check_value(name, choice, hints[name], where)
@@ -63,7 +63,7 @@ def load_space(algo: str, path: str) -> dict[str, Any]:
 
 
 def suggest(trial: Any, space: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters of a trial.
+    """Suggest the hyperparameters of a trial.
 
     :param trial: Optuna's
     """

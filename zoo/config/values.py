@@ -1,4 +1,4 @@
-"""Checking hyperparameters against the constructor that will receive them."""
+"""Check hyperparameters against the constructor that will receive them."""
 
 import collections.abc
 import inspect
@@ -6,7 +6,7 @@ import types
 import typing
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 
 # What the programs read themselves, with the type of each.
 ZOO_KEYS: dict[str, type] = {
@@ -25,17 +25,23 @@ FLAGS = {
     "verbose": "--verbose",
     "tensorboard_log": "--tensorboard-log",
 }
-UNSUPPORTED = {  # keys of rl_zoo3 that a world model does not use: what to do instead
+UNSUPPORTED = {  # names of other libraries and algorithms: what to use instead
+    "lr": "use learning_rate",
+    "discount": "use gamma",
+    "n_steps": "use train_ratio for the number of updates, batch_length for the length of sequences",
+    "n_epochs": "use train_ratio",
     "normalize": "a world model scales its inputs itself",
     "frame_stack": "put frame_stack into env_kwargs; a recurrent model rarely needs it",
     "vec_env_wrapper": "use env_wrapper",
+    "callback": "use the flags --eval-freq and --save-freq, or learn(callback=...) in Python",
+    "monitor_kwargs": "every environment is monitored; put info keywords into a wrapper",
     "noise_type": "set action_noise in Python; world models explore by sampling",
     "noise_std": "set action_noise in Python; world models explore by sampling",
 }
 
 
 def constructor_arguments(cls: type) -> dict[str, Any]:
-    """Name and type hint of every constructor argument that a file may set."""
+    """Return the type hint of every constructor argument that a file may set, by name."""
     skipped = ("policy", "env", *FLAGS)
     parameters = inspect.signature(cls).parameters
     return {
@@ -46,7 +52,7 @@ def constructor_arguments(cls: type) -> dict[str, Any]:
 
 
 def check_values(values: dict[str, Any], cls: type, where: str) -> dict[str, Any]:
-    """The values in the types that the constructor declares.
+    """Convert values to the types that the constructor declares.
 
     :param values: hyperparameters and zoo keys by name
     :param cls: algorithm class
@@ -59,10 +65,10 @@ def check_values(values: dict[str, Any], cls: type, where: str) -> dict[str, Any
         if name in FLAGS:
             raise UsageError(f"{where}: {name} has a flag of its own: use {FLAGS[name]}")
         if name in UNSUPPORTED:
-            raise UsageError(f"{where}: {name}={value!r} is not supported: {UNSUPPORTED[name]}")
+            raise UsageError(f"{where}: {name}={quote(value)} is not supported: {UNSUPPORTED[name]}")
         if name not in hints and name not in ZOO_KEYS:
             known = [*ZOO_KEYS, *hints]
-            raise UsageError(f"{where}: unknown hyperparameter {name}={value!r}{near(str(name), known)}")
+            raise UsageError(f"{where}: unknown hyperparameter {name}={quote(value)}{near(str(name), known)}")
         checked[name] = check_value(name, value, ZOO_KEYS.get(name) or hints[name], where)
     for name in ("n_timesteps", "n_envs"):
         if name in checked and checked[name] < 1:
@@ -71,7 +77,7 @@ def check_values(values: dict[str, Any], cls: type, where: str) -> dict[str, Any
 
 
 def check_value(name: str, value: Any, hint: Any, where: str) -> Any:
-    """The value in the first type of the hint that fits, still as a plain value.
+    """Convert a value to the first type of the hint that fits, still as a plain value.
 
     A whole number may be written ``1e6``; a schedule ``lin_0.001`` falls from that number to 0 (rl_zoo3's spelling).
 
@@ -81,7 +87,7 @@ def check_value(name: str, value: Any, hint: Any, where: str) -> Any:
         fits, converted = _convert(value, kind)
         if fits:
             return converted
-    raise UsageError(f"{where}: {name}={value!r} must be {' or '.join(_words(hint))}")
+    raise UsageError(f"{where}: {name}={quote(value)} must be {' or '.join(_words(hint))}")
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -89,7 +95,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _convert(value: Any, kind: Any) -> tuple[bool, Any]:
-    """Whether the value is of this type, and how it is passed on."""
+    """Return whether the value is of this type, and the value to pass on."""
     origin = typing.get_origin(kind) or kind
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if origin is float:
@@ -116,7 +122,7 @@ def _is_schedule(value: Any) -> bool:
 
 
 def to_constructor(values: dict[str, Any], cls: type) -> dict[str, Any]:
-    """Checked values as the constructor takes them: schedules made, lists of ``train_freq`` as tuples."""
+    """Turn checked values into what the constructor takes: schedules made, lists of ``train_freq`` as tuples."""
     from stable_baselines3.common.utils import LinearSchedule
 
     made: dict[str, Any] = {}
@@ -130,7 +136,7 @@ def to_constructor(values: dict[str, Any], cls: type) -> dict[str, Any]:
 
 
 def _words(hint: Any) -> list[str]:
-    """The types of a hint in words."""
+    """Name the types of a hint in words."""
     names = {float: "a number", int: "a whole number", str: "text", dict: "a mapping", bool: "true or false"}
     words = []
     for kind in _alternatives(hint):
@@ -143,4 +149,4 @@ def _words(hint: Any) -> list[str]:
             words += [repr(choice) for choice in typing.get_args(kind)]
         elif origin in names:
             words.append(names[origin])
-    return words or ["something that only Python can give"]
+    return words or ["something that only Python code can pass"]

@@ -1,35 +1,55 @@
-"""Reading YAML strictly: safe types only, no key twice, numbers such as ``1e-3`` are numbers."""
+"""Read YAML strictly: plain values only, no key twice, no alias bombs, and ``1e-3`` is a number."""
 
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sb3_dreamer.zoo.programs.errors import UsageError, one_line
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
+
+LARGEST = 100_000  #: values in a file; those behind an alias count wherever the alias stands
 
 
 class StrictLoader(yaml.SafeLoader):
-    """``yaml.SafeLoader`` that refuses duplicate keys and reads ``1e-3`` as a number, as YAML 1.2 does."""
+    """``yaml.SafeLoader`` that refuses duplicate keys and alias bombs, and reads ``1e-3`` as YAML 1.2 does."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Make a dict; a key that is written twice is an error (a merged ``<<`` may be overridden)."""
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if isinstance(key, str) and key != "<<" and key in seen and key_node.start_mark.line >= 0:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
-            seen.add(key if isinstance(key, str) else repr(key))
-        return super().construct_mapping(node, deep)
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self._sizes: dict[yaml.Node, int] = {}
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Merge ``<<``, dropping what the mapping itself overrides, so that only real duplicates are left."""
-        own = {key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"}
-        count = sum(key.tag != "tag:yaml.org,2002:merge" for key, _ in node.value)
-        super().flatten_mapping(node)
-        merged, written = node.value[: len(node.value) - count], node.value[len(node.value) - count :]
-        node.value = [(key, value) for key, value in merged if key.value not in own] + written
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Build a node and count the values in it."""
+        alias = self.check_event(yaml.AliasEvent)
+        node: Any = super().compose_node(parent, index)
+        if alias and node not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, "a value contains itself", node.start_mark)
+        if not alias:
+            parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+            inside = [part for item in parts for part in (item if isinstance(item, tuple) else (item,))]
+            self._sizes[node] = 1 + sum(self._sizes[part] for part in inside)
+        if self._sizes[node] > LARGEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {LARGEST:,} values", node.start_mark)
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Build a mapping; a key that is written twice is an error (a merged ``<<`` may be overridden)."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"{key.value!r} appears twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+def _pairs(loader: StrictLoader, node: Any) -> dict[Any, Any]:
+    """Read an ``OrderedDict`` of rl_zoo3's config.yml as the list of pairs that it is; nothing is run."""
+    (pairs,) = loader.construct_sequence(node, deep=True)
+    return dict(pairs)
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _pairs)
 
 
 class StrictDumper(yaml.SafeDumper):
@@ -42,7 +62,7 @@ for _class in (StrictLoader, StrictDumper):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a file; an empty file is an empty mapping.
+    """Read the mapping in a file; an empty file is an empty mapping.
 
     :raises UsageError: if there is no such file, or it is not YAML of plain values
     """
@@ -52,8 +72,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {one_line(error)}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:  # also for dates that do not exist
         raise UsageError(f"{path} is not plain YAML: {one_line(error)}") from error
+    except RecursionError:
+        raise UsageError(f"{path} is not plain YAML: it is nested too deeply") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -2,26 +2,26 @@
 
 import importlib
 import os
-import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError, near, one_line
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, near, one_line
 
-PROGRAMS = {  # name: module of this package, what it does
-    "train": ("train", "train an agent"),
-    "enjoy": ("enjoy", "watch a trained agent, episode by episode"),
-    "record_video": ("record_video", "film a trained agent"),
-    "evaluate": ("evaluate", "scores of trained agents with intervals, also as JSON"),
-    "plot": ("plot", "learning curves of runs, with published ones behind"),
-    "tune": ("tune", "search hyperparameters with Optuna"),
-    "suite": ("suite", "train on a whole benchmark with several seeds"),
-    "list": ("list", "algorithms, suites and their tasks, runs"),
-    "bench": ("bench", "measure speed on this machine, in itself and against other programs"),
+PROGRAMS = {  # modules of this package, and what they do
+    "train": "train an agent",
+    "enjoy": "watch a trained agent, episode by episode",
+    "record_video": "record a video of a trained agent",
+    "evaluate": "evaluate trained agents: scores with intervals, also as JSON",
+    "plot": "plot learning curves, with published ones behind",
+    "tune": "search hyperparameters with Optuna",
+    "suite": "train on a whole benchmark with several seeds",
+    "list": "list algorithms, suites and their tasks, runs",
+    "bench": "measure speed on this machine, alone and against other programs",
+    "doctor": "check what training needs on this machine",
 }
-ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil")
+ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil", "optuna")
 DEBUG = "SB3_DREAMER_TRACEBACK"  # set it to see where an error was raised
 
 
@@ -36,10 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY") and not os.environ.get("WAYLAND_DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without complaining about the missing screen
     name = f"sb3-dreamer {words[0]}" if words and words[0] in PROGRAMS else "sb3-dreamer"
+    former = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{name}: warning: {one_line(message)}\n"
     try:
         return _run(words)
     except (Exception, KeyboardInterrupt) as error:
         return _status(name, error)
+    finally:
+        warnings.formatwarning = former
 
 
 def _run(words: list[str]) -> int:
@@ -50,7 +54,7 @@ def _run(words: list[str]) -> int:
 
         print(f"sb3-dreamer {__version__}")
     elif words[0] in PROGRAMS:
-        module = importlib.import_module(f"sb3_dreamer.zoo.programs.{PROGRAMS[words[0]][0]}")
+        module = importlib.import_module(f"sb3_dreamer.zoo.programs.{words[0]}")
         return int(module.main(words[1:]) or 0)
     else:
         raise UsageError(f"unknown program {words[0]!r}{near(words[0], PROGRAMS)}: use {', '.join(PROGRAMS)}")
@@ -58,7 +62,7 @@ def _run(words: list[str]) -> int:
 
 
 def _status(name: str, error: BaseException) -> int:
-    """Tell an error in one line; the exit status for it."""
+    """Print an error in one line and return the exit status for it."""
     status, message = 1, f"{type(error).__name__}: {one_line(error)} (set {DEBUG}=1 to see where)"
     if isinstance(error, KeyboardInterrupt):
         print(f"{name}: interrupted", file=sys.stderr)
@@ -78,7 +82,7 @@ def _status(name: str, error: BaseException) -> int:
 
 
 def overview() -> str:
-    """The programs in a list."""
+    """List the programs."""
     lines = [
         "usage: sb3-dreamer PROGRAM [--help] ...",
         "",
@@ -86,24 +90,8 @@ def overview() -> str:
         "",
     ]
     width = max(map(len, PROGRAMS))
-    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in PROGRAMS.items()]
+    lines += [f"  {name:<{width}}  {text}" for name, text in PROGRAMS.items()]
     return "\n".join([*lines, "", "For example: sb3-dreamer train --algo dreamerv3 --env CartPole-v1"])
-
-
-def command(program: str, words: Sequence[str]) -> str:
-    """A line for the shell that runs a program, in the way in which this process was started.
-
-    :param program: its name
-    :param words: its arguments
-    """
-    script = Path(sys.argv[0])
-    if script.suffix == ".py" and script.stem in PROGRAMS:
-        start = ["python", str(script.with_name(f"{program}.py"))]
-    elif script.name == "__main__.py" and script.parent.name == "zoo":
-        start = ["python", "-m", "sb3_dreamer.zoo", program]
-    else:
-        start = ["sb3-dreamer", program]
-    return shlex.join([*start, *words])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Test what training needs on this machine and print the command that mends what is broken.
+"""The program ``doctor``: test what training needs on this machine and print the command that fixes what is broken.
 
-``python -m sb3_dreamer.zoo.programs.doctor``; the exit code is 1 if something every run needs is missing or broken.
+The exit code is 1 if something every run needs is missing or broken.
 Anything that can crash a process (drivers, compilers) is tested in a process of its own.
 """
 
@@ -12,11 +12,12 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sb3_dreamer.wrappers.rendering import BACKENDS, probe_backend
+from sb3_dreamer.zoo.config.arguments import OneLineParser
 
 COMPILE_SECONDS = 180.0
 EGL_FIX = "apt-get install libegl1 libgl1 libgles2 (and the GPU driver's EGL library on a machine with a GPU)"
@@ -43,7 +44,7 @@ class Diagnosis(NamedTuple):
 
 
 def check_package(name: str, fix: str, required: bool = False, module: str | None = None) -> Diagnosis:
-    """Import a package and tell its version.
+    """Import a package and return its version.
 
     :param name: distribution name
     :param fix: what to do if it cannot be imported
@@ -125,7 +126,7 @@ def check_compile() -> Diagnosis:
 
 
 def check_rendering() -> list[Diagnosis]:
-    """Draw one picture with every MuJoCo backend; one that works is enough."""
+    """Render one image with every MuJoCo backend; one that works is enough."""
     mujoco = check_package("mujoco", 'pip install "sb3-dreamer[dmc]"')
     if mujoco.status != "ok":
         return [mujoco]
@@ -179,14 +180,14 @@ def check_video() -> Diagnosis:
 
 
 def check_memory() -> Diagnosis:
-    """Compare the memory with what a million 64×64 pictures need."""
+    """Compare the memory with what a million 64×64 images need."""
     need = 1_000_000 * 64 * 64 * 3 / 2**30
     try:
         import psutil
     except ImportError:
         return Diagnosis("memory", "note", "unknown", "pip install psutil")
     free = psutil.virtual_memory().available / 2**30
-    text = f"{free:.1f} GiB free; a replay of 1,000,000 pictures of 64x64 takes {need:.1f} GiB"
+    text = f"{free:.1f} GiB free; a replay buffer of 1,000,000 images of 64x64 takes {need:.1f} GiB"
     fix = "" if free > need else "use a smaller buffer_size, or keep the replay on disk"
     return Diagnosis("memory", "ok" if free > need else "note", text, fix)
 
@@ -227,8 +228,15 @@ def report(results: list[Diagnosis]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Print the report; return 1 if something every run needs is missing or broken."""
+def main(words: Sequence[str] = ()) -> int:
+    """Print the report.
+
+    :param words: command-line arguments
+    :return: exit status; 1 if something every run needs is missing or broken
+    """
+    OneLineParser(
+        prog="sb3-dreamer doctor", description="Check what training needs on this machine; say how to fix it."
+    ).parse_args(words)
     results = diagnose()
     print(report(results))
     return int(any(result.required and result.status in ("missing", "broken") for result in results))

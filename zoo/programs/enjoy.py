@@ -1,4 +1,4 @@
-"""The program ``enjoy``: a trained agent acts; return and length of every episode, and their mean."""
+"""The program ``enjoy``: watch a trained agent; return and length of every episode, and their mean."""
 
 import functools
 import time
@@ -6,31 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sb3_dreamer.zoo.config import environments
-from sb3_dreamer.zoo.programs.arguments import OneLineParser, positive
-from sb3_dreamer.zoo.programs.errors import UsageError
-from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, load_agent
-from sb3_dreamer.zoo.runs.episodes import Episode, play
+from sb3_dreamer.zoo.config import building, environments
+from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
+from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, find_run, load_agent
+from sb3_dreamer.zoo.runs.episodes import Episode, mean_in_words, play
 
 DEFAULT_STEPS = 1000  # rl_zoo3's default
 
 
 def make_parser() -> OneLineParser:
-    """The parser of ``enjoy``."""
-    parser = OneLineParser(prog="sb3-dreamer enjoy", description="Watch a trained agent.")
+    """Make the parser."""
+    parser = OneLineParser(
+        prog="sb3-dreamer enjoy", description="Watch a trained agent and print return and length of every episode."
+    )
     add_agent_arguments(parser)
-    group = parser.add_argument_group("what is shown")
+    group = parser.add_argument_group("what to show")
     length = group.add_mutually_exclusive_group()
     length.add_argument("-n", "--n-timesteps", type=positive, metavar="N", help=f"steps (default: {DEFAULT_STEPS})")
     length.add_argument("--n-episodes", type=positive, metavar="N", help="whole episodes, instead of steps")
     group.add_argument("--no-render", action="store_true", help="open no window")
-    group.add_argument("--reward-log", default="", metavar="DIR", help="folder for a monitor.csv of the episodes")
-    group.add_argument("--verbose", type=int, choices=[0, 1, 2], default=1, help="0: only the mean")
-    ignored = parser.add_argument_group("accepted for rl_zoo3's sake, without effect")
-    ignored.add_argument("--norm-reward", action="store_true", help="rewards are never normalised here")
-    ignored.add_argument("-P", "--progress", action="store_true", help="every episode is told as it ends")
+    group.add_argument("--reward-log", default="", metavar="DIR", help="write the episodes to DIR/0.monitor.csv")
+    group.add_argument("--verbose", type=int, choices=[0, 1, 2], default=1, help="0 prints only the mean")
+    ignored = parser.add_argument_group("accepted for rl_zoo3 compatibility, without effect")
+    ignored.add_argument("--norm-reward", action="store_true", help="rewards are never normalized here")
+    ignored.add_argument("-P", "--progress", action="store_true", help="episodes are always printed")
     ignored.add_argument("--custom-objects", action="store_true", help="model files hold no objects to replace")
     return parser
 
@@ -42,10 +42,7 @@ def main(words: Sequence[str]) -> int:
     :return: exit status
     """
     args = make_parser().parse_args(words)
-    if args.num_threads > 0:
-        import torch as th
-
-        th.set_num_threads(args.num_threads)
+    building.set_threads(args.num_threads)
     window = not args.no_render and environments.has_display()
     agent = load_for_window(args) if window else load_agent(args)
     try:
@@ -53,18 +50,19 @@ def main(words: Sequence[str]) -> int:
             how = "most likely actions" if agent.deterministic else "sampled actions"
             print(f"{agent.path}: trained for {agent.model.num_timesteps:,} steps; {how}, seed {args.seed}")
             if not window and not args.no_render:
-                print("No display here: no window is opened (record_video writes a film).")
+                print("No display: no window is opened (record_video writes a video).")
         episodes = watch(agent, args, window)
     finally:
         agent.env.close()
     if args.reward_log:
         write_monitor(Path(args.reward_log), episodes, str(agent.config.get("env", args.env)))
-    tell_mean(episodes)
+    print(mean_in_words(episodes))
     return 0
 
 
 def load_for_window(args: Any) -> Agent:
-    """The agent with an environment that draws into a window; without one where that is impossible."""
+    """Load the agent with an environment that renders to a window; without a window where that is impossible."""
+    find_run(args)  # Its error is not one of the window.
     try:
         return load_agent(args, render_mode="human")
     except UsageError as error:
@@ -73,7 +71,7 @@ def load_for_window(args: Any) -> Agent:
 
 
 def watch(agent: Agent, args: Any, window: bool) -> list[Episode]:
-    """Let the agent act, telling every episode."""
+    """Let the agent act and print every episode."""
     episodes: list[Episode] = []
     draw = functools.partial(agent.env.render, "human") if window else None
     steps = args.n_timesteps or (None if args.n_episodes else DEFAULT_STEPS)
@@ -84,18 +82,6 @@ def watch(agent: Agent, args: Any, window: bool) -> list[Episode]:
         if args.verbose >= 1:
             print(f"Episode {len(episodes)}: return {episode.reward:.2f}, length {episode.length}", flush=True)
     return episodes
-
-
-def tell_mean(episodes: Sequence[Episode]) -> None:
-    """Print the mean return and length."""
-    if not episodes:
-        print("No episode ended: give more steps with -n, or whole episodes with --n-episodes.")
-        return
-    _, returns, lengths = np.array(episodes).T
-    print(
-        f"Mean return {returns.mean():.2f} +- {returns.std():.2f}, "
-        f"mean length {lengths.mean():.2f} +- {lengths.std():.2f} over {len(episodes)} episodes"
-    )
 
 
 def write_monitor(folder: Path, episodes: Sequence[Episode], env_id: str) -> None:

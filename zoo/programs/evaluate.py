@@ -1,4 +1,4 @@
-"""The program ``evaluate``: scores of one or several runs with intervals, as a table and as JSON."""
+"""The program ``evaluate``: score one or several runs with intervals, as a table and as JSON."""
 
 import json
 from argparse import Namespace
@@ -8,28 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from sb3_dreamer.zoo.programs import display
-from sb3_dreamer.zoo.programs.arguments import OneLineParser, positive, whole
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config.arguments import OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.runs.agents import add_agent_arguments, load_agent
+from sb3_dreamer.zoo.runs.agents import add_agent_arguments, find_run, load_agent
 from sb3_dreamer.zoo.runs.episodes import play
-
-RESAMPLES, CONFIDENCE = 2000, 0.95
+from sb3_dreamer.zoo.runs.scores import bootstrap_interval
 
 
 def make_parser() -> OneLineParser:
-    """The parser of ``evaluate``."""
+    """Make the parser."""
     parser = OneLineParser(
         prog="sb3-dreamer evaluate",
-        description="Evaluate trained agents: every episode, mean and bootstrap interval per run and over runs.",
+        description="Evaluate trained agents: mean return with a bootstrap interval, per run and over runs.",
     )
     add_agent_arguments(parser)
     group = parser.add_argument_group("evaluation")
-    group.add_argument("-n", "--n-episodes", type=positive, default=20, metavar="N", help="episodes of each run")
-    group.add_argument("--exp-ids", type=whole, nargs="+", metavar="N", help="several runs (seeds) instead of --exp-id")
-    group.add_argument("--all-runs", action="store_true", help="all runs of this environment")
-    group.add_argument("-o", "--output", default="", metavar="FILE", help="write everything as JSON")
+    group.add_argument("-n", "--n-episodes", type=positive, default=20, metavar="N", help="episodes per run")
+    group.add_argument("--exp-ids", type=whole, nargs="+", metavar="N", help="evaluate several runs (seeds)")
+    group.add_argument("--all-runs", action="store_true", help="evaluate all runs of this environment")
+    group.add_argument(
+        "-o", "--output", default="", metavar="FILE", help="write all episodes and means to this JSON file"
+    )
     return parser
 
 
@@ -49,33 +50,32 @@ def main(words: Sequence[str]) -> int:
     rows = [(short_name(run["model"]), in_words(run, f"{len(run['returns'])} episodes")) for run in runs]
     if len(runs) > 1:
         rows.append((f"{len(runs)} runs", in_words(result, "run means")))
-    console = display.make_console()
-    display.print_table(console, f"{args.algo} on {args.env}: mean +- std [95 % bootstrap interval]", rows)
+    console = tables.make_console()
+    tables.print_table(console, f"{args.algo} on {args.env}: mean +- std [95 % bootstrap interval]", rows)
     if args.output:
         print(f"Written to {args.output}")
     return 0
 
 
 def short_name(model: str) -> str:
-    """Run folder and file, without the folders above, which would leave no room for the scores."""
+    """Return run folder and file without the folders above, which would leave no room for the scores."""
     return str(Path(*Path(model).parts[-2:]))
 
 
 def wanted_runs(args: Namespace) -> list[int]:
-    """Numbers of the runs to evaluate."""
-    from sb3_dreamer.zoo.runs.agents import find_run
-
+    """List the numbers of the runs to evaluate."""
     if args.exp_ids:
         return list(args.exp_ids)
     if args.all_runs:
-        run = find_run(Namespace(**{**vars(args), "exp_id": 0}), args.algo)
+        run = find_run(args)
         return sorted(run_folder.run_numbers(run.path.parent, run.name))
     return [args.exp_id]
 
 
 def evaluate_run(args: Namespace, exp_id: int) -> dict[str, Any]:
-    """All episodes of one run's agent, with what is needed to repeat them."""
-    agent = load_agent(Namespace(**{**vars(args), "exp_id": exp_id}))
+    """Evaluate one run's agent: all episodes, with what is needed to repeat them."""
+    args.exp_id = exp_id
+    agent = load_agent(args)
     try:
         episodes = list(play(agent.model, agent.env, agent.deterministic, n_episodes=args.n_episodes))
     finally:
@@ -95,21 +95,17 @@ def evaluate_run(args: Namespace, exp_id: int) -> dict[str, Any]:
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation and the percentile interval of the mean from resampled values.
+    """Compute mean, standard deviation and the bootstrap interval of the mean.
 
     :param values: returns of episodes, or means of runs; one value has no interval
     """
     array = np.asarray(values, dtype=np.float64)
-    result: dict[str, Any] = {"mean": float(array.mean()), "std": float(array.std()), "interval": None}
-    if len(array) > 1:
-        draws = np.random.default_rng(0).choice(array, (RESAMPLES, len(array))).mean(1)
-        tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-        result["interval"] = [float(bound) for bound in np.quantile(draws, tails)]
-    return result
+    interval = list(bootstrap_interval(array)) if len(array) > 1 else None
+    return {"mean": float(array.mean()), "std": float(array.std()), "interval": interval}
 
 
 def in_words(result: dict[str, Any], over: str) -> str:
-    """``12.3 +- 4.5 [11.0, 13.6] over 20 episodes``."""
+    """Write ``12.3 +- 4.5 [11.0, 13.6] over 20 episodes``."""
     bounds = result["interval"]
     interval = f" [{bounds[0]:.1f}, {bounds[1]:.1f}]" if bounds else ""
     return f"{result['mean']:.1f} +- {result['std']:.1f}{interval} over {over}"

@@ -1,4 +1,4 @@
-"""The program ``plot``: learning curves of runs, with the published ones behind."""
+"""The program ``plot``: plot learning curves of runs, with published ones behind."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.programs.arguments import OneLineParser, positive
-from sb3_dreamer.zoo.programs.errors import UsageError, near
-from sb3_dreamer.zoo.runs import curves, run_folder
+from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
+from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.runs import curves, run_folder, scores
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -18,25 +18,34 @@ Runs = dict[str, dict[str, list[RunFolder]]]  # run name -> algorithm -> runs
 
 
 def make_parser() -> OneLineParser:
-    """The parser of ``plot``."""
+    """Make the parser."""
     parser = OneLineParser(
         prog="sb3-dreamer plot",
-        description="Plot learning curves: one picture per environment, one line per algorithm, seeds as a band.",
+        description="Plot learning curves: one panel per environment, one line per algorithm, seeds as a band.",
     )
     parser.add_argument("-a", "--algo", nargs="+", metavar="ALGO", help="algorithms (default: all that have runs)")
     parser.add_argument("-e", "--env", nargs="+", metavar="ENV", help="environments (default: all that have runs)")
     parser.add_argument("-f", "--exp-folder", default="logs", metavar="DIR", help="where the run folders are")
-    parser.add_argument("-x", "--x-axis", choices=list(curves.X_AXES), default="steps", help="what to draw over")
-    parser.add_argument("-y", "--y-axis", choices=["reward", "length"], default="reward", help="what to draw")
-    parser.add_argument("-w", "--episode-window", type=positive, default=20, metavar="N", help="episodes to average")
-    parser.add_argument("-max", "--max-x", type=float, metavar="X", help="draw up to here")
+    parser.add_argument("-x", "--x-axis", choices=list(curves.X_AXES), default="steps", help="x-axis")
+    parser.add_argument("-y", "--y-axis", choices=["reward", "length"], default="reward", help="y-axis")
     parser.add_argument(
-        "--source", choices=["train", "eval"], default="train", help="training episodes, or evaluations"
+        "-w", "--episode-window", type=positive, default=20, metavar="N", help="training episodes per average"
     )
-    parser.add_argument("--no-published", action="store_true", help="leave the authors' curves out (drawn over frames)")
-    parser.add_argument("--aggregate", action="store_true", help="one picture: mean and IQM over tasks, with intervals")
+    parser.add_argument("-max", "--max-x", type=float, metavar="X", help="end of the x-axis")
     parser.add_argument(
-        "-o", "--output", nargs="+", default=["curves.png"], metavar="FILE", help="files to write: .png, .svg, .pdf"
+        "--source", choices=["train", "eval"], default="train", help="plot training episodes or evaluations"
+    )
+    parser.add_argument(
+        "--no-published", action="store_true", help="leave out the published curves (shown with -x frames)"
+    )
+    parser.add_argument("--aggregate", action="store_true", help="plot mean and IQM over tasks, with intervals")
+    parser.add_argument(
+        "-o",
+        "--output",
+        nargs="+",
+        default=["curves.png"],
+        metavar="FILE",
+        help="files to write: .png, .svg, .pdf (default: curves.png)",
     )
     return parser
 
@@ -57,12 +66,7 @@ def main(words: Sequence[str]) -> int:
     import matplotlib
 
     matplotlib.use("Agg")
-    if args.aggregate:
-        from sb3_dreamer.zoo.programs.plot_aggregate import draw_aggregate
-
-        figure = draw_aggregate(runs, args)
-    else:
-        figure = draw(runs, args)
+    figure = draw_aggregate(runs, args) if args.aggregate else draw_curves(runs, args)
     for name in args.output:
         figure.savefig(name, dpi=150, bbox_inches="tight")
         print(f"Written: {name}")
@@ -70,32 +74,33 @@ def main(words: Sequence[str]) -> int:
 
 
 def find_runs(args: Namespace) -> Runs:
-    """Runs by environment and algorithm.
+    """Find runs by environment and algorithm.
 
     :raises UsageError: if there is none, or an algorithm or environment has none
     """
     root = Path(args.exp_folder)
-    found: Runs = {}
-    for algo in [check_algorithm(name) for name in args.algo] if args.algo else ALGORITHMS:
-        for config in sorted((root / algo).glob("*/*/config.yml")):
-            run = RunFolder(config.parent.parent, config.parent.name)
-            found.setdefault(run.name, {}).setdefault(algo, []).append(run)
-    if not found:
-        raise UsageError(f"there is no run in {root}: train one, or give -f FOLDER")
-    if not args.env:
-        return found
-    wanted: Runs = {}
-    for env in args.env:  # With its suite or without: walker_walk stands for every suite that was trained.
-        name = env.replace("/", "-").replace(":", "-")
-        matches = [run for run in found if run == name or run.endswith(f"-{name}")]
-        if not matches:
-            raise UsageError(f"there is no run of {env!r} in {root}{near(name, found)}: it has {', '.join(found)}")
-        wanted |= {run: found[run] for run in matches}
-    return wanted
+    algorithms = [check_algorithm(name) for name in args.algo] if args.algo else ALGORITHMS
+    by_algo = {algo: run_folder.all_runs(root, algo) for algo in algorithms}
+    names = list(dict.fromkeys(run.name for runs in by_algo.values() for run in runs))
+    if not names:
+        raise UsageError(f"there is no run in {root}: train one, or pass -f FOLDER")
+    if args.env:
+        wanted = {env: [name for algo in by_algo for name in run_folder.names_for(root, algo, env)] for env in args.env}
+        for env, found in wanted.items():
+            if not found:
+                raise UsageError(f"there is no run of {env!r} in {root}{near(env, names)}: it has {', '.join(names)}")
+        names = list(dict.fromkeys(name for found in wanted.values() for name in found))
+    result: Runs = {}
+    for name in names:
+        for algo, runs in by_algo.items():
+            same = [run for run in runs if run.name == name]
+            if same:
+                result.setdefault(name, {})[algo] = same
+    return result
 
 
 def run_curves(runs: Sequence[RunFolder], args: Namespace) -> list[curves.Curve]:
-    """The curves of the runs that have one."""
+    """Read the curves of the runs that have one."""
     if args.source == "eval":
         made = [curves.evaluation_curve(run, args.x_axis, args.y_axis) for run in runs]
     else:
@@ -103,8 +108,8 @@ def run_curves(runs: Sequence[RunFolder], args: Namespace) -> list[curves.Curve]
     return [curve for curve in made if curve is not None and len(curve.x)]
 
 
-def draw(runs: Runs, args: Namespace) -> Any:
-    """A picture per environment."""
+def draw_curves(runs: Runs, args: Namespace) -> Any:
+    """Draw one panel per environment."""
     import matplotlib.pyplot as plt
 
     columns = min(4, len(runs))
@@ -125,14 +130,15 @@ def draw(runs: Runs, args: Namespace) -> Any:
         axis.set_ylabel("return" if args.y_axis == "reward" else "episode length")
         axis.set_xlim(0, args.max_x)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize="small")
     if not drawn:
         raise UsageError("the runs have no finished episode yet" if args.source == "train" else "no evaluation yet")
     return figure
 
 
 def draw_runs(axis: Any, lines: Sequence[curves.Curve], label: str, color: str) -> int:
-    """The mean over runs, and the band from the lowest to the highest.
+    """Draw the mean over runs, and the band from the lowest to the highest.
 
     :return: number of runs drawn
     """
@@ -140,16 +146,68 @@ def draw_runs(axis: Any, lines: Sequence[curves.Curve], label: str, color: str) 
         axis.plot(lines[0].x, lines[0].y, color=color, label=label)
     elif lines:
         grid, values = curves.on_grid(list(lines))
-        axis.plot(grid, np.nanmean(values, 0), color=color, label=f"{label} ({len(lines)} runs)")
-        axis.fill_between(grid, np.nanmin(values, 0), np.nanmax(values, 0), color=color, alpha=0.2, linewidth=0)
+        axis.plot(grid, values.mean(0), color=color, label=f"{label} ({len(lines)} runs)")
+        axis.fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
     return len(lines)
 
 
 def draw_published(axis: Any, algo: str, env: str, color: str) -> None:
-    """The authors' curve: lowest to highest seed as a band, the mean dashed."""
+    """Draw the published curve: lowest to highest seed as a band, the mean dashed."""
     curve = curves.published_curve(algo, env)
     if curve is not None:
         frames = np.array(curve["frames"])
-        axis.fill_between(frames, curve["low"], curve["high"], color="grey", alpha=0.25, linewidth=0)
-        label = f"{algo}, authors ({curve['seeds']} seeds)"
+        axis.fill_between(frames, curve["low"], curve["high"], color="gray", alpha=0.25, linewidth=0)
+        label = f"{algo}, published ({curve['seeds']} seeds)"
         axis.plot(frames, curve["mean"], color=color, linestyle="--", linewidth=1, alpha=0.7, label=label)
+
+
+def score_matrix(by_task: dict[str, list[RunFolder]], args: Namespace) -> tuple[np.ndarray, list[str]]:
+    """Compute normalized final scores ``(runs, tasks)``, over as many runs as every task has, and list the tasks.
+
+    The final score of a run is the end of its curve.
+
+    :raises UsageError: if no task can be normalized, or one has no curve
+    """
+    columns: dict[str, np.ndarray] = {}
+    without: list[str] = []
+    for name, runs in by_task.items():
+        env = str(run_folder.read_config(runs[0]).get("env", name))
+        finals = np.array([curve.y[-1] for curve in run_curves(runs, args)])
+        normalized = scores.normalize_for_suite(env, finals)
+        if normalized is None:
+            without.append(f"{env} (scores are normalized for Atari and control tasks only)")
+        elif not len(finals):
+            other = "--source eval" if args.source == "train" else "--source train"
+            without.append(f"{env} (no score yet: train longer, or try {other})")
+        else:
+            columns[env] = normalized
+    if not columns:
+        raise UsageError(f"--aggregate: no scores of {'; '.join(without)}")
+    if without:
+        print(f"Left out: {'; '.join(without)}")
+    count = min(len(column) for column in columns.values())
+    return np.stack([column[:count] for column in columns.values()], axis=1), list(columns)
+
+
+def draw_aggregate(runs: Runs, args: Namespace) -> Any:
+    """Draw mean and interquartile mean per algorithm, with intervals where there are two or more runs."""
+    import matplotlib.pyplot as plt
+
+    algorithms = list(dict.fromkeys(algo for by_algo in runs.values() for algo in by_algo))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 1.4 + 0.5 * len(algorithms)), sharey=True)
+    for row, algo in enumerate(algorithms):
+        by_task = {name: by_algo[algo] for name, by_algo in runs.items() if algo in by_algo}
+        matrix, tasks = score_matrix(by_task, args)
+        label = f"{algo}\n{len(tasks)} tasks, {len(matrix)} runs"
+        axes[0].barh(label, matrix.mean(), color=f"C{row}", alpha=0.6)
+        axes[1].barh(label, scores.iqm(matrix), color=f"C{row}", alpha=0.6)
+        print(f"{algo}: {len(tasks)} tasks, {len(matrix)} runs, mean {matrix.mean():.3f}, IQM {scores.iqm(matrix):.3f}")
+        if len(matrix) > 1:
+            low, high = scores.bootstrap_interval(matrix, scores.iqm)
+            axes[1].plot([low, high], [label, label], color="black")
+            print(f"{algo}: IQM 95 % interval [{low:.3f}, {high:.3f}] (stratified bootstrap)")
+    axes[0].set_title("mean of normalized scores")
+    axes[1].set_title("interquartile mean" + (", 95 % interval" if len(matrix) > 1 else ""))
+    for axis in axes:
+        axis.grid(axis="x", alpha=0.3)
+    return figure

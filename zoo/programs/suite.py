@@ -1,4 +1,4 @@
-"""The program ``suite``: a whole benchmark, every task with several seeds; can be stopped and continued."""
+"""The program ``suite``: train on a whole benchmark, every task with several seeds; can be stopped and resumed."""
 
 from argparse import Namespace
 from collections import Counter
@@ -6,33 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
-from sb3_dreamer.wrappers.benchmarks.tasks import PLANET_REPEATS
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.config.hyperparams import find_entry
-from sb3_dreamer.zoo.programs.arguments import OneLineParser, positive, whole
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError, near
-from sb3_dreamer.zoo.programs.list import classic_tasks
-from sb3_dreamer.zoo.programs.training_arguments import make_parser as make_training_parser
+from sb3_dreamer.zoo.config.arguments import OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, near
+from sb3_dreamer.zoo.config.hyperparams import find_entry, suite_tasks
+from sb3_dreamer.zoo.programs import train
 from sb3_dreamer.zoo.runs.jobs import Job, read_jobs, run_local, run_ray, write_jobs
 
 
 def make_parser() -> OneLineParser:
-    """The parser of ``suite``."""
+    """Make the parser."""
     parser = OneLineParser(
         prog="sb3-dreamer suite",
-        description="Train on every task of a suite with several seeds. Ctrl-C saves what runs; "
-        "the same command goes on where it was stopped.",
-        epilog="Flags of train come after --, for example: suite atari100k --seeds 0 1 2 -- --device cuda",
+        description="Train on every task of a suite with several seeds. Ctrl-C saves the running jobs;\n"
+        "the same command resumes them.",
+        epilog="Flags of train follow --, for example:\n  suite atari100k --seeds 0 1 2 -- --device cuda",
     )
     parser.add_argument("suite", metavar="SUITE", help=f"classic, {', '.join(SUITES)}")
     parser.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these tasks")
-    parser.add_argument("--seeds", type=whole, nargs="+", default=[0], metavar="N", help="seeds of each task")
-    parser.add_argument("-j", "--jobs", type=positive, default=1, metavar="N", help="trainings side by side")
-    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="processes here, or a Ray cluster")
-    parser.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where the run folders go")
-    parser.add_argument("--status", action="store_true", help="only tell how far it is")
-    parser.add_argument("--dry-run", action="store_true", help="only print the jobs")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="train only on these tasks")
+    parser.add_argument(
+        "--seeds", type=whole, nargs="+", default=[0], metavar="N", help="seeds of each task (default: 0)"
+    )
+    parser.add_argument("-j", "--jobs", type=positive, default=1, metavar="N", help="jobs to run in parallel")
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local", help="run processes here, or on a Ray cluster"
+    )
+    parser.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
+    parser.add_argument("--status", action="store_true", help="show progress and exit")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands of the jobs and exit")
     return parser
 
 
@@ -45,29 +47,30 @@ def main(words: Sequence[str]) -> int:
     split = list(words).index("--") if "--" in words else len(words)
     args = make_parser().parse_args(list(words[:split]))
     flags = list(words[split + 1 :])
-    make_training_parser().parse_args(flags)  # An error shows now, not in every job.
+    train.make_parser().parse_args(flags)  # An error shows now, not in every job.
     path = Path(args.log_folder) / f"{args.algo}-{args.suite}-jobs.json"
     jobs = merge(read_jobs(path) if path.exists() else [], make_jobs(args, flags))
     if args.status or args.dry_run:
-        tell(jobs, commands=args.dry_run)
+        print_states(jobs, commands=args.dry_run)
         return 0
     write_jobs(path, jobs)
     return run(jobs, args)
 
 
 def make_jobs(args: Namespace, flags: Sequence[str]) -> list[Job]:
-    """A job per task and seed.
+    """Make a job per task and seed.
 
     :raises UsageError: for an unknown suite or task
     """
     algo = check_algorithm(args.algo)
-    known = suite_tasks(algo, args.suite)
+    known = {name.rpartition(":")[2]: name for name in suite_tasks(args.suite, [algo])}
     for task in args.tasks or ():
         if task not in known:
-            raise UsageError(f"--tasks {task!r} is not in {args.suite}{near(task, known)}")
+            raise UsageError(
+                f"--tasks {task!r} is not in {args.suite}{near(task, known)}: see sb3-dreamer list {args.suite}"
+            )
     jobs = []
-    for task in args.tasks or known:
-        name = task if args.suite == "classic" else f"{args.suite}:{task}"
+    for name in [known[task] for task in args.tasks or known]:
         run_name = find_entry(algo, name).run_name
         for seed in args.seeds:
             folder = str(Path(args.log_folder) / f"{run_name}-seed{seed}")
@@ -75,20 +78,8 @@ def make_jobs(args: Namespace, flags: Sequence[str]) -> list[Job]:
     return jobs
 
 
-def suite_tasks(algo: str, suite: str) -> list[str]:
-    """Tasks of a suite.
-
-    :raises UsageError: if there is no such suite
-    """
-    if suite == "classic":
-        return classic_tasks(algo)
-    if suite not in SUITES:
-        raise UsageError(f"unknown suite {suite!r}{near(suite, SUITES)}: use classic, {', '.join(SUITES)}")
-    return list(PLANET_REPEATS) if suite == "planet" else list(SUITES[suite].tasks)
-
-
 def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
-    """The jobs of the list, and those asked for now; flags given now hold for all that are not done."""
+    """Merge stored jobs with those asked for now, whose flags hold for all that are not done."""
     jobs = {job.name: job for job in old}
     return list((jobs | {job.name: job for job in new}).values())
 
@@ -96,7 +87,7 @@ def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
 def run(jobs: Sequence[Job], args: Namespace) -> int:
     """Run what is not done, failed ones too."""
     left = [job for job in jobs if job.state() != "done"]
-    print(f"{len(jobs)} job(s), {len(jobs) - len(left)} done before")
+    print(f"{len(jobs)} job(s), {len(jobs) - len(left)} already done")
     failed = 0
     engine = run_ray if args.engine == "ray" else run_local
     try:
@@ -105,18 +96,18 @@ def run(jobs: Sequence[Job], args: Namespace) -> int:
             word = {0: "finished", 130: "stopped "}.get(status, "failed  ")
             print(f"{word} {job.name}", flush=True)
             if word == "failed  ":
-                print(f"         {job.last_line()}\n         all of it is in {job.log}", flush=True)
+                print(f"         {job.last_line()}\n         full log: {job.log}", flush=True)
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on.")
-        tell(jobs)
+        print("\nStopped. Run the same command to resume.")
+        print_states(jobs)
         return 130
-    tell(jobs)
+    print_states(jobs)
     if failed:
-        raise RunError(f"{failed} of {len(left)} job(s) are not finished; the same command goes on with them")
+        raise RunError(f"{failed} of {len(left)} job(s) did not finish: run the same command to resume them")
     return 0
 
 
-def tell(jobs: Sequence[Job], commands: bool = False) -> None:
+def print_states(jobs: Sequence[Job], commands: bool = False) -> None:
     """Print how many jobs are in which state, or the command of each that is not done."""
     states = {job.name: job.state() for job in jobs}
     if commands:

@@ -1,8 +1,12 @@
-"""The contents of the tables that ``train`` prints, and the evaluation at the end."""
+"""Print tables of names and values, and make the one that ``train`` shows before it starts."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.plan import Plan
@@ -18,13 +22,33 @@ UNCHANGED = {  # settings that are not worth a word
 }
 
 
+def make_console() -> Console:
+    """Make a console on stdout; 100 columns where stdout is not a terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=100)
+
+
+def print_table(console: Console, title: str, rows: Rows) -> None:
+    """Print rows of names and values.
+
+    :param title: heading
+    :param rows: name and value
+    """
+    table = Table(title=title, box=box.ROUNDED, show_header=False, title_justify="left", title_style="bold")
+    table.add_column(style="cyan", overflow="fold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    console.print(table, markup=False)
+
+
 def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, folder: Path) -> Rows:
-    """What is about to happen.
+    """Say what is about to happen.
 
     :param plan: the plan
     :param model: the model, before training
     :param notes: how names were understood, what was changed
-    :param replay_note: where the replay of a continued run is from
+    :param replay_note: where the replay of a resumed run is from
     :param folder: the run folder that will be made
     """
     frames = environments.frames_per_step(plan.suite_preset, plan.env_wrapper)
@@ -40,11 +64,12 @@ def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, fo
     rows.append(("training", steps))
     if plan.trained_agent:
         rows.append(("replay so far", replay_note))
-    return [*rows, ("evaluation", evaluation_in_words(plan)), ("seed", str(plan.seed)), ("folder", str(folder))]
+    rows += [("evaluation", evaluation_in_words(plan)), ("checkpoints", checkpoints_in_words(plan, model))]
+    return [*rows, ("seed", str(plan.seed)), ("folder", str(folder))]
 
 
-def preset_rows(preset: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """Rows on the suite's settings; none for a plain gymnasium id without settings."""
+def preset_rows(preset: dict[str, Any] | None) -> Rows:
+    """Make rows on the suite's settings; none for a plain gymnasium id without settings."""
     if not preset or (preset["suite"] == "gymnasium" and not preset["overrides"]):
         return []
     values = {
@@ -67,40 +92,21 @@ def _in_words(name: str, value: Any) -> str:
 
 
 def evaluation_in_words(plan: Plan) -> str:
-    """When and over how many episodes."""
+    """Say when and over how many episodes the model is evaluated."""
     during = (
         f"{plan.eval_episodes} episodes every {plan.eval_freq:,} steps" if plan.eval_freq > 0 else "not during training"
     )
     mark = plan.stop_at_return
     stop = "" if mark is None else f"; a return of {mark:g}, twice in a row, ends the training"
-    return f"{during}, {plan.final_episodes} at the end{stop}"
+    share = "" if plan.eval_share is None else f"; at most {plan.eval_share:.0%} as many steps as training"
+    return f"{during}, {plan.final_episodes} at the end{share}{stop}"
 
 
-def final_evaluation(model: Any, env: Any, plan: Plan, path: Path) -> tuple[str, str]:
-    """Evaluate the trained model; writes every episode to a CSV file.
-
-    :return: a row for the table
-    """
-    from stable_baselines3.common.evaluation import evaluate_policy
-
-    from sb3_dreamer.zoo.runs.callbacks import mean_and_std
-
-    returns, lengths = evaluate_policy(
-        model,
-        env,
-        n_eval_episodes=plan.final_episodes,
-        deterministic=environments.deterministic_by_default(plan.env),
-        return_episode_rewards=True,
-        warn=False,
-    )
-    assert isinstance(returns, list) and isinstance(lengths, list)
-    rows = "".join(f"{reward!r},{length}\n" for reward, length in zip(map(float, returns), lengths, strict=True))
-    path.write_text("r,l\n" + rows, encoding="utf-8")
-    return "final evaluation", f"{mean_and_std(returns)} over {len(returns)} episodes"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    from sb3_dreamer.common.report import duration as in_words
-
-    return in_words(seconds)
+def checkpoints_in_words(plan: Plan, model: Any) -> str:
+    """Say how often checkpoints are written and what they take."""
+    if plan.save_freq <= 0:
+        return "none: a run that is killed cannot be resumed"
+    replay = model.replay_buffer
+    share = min(1.0, plan.n_timesteps / (replay.buffer_size * replay.n_envs))
+    size = "" if replay.on_disk else f", with replay up to {share * replay.nbytes / 2**30:.2f} GiB each"
+    return f"every {plan.save_freq:,} steps and at the end; the newest 2 stay{size}"

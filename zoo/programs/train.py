@@ -1,4 +1,4 @@
-"""The program ``train``: plan, model, table, training, evaluation at the end."""
+"""The program ``train``: flags, plan, table, training, evaluation at the end."""
 
 import time
 from argparse import Namespace
@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config import building, environments
-from sb3_dreamer.zoo.config.plan import Plan, make_plan
-from sb3_dreamer.zoo.programs import cli, display, training_callbacks, training_ranks
-from sb3_dreamer.zoo.programs import tables as reporting
-from sb3_dreamer.zoo.programs.arguments import to_words
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError, one_line
-from sb3_dreamer.zoo.programs.training_arguments import make_parser
-from sb3_dreamer.zoo.runs import logs, run_folder
-from sb3_dreamer.zoo.runs import resume as training_resume
+from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, natural, positive, to_command, to_words, whole
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
+from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, Plan, make_plan
+from sb3_dreamer.zoo.programs import tables
+from sb3_dreamer.zoo.runs import logs, resume, run_folder
+from sb3_dreamer.zoo.runs.episodes import Episode, play
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
-NOT_FOR_CONTINUING = ("algo", "env", "n_timesteps", "hyperparams", "conf_file", "config", "trained_agent", "seed")
+NOT_FOR_RESUMING = ("algo", "env", "n_timesteps", "hyperparams", "conf_file", "config", "trained_agent", "seed")
+#: rl_zoo3's flags of ``train`` that are flags of ``tune`` here
+SEARCH_FLAGS = {
+    "-optimize", "--optimize-hyperparameters", "--n-trials", "--max-total-trials", "--sampler", "--pruner",
+    "--n-startup-trials", "--n-evaluations", "--n-jobs", "--storage", "--study-name", "--trial-id",
+    "--optimization-log-path", "--no-optim-plots",
+}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,49 +31,150 @@ def main(words: Sequence[str]) -> int:
     :param words: command-line arguments
     :return: exit status; 130 after Ctrl-C
     """
-    args = make_parser().parse_args(words)
-    checkpoint = training_resume.find_checkpoint(args)
-    training_ranks.start(args)
+    parser = make_parser()
+    for word in words:
+        if word.partition("=")[0] in SEARCH_FLAGS:
+            raise UsageError(f"{word} belongs to the hyperparameter search: see sb3-dreamer tune --help")
+    args = parser.parse_args(words)
+    checkpoint = resume.find_checkpoint(args, vars(parser.parse_args([])))
+    config = resume.stored_config(args)
     if args.track:
         logs.import_wandb()
     environments.import_packages(args.gym_packages)
-    plan, notes = make_plan(args)
+    plan, notes = make_plan(args, config)
+    from sb3_dreamer.common import distributed
+
+    if distributed.start() > 0:  # of the processes that torchrun started, only the first one speaks
+        args.verbose, args.track, args.progress = 0, False, False
     if checkpoint is not None and args.seed < 0:
-        plan.seed = training_resume.stored_seed(checkpoint)
-    plan.seed = training_ranks.from_first(plan.seed)
-    set_threads(args.num_threads)
+        plan.seed = int(config["seed"])
+    plan.seed = distributed.broadcast_object(plan.seed)
+    building.set_threads(args.num_threads)
     building.check_device(args.device)
     session = Session(args, plan, checkpoint)
     try:
         session.announce(notes)
-        session.open_folder(cli.command("train", words))
+        session.open_folder(to_command("train", words))
         return session.train()
     finally:
         session.close()
-        training_ranks.stop()
+        distributed.stop()
 
 
-def set_threads(count: int) -> None:
-    """Limit PyTorch to this many threads; -1 leaves it alone."""
-    if count > 0:
-        import torch as th
+def make_parser() -> OneLineParser:
+    """Make the parser."""
+    parser = OneLineParser(
+        prog="sb3-dreamer train",
+        description="Train an agent. Everything is written to LOG_FOLDER/ALGO/ENV_ID/; Ctrl-C saves the model.",
+        epilog="""\
+examples:
+  train --algo dreamerv3 --env CartPole-v1
+  train --env atari:pong -n 1e5 -params model_size:XS train_ratio:64
+  train -i logs/dreamerv3/CartPole-v1_1            (resume this run)
+  torchrun --nproc-per-node=2 zoo/train.py --env CartPole-v1
+To search hyperparameters (rl_zoo3's -optimize), see: sb3-dreamer tune --help""",
+    )
+    _add_task_arguments(parser)
+    _add_evaluation_arguments(parser)
+    _add_machine_arguments(parser)
+    _add_tracking_arguments(parser)
+    return parser
 
-        th.set_num_threads(count)
+
+def _add_task_arguments(parser: OneLineParser) -> None:
+    add = parser.add_argument_group("what to train").add_argument
+    pairs: dict[str, Any] = {"nargs": "+", "action": KeyValues, "metavar": "KEY:VALUE"}
+    add("--algo", metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)} (default: {DEFAULT_ALGORITHM})")
+    add("--env", metavar="ENV", help=f"task (Pong, dmc_vision:walker_walk) or gymnasium id (default: {DEFAULT_ENV})")
+    add("-n", "--n-timesteps", type=positive, metavar="N", help="agent steps; with -i, additional steps")
+    add(
+        "-params", "--hyperparams", **pairs,
+        help="override hyperparameters: learning_rate:1e-3 policy_kwargs:\"{'units': 64}\"",
+    )  # fmt: skip
+    add("-conf", "--conf-file", metavar="FILE", help="YAML file of hyperparameters by task")
+    add("--config", metavar="FILE", help="config.yml of a run, to repeat it")
+    add(
+        "-i", "--trained-agent", default="", metavar="PATH",
+        help="resume: a run folder or checkpoint folder resumes exactly, in the same folder; "
+        "a model file starts a new run with the replay buffer beside it",
+    )  # fmt: skip
+    add(
+        "--truncate-last-trajectory", nargs="?", const=True, metavar="BOOL",
+        help="accepted for rl_zoo3 compatibility: with -i, unfinished episodes always count as truncated",
+    )  # fmt: skip
+    add("--seed", type=whole, default=-1, metavar="N", help="random seed (default: -1, drawn and stored)")
+    add("--env-kwargs", **pairs, help="settings of the environment")
+    add("--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments")
+
+
+def _add_evaluation_arguments(parser: OneLineParser) -> None:
+    add = parser.add_argument_group("evaluation and files").add_argument
+    add(
+        "--eval-freq", type=whole, metavar="N",
+        help=f"steps between evaluations (default: a tenth of the run, at most {LARGEST_EVAL_FREQ}; -1: none)",
+    )  # fmt: skip
+    add(
+        "--eval-episodes", type=positive, metavar="N",
+        help="episodes per evaluation (default: 5, and evaluations that would take more than a fifth as many steps as "
+        "training are left out)",
+    )  # fmt: skip
+    add(
+        "--final-eval-episodes", type=natural, metavar="N",
+        help="episodes of the final evaluation (default: as --eval-episodes)",
+    )  # fmt: skip
+    add("--n-eval-envs", type=positive, metavar="N", help="environments for evaluation (default: 1)")
+    add(
+        "--eval-env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE",
+        help="settings of the environment that differ in evaluation",
+    )  # fmt: skip
+    add(
+        "--save-freq", type=whole, metavar="N",
+        help="steps between checkpoints, from which -i RUN_FOLDER resumes exactly (the newest 2 stay), and between "
+        "model files (the newest 10 stay); default: checkpoints only, every tenth of the run; -1: none",
+    )  # fmt: skip
+    add("--save-replay-buffer", action="store_true", help="save the replay buffer beside every model file")
+    add("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
+    add("-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)")
+    add("-uuid", "--uuid", action="store_true", help="add a unique id to the name of the run folder")
+    add("--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4; -2: none)")
+
+
+def _add_machine_arguments(parser: OneLineParser) -> None:
+    add = parser.add_argument_group("machine and screen").add_argument
+    add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
+    add("--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: PyTorch's choice)")
+    add(
+        "--vec-env", choices=["dummy", "subproc"],
+        help="run environments in this process or in processes of their own (default: by their speed)",
+    )  # fmt: skip
+    add("--verbose", type=int, choices=[0, 1, 2], default=1, help="0 prints only errors, 2 also log tables")
+    add("-P", "--progress", action="store_true", help="show the progress bar even when output is not a terminal")
+
+
+def _add_tracking_arguments(parser: OneLineParser) -> None:
+    add = parser.add_argument_group("Weights & Biases").add_argument
+    add("--track", action="store_true", help="log to Weights & Biases")
+    add("--wandb-project-name", default="sb3-dreamer", metavar="NAME", help="project")
+    add("--wandb-entity", metavar="NAME", help="team or user")
+    add("--wandb-group", metavar="NAME", help="group of runs")
+    add("-tags", "--wandb-tags", nargs="+", default=[], metavar="TAG", help="tags of the run")
 
 
 class Session:
-    """One training run, from its environments to its report.
+    """Run one training, from its environments to its report.
 
     :param args: flags
     :param plan: what to do
-    :param checkpoint: the checkpoint that it goes on from; None: from a model file, or from the start
+    :param checkpoint: the checkpoint to resume from; None: from a model file, or from the start
     :raises UsageError: if it cannot be done; nothing has been written then
     """
 
     def __init__(self, args: Namespace, plan: Plan, checkpoint: Path | None = None):
+        from sb3_dreamer.common import distributed
+
         self.args, self.plan, self.checkpoint = args, plan, checkpoint
-        self.rank = training_ranks.rank()
-        self.console = display.make_console()
+        self.rank = distributed.rank()
+        self.console = tables.make_console()
         self.envs: list[Any] = []
         self.tracking: Any = None
         self.replay_note = ""
@@ -91,17 +197,17 @@ class Session:
         return env
 
     def _load(self) -> Any:
-        """The model to continue, with its replay; settles how many steps are left."""
+        """Load the model to resume, with its replay buffer, and set the total of steps."""
         path = Path(self.plan.trained_agent)
         given = self.args.hyperparams or {}
         changes = {name: self.plan.hyperparams[name] for name in given if name in self.plan.hyperparams}
         if self.checkpoint is not None:
-            model = training_resume.load(self.checkpoint, self.plan, self.env, self.args.device, changes)
+            model = resume.load_checkpoint(self.checkpoint, self.plan, self.env, self.args.device, changes)
             self.replay_note = f"{model.replay_buffer.size():,} steps, and all else, from {self.checkpoint}"
         else:
-            changes["seed"] = self.plan.seed
+            changes |= {"seed": self.plan.seed, "verbose": 0}
             model = building.load_model(path, self.plan.algo, self.env, self.args.device, **changes)
-            self.replay_note = building.load_replay(model, path)
+            self.replay_note = resume.load_replay(model, path)
         done = model.num_timesteps
         if self.args.n_timesteps is not None:
             self.plan.n_timesteps = done + self.args.n_timesteps
@@ -126,19 +232,23 @@ class Session:
         folder = run_folder.next_path(self.args.log_folder, plan.algo, plan.run_name)
         if self.checkpoint is not None:
             folder = self.checkpoint.parents[1]
-        rows = reporting.plan_rows(plan, self.model, notes, self.replay_note, folder)
-        display.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
+        rows = tables.plan_rows(plan, self.model, notes, self.replay_note, folder)
+        tables.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
     def open_folder(self, command: str) -> None:
         """Make the run folder and write what the run was started with."""
+        from sb3_dreamer.common import distributed
+
         args, plan = self.args, self.plan
-        folder = None if self.rank else training_resume.make_folder(args, plan, self.checkpoint, command)
-        shared = training_ranks.from_first(folder)
+        folder = None if self.rank else resume.make_folder(args, plan, self.checkpoint, command)
+        shared = distributed.broadcast_object(folder)
         assert shared is not None, "the first process has the folder"
         self.run = shared
         self.model.verbose = args.verbose
         if self.rank:
-            self.model.set_logger(logs.no_logger())
+            from stable_baselines3.common.logger import Logger
+
+            self.model.set_logger(Logger(None, []))
             return
         if args.track:
             self.tracking = logs.start_tracking(args, self.run.path.name, plan.to_config())
@@ -149,39 +259,47 @@ class Session:
 
     def train(self) -> int:
         """Learn, save, evaluate and report."""
-        from sb3_dreamer.zoo.runs.callbacks import ShowProgress
-        from sb3_dreamer.zoo.runs.stopping import StopOnSignal
+        from sb3_dreamer.zoo.runs import callbacks
 
-        model, plan = self.model, self.plan
-        stop = StopOnSignal()
-        progress = ShowProgress(
-            (self.console.is_terminal or self.args.progress) and self.args.verbose > 0, self.console
+        model, plan, args = self.model, self.plan, self.args
+        stop = callbacks.StopOnSignal()
+        bar = args.verbose > 0 and (self.console.is_terminal or args.progress)
+        progress = callbacks.ShowProgress(bar, self.console)
+        recorded = callbacks.make_callbacks(
+            plan,
+            self.run.path,
+            self.eval_env,
+            stop,
+            resumed=self.checkpoint is not None,
+            save_replay_buffer=args.save_replay_buffer,
         )
+        self.evaluation = next((item for item in recorded if isinstance(item, callbacks.Evaluation)), None)
+        interval: Any = None if args.log_interval == -2 else max(0, args.log_interval) or 4
         start = time.monotonic()
         try:
             with stop:
                 model.learn(
                     plan.n_timesteps - model.num_timesteps,
-                    callback=[stop, *training_callbacks.make(self, stop), progress],
-                    log_interval=self.args.log_interval if self.args.log_interval > 0 else 4,
+                    callback=[stop, *recorded, progress],
+                    log_interval=interval,
                     reset_num_timesteps=False,
                 )
         except KeyboardInterrupt:
-            raise RunError("stopped at once: the model was not saved") from None
+            raise RunError("interrupted: the model was not saved") from None
         except Exception as error:
             raise self._failure(error) from error
         finally:
             progress.close()
         if self.rank:
             return 130 if stop.stopped else 0
-        self._save(with_replay=self.args.save_replay_buffer or (stop.stopped and plan.save_freq <= 0))
+        self._save(with_replay=args.save_replay_buffer or (stop.stopped and not self.run.has_checkpoint))
         if stop.stopped:
             return self._report_stop()
         self._report(time.monotonic() - start)
         return 0
 
     def _failure(self, error: Exception) -> RunError:
-        """The error in one line; the traceback goes to a file of the run, and the model so far is kept."""
+        """Return the error in one line; write the traceback to a file of the run and save the model so far."""
         import traceback
 
         path = self.run.path / (f"error_rank_{self.rank}.txt" if self.rank else "error.txt")
@@ -197,37 +315,74 @@ class Session:
         return RunError(f"{one_line(error) or type(error).__name__} ({text}, the traceback in {path})")
 
     def _save(self, with_replay: bool) -> None:
-        self.model.save(self.run.model)
-        if with_replay:
-            self.model.save_replay_buffer(self.run.replay)
+        try:
+            self.model.save(self.run.model)
+            if with_replay:
+                self.model.save_replay_buffer(self.run.replay)
+        except OSError as error:
+            raise RunError(f"the model could not be saved: {one_line(error)}") from error
 
     def _report_stop(self) -> int:
         left = self.plan.n_timesteps - self.model.num_timesteps
-        exact = self.plan.save_freq > 0
-        continued = ["-i", str(self.run.path)] if exact else ["--algo", self.plan.algo, "-i", str(self.run.model)]
-        words = [*continued, *to_words(make_parser(), self.args, NOT_FOR_CONTINUING)]
-        what = "a checkpoint is" if exact else "model and replay are"
+        exact = self.run.has_checkpoint
+        resumed = ["-i", str(self.run.path)] if exact else ["--algo", self.plan.algo, "-i", str(self.run.model)]
+        words = [*resumed, *to_words(make_parser(), self.args, NOT_FOR_RESUMING)]
+        what = "a checkpoint is" if exact else "model and replay buffer are"
         print(
             f"Stopped at step {self.model.num_timesteps:,}; {what} in {self.run.path}.\n"
-            f"To continue with the {left:,} steps that are left:\n  {cli.command('train', words)}",
+            f"To resume with the remaining {left:,} steps:\n  {to_command('train', words)}",
             flush=True,
         )
         return 130
 
     def _report(self, seconds: float) -> None:
         """Evaluate the trained model and say where everything is."""
+        from sb3_dreamer.common.report import duration
+
         plan, run = self.plan, self.run
-        rows = [("training", f"{self.model.num_timesteps:,} steps in {reporting.duration(seconds)}")]
+        rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
         if plan.final_episodes > 0:
-            rows.append(reporting.final_evaluation(self.model, self.eval_env, plan, run.path / "final_evaluation.csv"))
+            rows += self._evaluate()
         if self.evaluation is not None and self.evaluation.best_step:
             best, step = self.evaluation.best_mean_reward, self.evaluation.best_step
             rows.append(("best evaluation", f"{best:.1f} over {plan.eval_episodes} episodes at step {step:,}"))
+        if self.evaluation is not None and self.evaluation.evaluations_timesteps:
+            lengths = self.evaluation.evaluations_length
+            taken = f"{sum(map(sum, lengths)):,} steps, {duration(self.evaluation.seconds)}"
+            rows.append(("evaluations", f"{len(lengths)} during training: {taken}"))
         rows += [("model", str(run.model)), ("logs", f"{run.path}: progress.csv, 0.monitor.csv, tensorboard/")]
-        folder = [] if self.args.log_folder == "logs" else ["-f", self.args.log_folder]
-        rows.append(("watch it", cli.command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *folder])))
+        rows.append(("watch it", to_command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *self._where()])))
         if self.args.verbose >= 1:
-            display.print_table(self.console, "trained", rows)
+            tables.print_table(self.console, "trained", rows)
+
+    def _evaluate(self) -> tables.Rows:
+        """Evaluate the trained model, write every episode to a CSV file, and say the mean; Ctrl-C ends it early."""
+        from sb3_dreamer.zoo.runs.callbacks import affordable_episodes, mean_and_std
+
+        plan = self.plan
+        lengths = self.evaluation.evaluations_length if self.evaluation is not None else []
+        count = min(plan.final_episodes, affordable_episodes(self.model, plan.eval_share, lengths))
+        if not count:
+            words = ["--algo", plan.algo, "--env", plan.run_name, *self._where()]
+            why = f"left out: it would take more than {plan.eval_share:.0%} as many steps as training"
+            return [("final evaluation", why), ("evaluate it", to_command("evaluate", words))]
+        episodes: list[Episode] = []
+        stopped = ""
+        deterministic = environments.deterministic_by_default(plan.env)
+        try:
+            for episode in play(self.model, self.eval_env, deterministic, n_episodes=int(count)):
+                episodes.append(episode)
+        except KeyboardInterrupt:
+            stopped = ", stopped"
+        rows = "".join(f"{episode.reward!r},{episode.length}\n" for episode in episodes)
+        (self.run.path / "final_evaluation.csv").write_text("r,l\n" + rows, encoding="utf-8")
+        mean = mean_and_std([episode.reward for episode in episodes]) if episodes else "none"
+        return [("final evaluation", f"{mean} over {len(episodes)} episodes{stopped}")]
+
+    def _where(self) -> list[str]:
+        """Write the flags with which other programs find this run."""
+        folder = [] if self.args.log_folder == "logs" else ["-f", self.args.log_folder]
+        return folder + (["--gym-packages", *self.args.gym_packages] if self.args.gym_packages else [])
 
     def close(self) -> None:
         """Close environments, logger and tracking."""

@@ -1,76 +1,96 @@
-"""The program ``tune``: search hyperparameters with Optuna; a study goes on where it was stopped."""
+"""The program ``tune``: search hyperparameters with Optuna; a study can be stopped and resumed."""
 
+import csv
 import json
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
+
+from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
-from sb3_dreamer.zoo.config.search_space import load_space
-from sb3_dreamer.zoo.programs import cli
-from sb3_dreamer.zoo.programs.arguments import (
+from sb3_dreamer.zoo.config.arguments import (
     KeyValues,
     OneLineParser,
+    natural,
     positive,
     to_command,
     to_words,
     whole,
     write_value,
 )
-from sb3_dreamer.zoo.programs.errors import UsageError, one_line
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
+from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, Plan, make_plan
+from sb3_dreamer.zoo.config.search_space import load_space, suggest
+from sb3_dreamer.zoo.programs import train
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 
 def make_parser() -> OneLineParser:
-    """The parser of ``tune``."""
+    """Make the parser."""
     parser = OneLineParser(
         prog="sb3-dreamer tune",
-        description="Search hyperparameters. Start the same command again, or several times, to go on with a study.",
+        description="Search hyperparameters. Run the same command again, or several times at once, to extend a study.",
     )
     what = parser.add_argument_group("what to search")
     what.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
     what.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as for train")
-    what.add_argument("-n", "--n-timesteps", type=positive, metavar="N", help="steps of a trial (default: the file's)")
-    what.add_argument("--space", default="", metavar="FILE", help="YAML: name: [choices] or {low: , high: , log: true}")
     what.add_argument(
-        "-params", "--hyperparams", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="fixed for all trials"
+        "-n",
+        "--n-timesteps",
+        type=positive,
+        metavar="N",
+        help="agent steps of a trial (default: from the hyperparameter file)",
+    )
+    what.add_argument(
+        "--space", default="", metavar="FILE", help="YAML file: name: [choices] or {low: 1, high: 9, log: true}"
+    )
+    what.add_argument(
+        "-params", "--hyperparams", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="values fixed for all trials"
+    )
+    what.add_argument(
+        "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
     )
     search = parser.add_argument_group("search")
+    search.add_argument("--n-trials", type=natural, default=20, metavar="N", help="trials to run; 0 only reports")
+    search.add_argument("--max-total-trials", type=positive, metavar="N", help="stop when the study has N trials")
+    search.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how to choose values")
     search.add_argument(
-        "--n-trials", type=whole, default=20, metavar="N", help="trials of this command; 0: only report"
+        "--pruner", choices=["median", "halving", "none"], default="median", help="which trials stop early"
     )
-    search.add_argument("--max-total-trials", type=positive, metavar="N", help="stop when the study has so many")
-    search.add_argument("--sampler", choices=["tpe", "random"], default="tpe", help="how values are chosen")
-    search.add_argument("--pruner", choices=["median", "halving", "none"], default="median", help="who stops early")
-    search.add_argument("--n-startup-trials", type=whole, default=5, metavar="N", help="random trials, never pruned")
+    search.add_argument("--n-startup-trials", type=natural, default=5, metavar="N", help="random trials, never pruned")
     search.add_argument("--n-evaluations", type=positive, default=5, metavar="N", help="evaluations of a trial")
     search.add_argument("--eval-episodes", type=positive, default=5, metavar="N", help="episodes of an evaluation")
-    search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes on the study")
-    search.add_argument("--seed", type=whole, default=0, metavar="N", help="of the sampler; trial i trains with N + i")
+    search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes to run in parallel")
+    search.add_argument(
+        "--seed", type=whole, default=0, metavar="N", help="seed of the sampler; trial i trains with seed N + i"
+    )
     files = parser.add_argument_group("study")
-    files.add_argument("--study-name", default="", metavar="NAME", help="default: ALGO-ENV")
-    files.add_argument("--storage", default="", metavar="URL", help="default: sqlite:///LOG_FOLDER/ALGO/tune.db")
-    files.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where the results go")
-    files.add_argument("--export", default="", metavar="FILE", help="JSON: all trials with values, seeds and scores")
+    files.add_argument("--study-name", default="", metavar="NAME", help="name of the study (default: ALGO-ENV)")
+    files.add_argument(
+        "--storage",
+        default="",
+        metavar="URL",
+        help="where the study is stored (default: sqlite:///LOG_FOLDER/ALGO/tune.db)",
+    )
+    files.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where to write results")
+    files.add_argument(
+        "--export", default="", metavar="FILE", help="write all trials with values, seeds and scores to this JSON file"
+    )
     files.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
-    files.add_argument("--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch per process")
+    files.add_argument(
+        "--num-threads",
+        type=whole,
+        default=-1,
+        metavar="N",
+        help="threads of PyTorch per process (default: PyTorch's choice)",
+    )
     return parser
-
-
-def import_optuna() -> Any:
-    """The package.
-
-    :raises UsageError: if it is not installed
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise UsageError("tune needs Optuna: pip install optuna") from None
-    return optuna
 
 
 def main(words: Sequence[str]) -> int:
@@ -81,8 +101,8 @@ def main(words: Sequence[str]) -> int:
     """
     parser = make_parser()
     args = parser.parse_args(words)
-    optuna = import_optuna()
     check_algorithm(args.algo)
+    environments.import_packages(args.gym_packages)
     if args.export and not Path(args.export).resolve().parent.is_dir():
         raise UsageError(f"--export {args.export!r}: there is no folder {Path(args.export).parent}")
     space = load_space(args.algo, args.space)
@@ -90,22 +110,22 @@ def main(words: Sequence[str]) -> int:
     if clash:
         space = {name: choices for name, choices in space.items() if name not in clash}
         print(f"Fixed, not searched: {', '.join(clash)}")
-    study = open_study(optuna, args)
+    study = open_study(args)
     if args.n_trials:
         given = to_words(parser, args, skip=("export", "log_folder", "storage", "study_name"))
-        commands = dict.fromkeys([*study.user_attrs.get("commands", []), to_command(["sb3-dreamer", "tune", *given])])
+        commands = dict.fromkeys([*study.user_attrs.get("commands", []), to_command("tune", given)])
         study.set_user_attr("commands", list(commands))
     workers = start_workers(parser, args)
     try:
-        run_trials(optuna, study, space, args)
+        run_trials(study, space, args)
     finally:
         for worker in workers:
             worker.wait()
-    return report(optuna, study, args)
+    return report(study, args)
 
 
-def open_study(optuna: Any, args: Namespace) -> Any:
-    """The study, new or as it was left.
+def open_study(args: Namespace) -> Any:
+    """Open the study, new or as it was left.
 
     :raises UsageError: if the storage cannot be used
     """
@@ -115,11 +135,11 @@ def open_study(optuna: Any, args: Namespace) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         args.storage = f"sqlite:///{folder / 'tune.db'}"
     args.study_name = args.study_name or f"{args.algo}-{args.env}"
-    samplers = {
+    samplers: dict[str, Callable[[], Any]] = {
         "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=args.n_startup_trials, seed=args.seed),
         "random": lambda: optuna.samplers.RandomSampler(seed=args.seed),
     }
-    pruners = {
+    pruners: dict[str, Callable[[], Any]] = {
         "median": lambda: optuna.pruners.MedianPruner(args.n_startup_trials, n_warmup_steps=args.n_evaluations // 3),
         "halving": optuna.pruners.SuccessiveHalvingPruner,
         "none": optuna.pruners.NopPruner,
@@ -140,7 +160,7 @@ def open_study(optuna: Any, args: Namespace) -> Any:
 
 
 def start_workers(parser: OneLineParser, args: Namespace) -> list[subprocess.Popen[bytes]]:
-    """Further processes on the same study; each takes its share of the trials."""
+    """Start further processes on the same study; each takes its share of the trials."""
     if args.n_jobs == 1:
         return []
     share, rest = divmod(args.n_trials, args.n_jobs)
@@ -153,10 +173,8 @@ def start_workers(parser: OneLineParser, args: Namespace) -> list[subprocess.Pop
     return workers
 
 
-def run_trials(optuna: Any, study: Any, space: dict[str, Any], args: Namespace) -> None:
-    """Run this process's trials; Ctrl-C ends after the running one is thrown away."""
-    from sb3_dreamer.zoo.programs.tune_trial import Objective, TrialFailedError
-
+def run_trials(study: Any, space: dict[str, Any], args: Namespace) -> None:
+    """Run this process's trials; Ctrl-C discards the running one and ends."""
     callbacks = []
     if args.max_total_trials:
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
@@ -164,21 +182,117 @@ def run_trials(optuna: Any, study: Any, space: dict[str, Any], args: Namespace) 
     try:
         study.optimize(Objective(space, args), n_trials=args.n_trials, callbacks=callbacks, catch=(TrialFailedError,))
     except KeyboardInterrupt:
-        print("\nStopped; the same command goes on with the study.")
+        print("\nStopped. Run the same command to extend the study.")
 
 
-def report(optuna: Any, study: Any, args: Namespace) -> int:
+class TrialFailedError(Exception):
+    """The hyperparameters of a trial do not work; the study continues."""
+
+
+class Objective:
+    """Train with a trial's hyperparameters; its value is the mean return of the last evaluation.
+
+    :param space: search space
+    :param args: flags of ``tune``
+    """
+
+    def __init__(self, space: dict[str, Any], args: Namespace):
+        self.space, self.args = space, args
+        building.set_threads(args.num_threads)
+        self.plan(args.hyperparams or {}, args.seed)  # Wrong flags fail before the first trial.
+
+    def plan(self, values: dict[str, Any], seed: int) -> Plan:
+        """Make the plan of ``train`` with these hyperparameters."""
+        args = train.make_parser().parse_args(["--algo", self.args.algo, "--env", self.args.env, "--seed", str(seed)])
+        args.hyperparams, args.n_timesteps = values, self.args.n_timesteps
+        plan = make_plan(args, {})[0]
+        plan.n_eval_envs = self.args.eval_episodes
+        return plan
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Train and evaluate."""
+        values = {**(self.args.hyperparams or {}), **suggest(trial, self.space)}
+        print(f"Trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in values.items())}")
+        plan = self.plan(values, self.args.seed + trial.number)
+        trial.set_user_attr("seed", plan.seed)
+        trial.set_user_attr("n_timesteps", plan.n_timesteps)
+        env = eval_env = None
+        try:
+            env = building.make_training_env(plan, None)
+            model = building.make_model(plan, env, self.args.device)
+            eval_env = building.make_evaluation_env(plan, None, model)
+            reports = Reports(trial, eval_env, plan, self.args)
+            model.learn(plan.n_timesteps, callback=reports)
+        except (UsageError, ValueError, RuntimeError) as error:
+            print(f"Trial {trial.number} failed: {one_line(error)}")
+            raise TrialFailedError(one_line(error)) from error
+        finally:
+            for each in (env, eval_env):
+                if each is not None:
+                    each.close()
+        if reports.pruned:
+            print(f"Trial {trial.number}: pruned at {reports.last:.1f}")
+            raise optuna.TrialPruned
+        print(f"Trial {trial.number}: {reports.last:.1f}", flush=True)
+        return reports.last
+
+
+class Reports:
+    """Evaluate at even intervals, report to Optuna, and stop a trial that is not worth its time: a ``learn`` callback.
+
+    :param trial: Optuna's
+    :param env: evaluation environments
+    :param plan: of the trial
+    :param args: flags of ``tune``
+    """
+
+    def __init__(self, trial: optuna.Trial, env: Any, plan: Plan, args: Namespace):
+        self.trial, self.env, self.plan, self.args = trial, env, plan, args
+        self.frequency = max(1, plan.n_timesteps // args.n_evaluations)
+        self.done, self.pruned, self.last = 0, False, float("nan")
+
+    def __call__(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
+        """Evaluate if it is time.
+
+        :param local: variables of ``learn``
+        :return: whether the trial continues
+        """
+        model = local["self"]
+        if model.num_timesteps < self.frequency * (self.done + 1):
+            return True
+        from stable_baselines3.common.evaluation import evaluate_policy
+
+        self.done += 1
+        returns, _lengths = evaluate_policy(
+            model,
+            self.env,
+            n_eval_episodes=self.args.eval_episodes,
+            deterministic=environments.deterministic_by_default(self.plan.env),
+            return_episode_rewards=True,
+            warn=False,
+        )
+        self.last = float(np.mean(returns))
+        self.trial.report(self.last, model.num_timesteps)
+        # Not in the first third, where agents are hardly trained and returns are noise; at the end nothing is saved.
+        evaluations = self.args.n_evaluations
+        self.pruned = evaluations // 3 < self.done < evaluations and self.trial.should_prune()
+        return not self.pruned
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def report(study: Any, args: Namespace) -> int:
     """Print the best trial, write all trials as CSV.
 
     :return: exit status; 1 if no trial was completed
     """
-    from sb3_dreamer.zoo.programs.errors import RunError
-
     states = optuna.trial.TrialState
     counts = {state.name.lower(): len(study.get_trials(states=(state,))) for state in states}
     print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
     if not counts["complete"]:
-        raise RunError("no trial was completed: look at the reasons above")
+        raise RunError("no trial completed: see the reasons above")
     if args.export:
         export(study, Path(args.export), args)
     path = Path(args.log_folder) / args.algo / f"{args.study_name.replace('/', '-').replace(':', '-')}-trials.csv"
@@ -186,15 +300,14 @@ def report(optuna: Any, study: Any, args: Namespace) -> int:
     best = study.best_trial
     params = [f"{name}:{write_value(value)}" for name, value in {**(args.hyperparams or {}), **best.params}.items()]
     steps = ["-n", str(args.n_timesteps)] if args.n_timesteps else []
+    steps += ["--gym-packages", *args.gym_packages] if args.gym_packages else []
     print(f"Best of {counts['complete']}: {best.value:.1f} (trial {best.number}). All trials: {path}")
-    print(f"  {cli.command('train', ['--algo', args.algo, '--env', args.env, *steps, '--hyperparams', *params])}")
+    print(f"  {to_command('train', ['--algo', args.algo, '--env', args.env, *steps, '--hyperparams', *params])}")
     return 0
 
 
 def write_trials(study: Any, path: Path) -> None:
     """Write state, value, duration and hyperparameters of every trial."""
-    import csv
-
     names = sorted({name for trial in study.trials for name in trial.params})
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -1,19 +1,17 @@
-"""Finding and loading a trained agent with the environment that it was trained on."""
+"""Find and load a trained agent with the environment that it was trained on."""
 
-import re
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.config import building
-from sb3_dreamer.zoo.config import environments
-from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.programs.arguments import KeyValues, OneLineParser, positive, whole
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config import building, environments
+from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
+from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 
@@ -38,50 +36,57 @@ class Agent:
 
 
 def add_agent_arguments(parser: OneLineParser) -> None:
-    """Flags of rl_zoo3's ``enjoy`` that choose the agent and how it acts."""
+    """Add the flags of rl_zoo3's ``enjoy`` that choose the agent and how it acts."""
     group = parser.add_argument_group("which agent")
-    group.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
-    group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as it was given to train")
+    group.add_argument(
+        "--algo", metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)} (default: the first with a run of ENV)"
+    )
+    group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as passed to train")
     group.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the run folders are")
     group.add_argument(
-        "--exp-id", type=whole, default=0, metavar="N", help="number of the run; 0: the latest (default)"
+        "--exp-id", type=whole, default=0, metavar="N", help="number of the run (default: 0, the latest)"
     )
     files = group.add_mutually_exclusive_group()
-    files.add_argument("--load-best", action="store_true", help="the model of the best evaluation, not the last one")
-    files.add_argument("--load-checkpoint", type=whole, metavar="STEPS", help="the checkpoint after so many steps")
-    files.add_argument("--load-last-checkpoint", action="store_true", help="the latest checkpoint")
+    files.add_argument("--load-best", action="store_true", help="load the model of the best evaluation")
+    files.add_argument("--load-checkpoint", type=whole, metavar="STEPS", help="load the model saved after STEPS steps")
+    files.add_argument("--load-last-checkpoint", action="store_true", help="load the latest model of --save-freq")
     acting = parser.add_argument_group("how it acts")
     choice = acting.add_mutually_exclusive_group()
     choice.add_argument(
-        "--deterministic", action="store_true", help="take the most likely action (default but on Atari)"
+        "--deterministic", action="store_true", help="take the most likely action (default except on Atari)"
     )
     choice.add_argument("--stochastic", action="store_true", help="sample actions (default on Atari)")
-    acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments side by side")
-    acting.add_argument("--seed", type=whole, default=0, metavar="N", help="of environments and actions")
-    acting.add_argument("--env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="settings that differ")
+    acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments in parallel")
+    acting.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of environments and actions")
+    acting.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        action=KeyValues,
+        metavar="KEY:VALUE",
+        help="settings of the environment that differ from training",
+    )
     acting.add_argument(
         "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
     )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     acting.add_argument(
-        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: its own)"
+        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: PyTorch's choice)"
     )
 
 
 def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
-    """The agent that the flags name.
+    """Load the agent that the flags name.
 
     :param args: flags of :func:`add_agent_arguments`
     :param render_mode: of the environment
     :raises UsageError: if there is no such run, file or environment, or the file does not fit
     """
     environments.import_packages(args.gym_packages)
-    algo = check_algorithm(args.algo)
     building.check_device(args.device)
-    run = find_run(args, algo)
+    run = find_run(args)
     path = model_file(run, args)
     config = run_folder.read_config(run)
-    env_name = str(config.get("env") or find_entry(algo, args.env).env)
+    env_name = str(config.get("env") or find_entry(args.algo, args.env).env)
     env = environments.make_envs(
         env_name,
         args.n_envs,
@@ -98,7 +103,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     )
     try:
         warn_if_task_changed(config, env)
-        model = building.load_model(path, algo, device=args.device, seed=args.seed, verbose=0)
+        model = building.load_model(path, args.algo, device=args.device, seed=args.seed, verbose=0)
         check_spaces(model, env, path)
     except BaseException:
         env.close()
@@ -107,31 +112,40 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     return Agent(model, env, run, path, config, args.deterministic or (by_default and not args.stochastic))
 
 
-def find_run(args: Namespace, algo: str) -> RunFolder:
-    """The run folder for ``--env``: the name itself, or the environment that the name stands for."""
-    literal = re.sub(r"[^\w.+-]", "-", args.env)
-    if run_folder.run_numbers(Path(args.folder) / algo, literal):
-        return run_folder.find(args.folder, algo, literal, args.exp_id)
-    entry = find_entry(algo, args.env)
-    return run_folder.find(args.folder, algo, entry.run_name, args.exp_id)
+def find_run(args: Namespace) -> RunFolder:
+    """Find the run of ``--env`` by any name that ``train`` takes for it.
+
+    :param args: flags of :func:`add_agent_arguments`; ``algo`` becomes the algorithm of the run
+    :raises UsageError: if there is none, with what there is
+    """
+    algorithms = [check_algorithm(args.algo)] if args.algo else ALGORITHMS
+    for algo in algorithms:
+        names = run_folder.names_for(args.folder, algo, args.env)
+        if names:
+            args.algo = algo
+            return run_folder.find(args.folder, algo, names[0], args.exp_id)
+    has = {algo: sorted({run.name for run in run_folder.all_runs(args.folder, algo)}) for algo in ALGORITHMS}
+    there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has.items() if names)
+    of_algo = f" of {args.algo}" if args.algo else ""
+    hint = near(args.env, [name for names in has.values() for name in names])
+    where = f"there is no run of {args.env!r}{of_algo} in {args.folder}{hint}"
+    raise UsageError(f"{where}: {there or 'train one, or pass -f FOLDER'}")
 
 
 def model_file(run: RunFolder, args: Namespace) -> Path:
-    """The model file of a run that the flags name.
+    """Find the model file of a run that the flags name.
 
     :raises UsageError: if the run has no such file, with those it has
     """
-    steps = checkpoints(run)
     if args.load_best:
         path = run.best_model
-    elif args.load_checkpoint is not None:
-        path = run.path / f"rl_model_{args.load_checkpoint}_steps.zip"
-    elif args.load_last_checkpoint:
-        if not steps:
-            raise UsageError(
-                f"{run.path} has no checkpoint: train with --save-freq, or leave out --load-last-checkpoint"
-            )
-        path = run.path / f"rl_model_{max(steps)}_steps.zip"
+    elif args.load_checkpoint is not None or args.load_last_checkpoint:
+        found = checkpoints(run)
+        steps = max(found, default=0) if args.load_last_checkpoint else args.load_checkpoint
+        if steps not in found:
+            has = f"it has those after {', '.join(map(str, sorted(found)))} steps" if found else "it has none"
+            raise UsageError(f"{run.path} has no checkpoint{f' after {steps} steps' if steps else ''}: {has}")
+        path = found[steps]
     else:
         path = run.model
     if not path.is_file():
@@ -140,10 +154,11 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
     return path
 
 
-def checkpoints(run: RunFolder) -> list[int]:
-    """Steps of the checkpoints of a run."""
-    matches = (re.fullmatch(r"rl_model_(\d+)_steps\.zip", path.name) for path in run.path.glob("rl_model_*.zip"))
-    return sorted(int(match[1]) for match in matches if match)
+def checkpoints(run: RunFolder) -> dict[int, Path]:
+    """Find the models that a run saved on the way, by steps."""
+    folders = (run.path / run_folder.CHECKPOINTS).glob("checkpoint_*_step_*")
+    found = {int(folder.name.rpartition("_")[2]): folder / "model.zip" for folder in folders}
+    return found | {int(path.stem.split("_")[2]): path for path in run.path.glob("rl_model_*_steps.zip")}
 
 
 def warn_if_task_changed(config: dict[str, Any], env: Any) -> None:

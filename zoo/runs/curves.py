@@ -1,4 +1,4 @@
-"""Learning curves: of run folders, and as published."""
+"""Learning curves of run folders, and published ones."""
 
 import csv
 import json
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from sb3_dreamer.zoo.config import environments
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.programs.errors import UsageError
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published_curves.json"
@@ -33,32 +33,49 @@ class Curve:
 
 
 def training_curve(run: RunFolder, x_axis: str, y_axis: str, window: int) -> Curve | None:
-    """The training episodes of a run, averaged over a moving window; None before the first one.
+    """Read the training episodes of a run, averaged over a moving window; None before the first one.
 
     :param x_axis: ``steps``, ``frames`` or ``time``
     :param y_axis: ``reward`` or ``length``
     :param window: episodes of the average
     :raises UsageError: if the file is damaged
     """
-    path = run.path / "0.monitor.csv"
-    if not path.is_file():
+    rows = training_episodes(run)
+    if not rows:
         return None
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()[1:]
-        rows = [row for row in csv.DictReader(lines) if row.get("env") not in (None, "")]  # A line may be cut off.
-        column = {"steps": "timesteps", "frames": "frames", "time": "t"}[x_axis]
-        x = np.array([float(row[column]) for row in rows])
-        y = np.array([float(row["r" if y_axis == "reward" else "l"]) for row in rows])
-    except (KeyError, ValueError, OSError) as error:
-        raise UsageError(f"{path} is not a log of training episodes: {error}") from error
-    if not len(x):
-        return None
-    x = x / 3600 if x_axis == "time" else x
-    return Curve(x, moving_average(y, window), run_folder.read_config(run).get("seed"))
+    config = run_folder.read_config(run)
+    if x_axis == "time":
+        x = np.array([row["t"] for row in rows]) / 3600
+    elif "timesteps" in rows[0]:
+        x = np.array([row["timesteps" if x_axis == "steps" else "frames"] for row in rows])
+    else:  # rl_zoo3's monitors have lengths only
+        frames = environments.frames_per_step(None, config.get("env_wrapper")) if x_axis == "frames" else 1
+        x = np.cumsum([row["l"] for row in rows]) * frames
+    y = np.array([row["r" if y_axis == "reward" else "l"] for row in rows])
+    return Curve(x, moving_average(y, window), config.get("seed"))
+
+
+def training_episodes(run: RunFolder) -> list[dict[str, float]]:
+    """Read the rows of all monitor files of a run, in the order in which the episodes ended.
+
+    :raises UsageError: if a file is damaged
+    """
+    rows: list[dict[str, float]] = []
+    paths = sorted(run.path.glob("*.monitor.csv"))
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()[1:]
+            found = [row for row in csv.DictReader(lines) if all(row.values())]  # A line may be cut off.
+            rows += [{name: float(value) for name, value in row.items()} for row in found]
+        except (TypeError, ValueError, OSError) as error:
+            raise UsageError(f"{path} is not a log of training episodes: {error}") from error
+        if rows and not {"r", "l", "t"} <= set(rows[0]):
+            raise UsageError(f"{path} is not a log of training episodes: it has no columns r, l, t")
+    return sorted(rows, key=lambda row: row["t"]) if len(paths) > 1 else rows
 
 
 def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
-    """The mean of each evaluation of a run; None before the first one.
+    """Read the mean of each evaluation of a run; None before the first one.
 
     :raises UsageError: for hours, which evaluations do not record, or a damaged file
     """
@@ -79,7 +96,7 @@ def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of the last ``window`` values at each place; of all so far at the beginning."""
+    """Average the last ``window`` values at each place; all so far at the beginning."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     stop = np.arange(1, len(values) + 1)
     start = np.maximum(0, stop - window)
@@ -87,14 +104,14 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def on_grid(curves: list[Curve], points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """The curves at common places; NaN before the first and after the last point of a curve.
+    """Put curves on one grid, from where all have begun; one that has ended keeps its last value.
 
-    :return: places ``(points,)`` and values ``(curves, points)``; every place has at least one value
+    So every mean is over all curves: it does not jump where a run ends.
+
+    :return: places ``(points,)`` and values ``(curves, points)``
     """
-    grid = np.linspace(min(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves), points)
-    values = np.stack([np.interp(grid, curve.x, curve.y, np.nan, np.nan) for curve in curves])
-    covered = ~np.isnan(values).all(0)
-    return grid[covered], values[:, covered]
+    grid = np.linspace(max(curve.x[0] for curve in curves), max(curve.x[-1] for curve in curves), points)
+    return grid, np.stack([np.interp(grid, curve.x, curve.y) for curve in curves])
 
 
 @cache
@@ -104,7 +121,7 @@ def _published() -> dict[str, Any]:
 
 
 def published_curve(algo: str, env: str) -> dict[str, Any] | None:
-    """The published curve of a suite's task: ``frames``, ``mean``, ``low``, ``high``, ``seeds``; None if there is none.
+    """Return the published curve of a task: ``frames``, ``mean``, ``low``, ``high``, ``seeds``; None if there is none.
 
     :param algo: algorithm name
     :param env: environment with its suite, ``dmc_vision:walker_walk``

@@ -1,6 +1,6 @@
-"""Letting an agent act, episode by episode."""
+"""Let an agent act, episode by episode."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,14 +30,14 @@ def play(
 ) -> Iterator[Episode]:
     """Act until enough steps or episodes are done, yielding every episode that ends.
 
-    With ``n_episodes`` each environment contributes its share, so that short episodes are not favoured.
+    With ``n_episodes`` each environment contributes its share, so that short episodes are not favored.
 
     :param model: has ``predict``
     :param env: monitored vector environment
     :param deterministic: take the most likely action
     :param n_steps: agent steps over all environments
     :param n_episodes: whole episodes, instead
-    :param on_state: called before the agent acts, hence never after the reset that ends a film
+    :param on_state: called before the agent acts, hence never after the reset that ends a video
     """
     obs, state, starts, steps = env.reset(), None, np.ones(env.num_envs, bool), 0
     left = np.array([((n_episodes or 0) + i) // env.num_envs for i in range(env.num_envs)])
@@ -52,3 +52,14 @@ def play(
                 left[index] -= 1
                 episode = infos[index]["episode"]
                 yield Episode(int(index), float(episode["r"]), int(episode["l"]))
+
+
+def mean_in_words(episodes: Sequence[Episode]) -> str:
+    """Say the mean return and length."""
+    if not episodes:
+        return "No episode ended: pass more steps with -n, or whole episodes with --n-episodes."
+    _, returns, lengths = np.array(episodes).T
+    return (
+        f"Mean return {returns.mean():.2f} +- {returns.std():.2f}, "
+        f"mean length {lengths.mean():.2f} +- {lengths.std():.2f} over {len(episodes)} episodes"
+    )

@@ -1,4 +1,4 @@
-"""Jobs of a benchmark: one training per task and seed, whose state is read from its files."""
+"""Run the jobs of a benchmark: one training per task and seed, whose state is read from its files."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.programs.errors import UsageError
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 
@@ -37,41 +37,42 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Name in tables."""
         return f"{self.run_name}-seed{self.seed}"
 
     @property
     def log(self) -> Path:
-        """What ``train`` printed, all attempts behind each other."""
+        """File with what ``train`` printed in all attempts."""
         return Path(self.folder) / f"{self.name}.log"
 
     def last_line(self) -> str:
-        """The last line of its log: the error, if it failed."""
+        """Return the last line of its log: the error, if it failed."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def latest(self) -> RunFolder | None:
-        """Its latest run folder."""
+        """Return its latest run folder."""
         try:
             return run_folder.find(self.folder, self.algo, self.run_name)
         except UsageError:
             return None
 
     def state(self) -> str:
-        """``new``, ``stopped`` (can be continued), ``failed`` or ``done``; one that runs now looks like failed."""
+        """Return ``new``, ``stopped`` (can be resumed), ``failed`` or ``done``; a running job looks failed."""
         run = self.latest()
         if run is None:
             return "failed" if self.log.exists() else "new"
         if (run.path / "done").exists():
             return "done"
-        return "stopped" if run.model.exists() and run.replay.exists() else "failed"
+        saved = run.has_checkpoint or (run.model.exists() and run.replay.exists())
+        return "stopped" if saved else "failed"
 
     def words(self) -> list[str]:
-        """The arguments of ``train`` that start or continue it."""
+        """Return the arguments of ``train`` that start or resume it."""
         run = self.latest()
         words = ["train", "--algo", self.algo, "-f", self.folder, *self.flags]
         if run is not None and self.state() == "stopped":
-            return [*words, "-i", str(run.model)]
+            return [*words, "-i", str(run.path if run.has_checkpoint else run.model)]
         return [*words, "--env", self.env, "--seed", str(self.seed)]
 
 
@@ -84,7 +85,7 @@ def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
 def read_jobs(path: Path) -> list[Job]:
     """Read the list.
 
-    :raises UsageError: if it is none
+    :raises UsageError: if the file is damaged
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -94,14 +95,14 @@ def read_jobs(path: Path) -> list[Job]:
 
 
 def mark_done(job: Job) -> None:
-    """Note beside the latest run that the job is finished."""
+    """Mark the latest run of a job as finished."""
     run = job.latest()
     assert run is not None
     (run.path / "done").touch()
 
 
 class Running:
-    """A job in a process of its own, in a session of its own so that Ctrl-C reaches it only through us."""
+    """Run a job in a process and session of its own, so that Ctrl-C reaches it only through us."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -111,7 +112,7 @@ class Running:
         self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
 
     def ended(self) -> int | None:
-        """Exit status, None while it runs."""
+        """Return the exit status, None while it runs."""
         status = self.process.poll()
         if status is not None:
             self.log.close()

@@ -1,14 +1,16 @@
-"""Where the training log goes: CSV and TensorBoard, and tables on the screen if asked for."""
+"""Log training to CSV, TensorBoard and Weights & Biases, and to tables on the screen if asked for."""
 
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError
 
 
 class _Screen:
-    """The present ``sys.stdout``, which a progress bar replaces while it is drawn."""
+    """Write to the current ``sys.stdout``, which a progress bar replaces while it is drawn."""
 
     def write(self, text: str) -> None:
         """Write to it."""
@@ -20,36 +22,34 @@ class _Screen:
 
 
 def make_logger(folder: Path, tensorboard: Path, tables: bool) -> Any:
-    """A logger for ``model.set_logger``.
+    """Make a logger for ``model.set_logger``.
 
     :param folder: where ``progress.csv`` goes
     :param tensorboard: where TensorBoard's events go
     :param tables: also print tables
     """
-    from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, Logger, TensorBoardOutputFormat
+    from stable_baselines3.common import logger
 
-    formats: list[Any] = [CSVOutputFormat(str(folder / "progress.csv"))]
-    if has_tensorboard():
-        formats.append(TensorBoardOutputFormat(str(tensorboard)))
+    formats: list[Any] = [logger.CSVOutputFormat(str(folder / "progress.csv"))]
+    if logger.SummaryWriter is not None:
+        formats.append(logger.TensorBoardOutputFormat(str(tensorboard)))
     if tables:
-        formats.append(HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
-    return Logger(str(folder), formats)
+        formats.append(logger.HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
+    for each in formats:
+        each.write = _survive_full_disk(each.write)
+    return logger.Logger(str(folder), formats)
 
 
-def no_logger() -> Any:
-    """A logger that writes nothing."""
-    from stable_baselines3.common.logger import Logger
+def _survive_full_disk(write: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors of the file system into warnings: a full disk must not end a training."""
 
-    return Logger(None, [])
+    def write_or_warn(*args: Any, **kwargs: Any) -> None:
+        try:
+            write(*args, **kwargs)
+        except OSError as error:
+            warnings.warn(f"the log was not written: {error}; training continues", stacklevel=2)
 
-
-def has_tensorboard() -> bool:
-    """Whether TensorBoard's writer can be imported."""
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return write_or_warn
 
 
 def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:
@@ -74,7 +74,7 @@ def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:
 
 
 def import_wandb() -> Any:
-    """The package.
+    """Import the package.
 
     :raises UsageError: if it is not installed
     """

@@ -1,4 +1,4 @@
-"""Where a run came from: versions, git state, machine."""
+"""Record where a run came from: versions, git state, machine."""
 
 import importlib.metadata
 import os
@@ -11,7 +11,7 @@ PACKAGES = ("sb3-dreamer", "stable-baselines3", "torch", "gymnasium", "numpy", "
 
 
 def describe_system() -> dict[str, Any]:
-    """Versions of Python and packages, git commit, processor count."""
+    """Collect versions of Python and packages, git commit, processor count."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -28,7 +28,7 @@ def describe_system() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the source tree and whether it was changed since; None for an installed package."""
+    """Return the commit of the source tree and the number of changed files; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,30 +1,31 @@
-"""The folder of a run, and ``train -i FOLDER``: going on from a checkpoint as if the run had never stopped."""
+"""Resume training: ``train -i`` with a run folder (exactly, in the same folder) or with a model file (a new run)."""
 
 import re
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from sb3_dreamer.zoo.config import building
-from sb3_dreamer.zoo.runs import provenance
-from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.plan import Plan
-from sb3_dreamer.zoo.runs.run_folder import RunFolder
-from sb3_dreamer.zoo.programs.training_arguments import make_parser
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
+from sb3_dreamer.zoo.runs import provenance, run_folder
+from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 MODEL = "model.zip"  # of a checkpoint
 #: flags that config.yml does not hold, and that the run would not be the same without
 RECALLED = ("log_interval", "save_replay_buffer", "vec_env", "num_threads", "tensorboard_log", "gym_packages")
 
 
-def find_checkpoint(args: Namespace) -> Path | None:
-    """The checkpoint that ``-i`` names, if it names a folder; puts the run's own flags where none were given.
+def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
+    """Find the checkpoint to resume from; None unless ``-i`` names a folder.
 
-    :param args: flags of ``train``; ``trained_agent`` becomes the checkpoint's model file
+    :param args: flags of ``train``; ``trained_agent`` becomes the checkpoint's model file, and flags that were not
+        passed become the run's own
+    :param defaults: values of the flags that were not passed
     :raises UsageError: if the folder has no checkpoint, or does not belong to a run
     """
     given = Path(args.trained_agent)
@@ -33,23 +34,17 @@ def find_checkpoint(args: Namespace) -> Path | None:
     path = newest(given)
     run = run_folder.of_model(path / MODEL)
     if run is None:
-        raise UsageError(f"--trained-agent: {path} lies in no run folder with a config.yml: use load_checkpoint()")
+        raise UsageError(f"--trained-agent: {path} is not in a run folder with a config.yml: use load_checkpoint()")
     args.trained_agent = str(path / MODEL)
     stored = read_yaml(run.settings / "args.yml") if (run.settings / "args.yml").exists() else {}
-    defaults = vars(make_parser().parse_args([]))
     for name in RECALLED:
         if getattr(args, name) == defaults[name] and stored.get(name) is not None:
             setattr(args, name, stored[name])
     return path
 
 
-def stored_seed(checkpoint: Path) -> int:
-    """The seed of the run that a checkpoint belongs to."""
-    return int(run_folder.read_config(run_folder.of_model(checkpoint / MODEL))["seed"])
-
-
 def newest(folder: Path) -> Path:
-    """The checkpoint that a folder is, or the newest one of a run.
+    """Return the checkpoint that a folder is, or the newest one of a run.
 
     :raises UsageError: if there is none, with what there is
     """
@@ -60,16 +55,40 @@ def newest(folder: Path) -> Path:
         if found:
             return max(found, key=lambda path: int(path.name.split("_")[1]))
     files = sorted(path.name for path in folder.glob("*.zip"))
-    has = f"; it has {', '.join(files[:5])}, give one of these" if files else near(folder.name, _siblings(folder))
-    raise UsageError(f"--trained-agent: {folder} has no checkpoint, which train --save-freq N writes{has}")
+    siblings = [path.name for path in folder.parent.glob("*") if path.is_dir() and path != folder]
+    runs = sorted(str(path.parent) for path in folder.glob(f"**/{run_folder.CHECKPOINTS}"))
+    has = (
+        f"; it has {', '.join((files or runs)[:5])}: pass one of these"
+        if files or runs
+        else near(folder.name, siblings)
+    )
+    raise UsageError(f"--trained-agent: {folder} has no checkpoint to resume from{has}")
 
 
-def _siblings(folder: Path) -> list[str]:
-    return [path.name for path in folder.parent.glob("*") if path.is_dir() and path != folder]
+def stored_config(args: Namespace) -> dict[str, Any]:
+    """Read the settings of the run that ``-i`` or ``--config`` names; empty for neither, or a model without a run.
+
+    :param args: flags of ``train``; ``trained_agent`` gets the suffix that it lacks
+    :raises UsageError: if there is no such file
+    """
+    if not args.trained_agent:
+        return read_yaml(Path(args.config)) if args.config else {}
+    path = Path(args.trained_agent)
+    if path.suffix == "" and not path.exists():
+        path = path.with_suffix(".zip")
+    if not path.is_file():
+        zips = [str(other) for other in path.parent.glob("*.zip")]
+        raise UsageError(f"--trained-agent: there is no file {path}{near(str(path), zips)}")
+    args.trained_agent = str(path)
+    try:
+        return run_folder.read_config(run_folder.of_model(path))
+    except UsageError as error:
+        warnings.warn(f"the settings beside {path} are not used: {error}", stacklevel=2)
+        return {}
 
 
-def load(path: Path, plan: Plan, env: Any, device: str, changes: dict[str, Any]) -> Any:
-    """The model of a checkpoint, whose ``learn`` goes on exactly.
+def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict[str, Any]) -> Any:
+    """Load the model of a checkpoint, whose ``learn`` resumes exactly.
 
     :param changes: hyperparameters that were changed on the command line
     :raises UsageError: if it is damaged or does not fit
@@ -82,22 +101,46 @@ def load(path: Path, plan: Plan, env: Any, device: str, changes: dict[str, Any])
         raise building.refusal(error) from error
 
 
+def load_replay(model: Any, path: Path) -> str:
+    """Load the replay buffer that was saved with a model, if it was; else the warm-up starts again.
+
+    :param path: the model's file
+    :return: a line that says what was found
+    :raises UsageError: if it is damaged or does not fit
+    """
+    replay = replay_of(path)
+    if replay is not None and replay.is_file():
+        try:
+            model.load_replay_buffer(replay)
+        except Exception as error:
+            raise building.refusal(error) from error
+        return f"{model.replay_buffer.size():,} steps from {replay}"
+    warmup = model.learning_starts
+    model.learning_starts = model.num_timesteps + warmup
+    return f"none beside {path.name}: starts empty, with {warmup:,} random steps"
+
+
+def replay_of(path: Path) -> Path | None:
+    """Return the replay file that was written together with a model file; None for a best model, which has none."""
+    if path.stem == "best_model":
+        return None
+    checkpoint = re.fullmatch(r"(.+)_(\d+_steps)", path.stem)
+    name = f"{checkpoint[1]}_replay_buffer_{checkpoint[2]}.safetensors" if checkpoint else run_folder.REPLAY
+    of_rl_zoo3 = path.with_name(name).with_suffix(".pkl")  # our format under the name that rl_zoo3 gives it
+    return of_rl_zoo3 if of_rl_zoo3.is_file() and not path.with_name(name).is_file() else path.with_name(name)
+
+
 def make_folder(args: Namespace, plan: Plan, checkpoint: Path | None, command: str) -> RunFolder:
-    """The run folder: a new one with what the run was started with, or that of the checkpoint."""
-    if checkpoint is not None:
-        return _reopen(checkpoint, plan, command)
-    uuid = str(uuid4()) if args.uuid else ""
-    run = run_folder.create(args.log_folder, plan.algo, plan.run_name, uuid)
-    run.write_settings(plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system())
-    return run
-
-
-def _reopen(checkpoint: Path, plan: Plan, command: str) -> RunFolder:
-    """Write to a run's settings that it goes on: its new total of steps, and the command."""
-    run = run_folder.of_model(checkpoint / MODEL)
-    assert run is not None
-    former = run_folder.read_config(run)
-    with open(run.settings / "command.txt", "a", encoding="utf-8") as file:
+    """Make the folder of a new run, or open that of the checkpoint, and write what the run was started with."""
+    if checkpoint is None:
+        uuid = str(uuid4()) if args.uuid else ""
+        run = run_folder.create(args.log_folder, plan.algo, plan.run_name, uuid)
+        run.write_settings(plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system())
+        return run
+    reopened = run_folder.of_model(checkpoint / MODEL)
+    assert reopened is not None
+    former = run_folder.read_config(reopened)
+    with open(reopened.settings / "command.txt", "a", encoding="utf-8") as file:
         file.write(command + "\n")
-    run.write_config(plan.to_config() | {"trained_agent": former.get("trained_agent", "")})
-    return run
+    reopened.write_config(plan.to_config() | {"trained_agent": former.get("trained_agent", "")})
+    return reopened

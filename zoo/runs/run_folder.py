@@ -6,7 +6,7 @@
         CartPole-v1.zip               the model at the end
         best_model.zip                the model of the best evaluation
         rl_model_20000_steps.zip      the model so far (--save-freq)
-        checkpoints/                  all that the run needs to go on exactly (--save-freq): train -i RUN_FOLDER
+        checkpoints/                  all that the run needs to resume exactly: train -i RUN_FOLDER
         replay_buffer.safetensors     --save-replay-buffer, or after Ctrl-C
         evaluations.npz               episodes of all evaluations, SB3's format
         0.monitor.csv                 every training episode, SB3's format and more columns
@@ -16,17 +16,24 @@
         CartPole-v1/args.yml, command.txt, system.yml
 """
 
+import contextlib
+import csv
+import json
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.config.hyperparams import find_entry
+from sb3_dreamer.zoo.config.values import UNSUPPORTED
 from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
 
 REPLAY = "replay_buffer.safetensors"
 CHECKPOINTS = "checkpoints"
 CHECKPOINT = r"checkpoint_\d{6,}_step_\d+"  # folders in it
+STEPS = re.compile(r"_step_(\d+)$|_(\d+)_steps\.zip$")
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,24 @@ class RunFolder:
         return self.path / REPLAY
 
     @property
-    def run_id(self) -> str:
-        """What follows the environment's name: ``1``."""
-        return self.path.name.removeprefix(f"{self.name}_")
+    def has_checkpoint(self) -> bool:
+        """Whether the run can be resumed exactly."""
+        return any((self.path / CHECKPOINTS).glob("checkpoint_*"))
+
+    @property
+    def steps_done(self) -> int:
+        """Count the agent steps that its checkpoints, model and episode log tell of."""
+        names = [path.name for path in (*self.path.glob("rl_model_*.zip"), *self.path.glob(f"{CHECKPOINTS}/*"))]
+        steps = [int(match[1] or match[2]) for match in map(STEPS.search, names) if match]
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+            zipfile.ZipFile(self.model) as file,
+        ):
+            steps.append(int(json.loads(file.read("data.json"))["num_timesteps"]))
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            *_, last = csv.DictReader((self.path / "0.monitor.csv").read_text(encoding="utf-8").splitlines()[1:])
+            steps.append(int(last["timesteps"]) if last["env"] else 0)
+        return max(steps, default=0)
 
     def write_settings(
         self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]
@@ -112,32 +134,61 @@ def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
 
 
 def next_path(root: str | Path, algo: str, name: str) -> Path:
-    """The folder that :func:`create` would make now."""
+    """Return the folder that :func:`create` would make now."""
     parent = Path(root) / algo
     return parent / f"{name}_{max(run_numbers(parent, name), default=0) + 1}"
 
 
 def run_numbers(parent: Path, name: str) -> list[int]:
-    """Numbers of the runs of an environment."""
+    """List the numbers of the runs of an environment."""
     pattern = re.compile(re.escape(name) + r"_(\d+)(_.*)?")
     matches = (pattern.fullmatch(path.name) for path in parent.glob(f"{name}_*") if path.is_dir())
     return [int(match[1]) for match in matches if match]
 
 
-def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
-    """An existing run.
+def all_runs(root: str | Path, algo: str) -> list[RunFolder]:
+    """List the runs of an algorithm, by name."""
+    configs = sorted((Path(root) / algo).glob("*/*/config.yml"))
+    return [RunFolder(config.parent.parent, config.parent.name) for config in configs]
 
-    :param exp_id: its number; 0: the latest
+
+def slug(env: str) -> str:
+    """Write an environment's name as the name of a folder."""
+    return re.sub(r"[^\w.+-]", "-", env)
+
+
+def names_for(root: str | Path, algo: str, env: str) -> list[str]:
+    """List the names of runs that ``--env`` stands for, as ``train`` takes it: with its suite or without, best first.
+
+    :param env: ``Pong``, ``atari:pong``, ``walker_walk`` (of every suite), ``CartPole-v1``, or the name of a run
+    """
+    present = {run.name for run in all_runs(root, algo)}
+    literal = slug(env)
+    wanted = [literal]
+    if present and literal not in present:
+        with contextlib.suppress(UsageError):  # without hyperparameters, it was trained from a file of the user's own
+            wanted.append(find_entry(algo, env).run_name)
+    plain = re.compile(r"[\W_]")
+    task = plain.sub("", env.rpartition(":")[2].lower()) if ":" not in env else None
+    wanted += [
+        name
+        for name in sorted(present)
+        if name.endswith(f"-{literal}") or plain.sub("", name.partition("-")[2].lower()) == task
+    ]
+    return [name for name in dict.fromkeys(wanted) if name in present or run_numbers(Path(root) / algo, name)]
+
+
+def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
+    """Find an existing run.
+
+    :param name: the environment's part of the folder's name
+    :param exp_id: number of the run; 0: the latest
     :raises UsageError: if there is none, with what there is
     """
     parent = Path(root) / algo
     numbers = run_numbers(parent, name)
     if not numbers:
-        runs = sorted({re.sub(r"_\d+(_.*)?$", "", path.name) for path in parent.glob("*_*") if path.is_dir()})
-        has = f"; it has runs of {', '.join(runs[:5])}" if runs else ""
-        raise UsageError(
-            f"there is no run of {name!r} in {parent}{near(name, runs)}{has}: train one, or give -f FOLDER"
-        )
+        raise UsageError(f"there is no run of {name!r} in {parent}")
     if exp_id and exp_id not in numbers:
         raise UsageError(f"--exp-id {exp_id}: {parent} has runs {', '.join(map(str, sorted(numbers)))} of {name}")
     number = exp_id or max(numbers)
@@ -146,7 +197,7 @@ def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
 
 
 def of_model(path: Path) -> RunFolder | None:
-    """The run folder that a model file lies in, itself or in a checkpoint, if it lies in one."""
+    """Return the run folder that a model file lies in, itself or in a checkpoint; None if it lies in none."""
     inside = re.fullmatch(CHECKPOINT, path.resolve().parent.name)
     folder = path.resolve().parents[2] if inside else path.parent
     for settings in sorted(folder.glob("*/config.yml")):
@@ -155,5 +206,16 @@ def of_model(path: Path) -> RunFolder | None:
 
 
 def read_config(run: RunFolder | None) -> dict[str, Any]:
-    """The settings that a run was started with; empty without a run folder."""
-    return read_yaml(run.config) if run is not None and run.config.exists() else {}
+    """Read the settings that a run was started with, of rl_zoo3's runs too; empty without a run folder."""
+    values = read_yaml(run.config) if run is not None and run.config.exists() else {}
+    if run is None or not values or "hyperparams" in values:
+        return values
+    args = read_yaml(run.settings / "args.yml")
+    zoo: dict[str, Any] = {
+        name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values
+    }
+    zoo["n_timesteps"] = int(float(zoo.get("n_timesteps") or args.get("n_timesteps") or 1))
+    hyperparams = {name: value for name, value in values.items() if name not in UNSUPPORTED}
+    named = {"algo": args.get("algo"), "env": args.get("env"), "seed": args.get("seed", 0)}
+    kwargs = {name: args.get(name) or {} for name in ("env_kwargs", "eval_env_kwargs")}
+    return {**named, **kwargs, **zoo, "run_name": run.name, "source": str(run.config), "hyperparams": hyperparams}

@@ -1,13 +1,13 @@
-"""Aggregate Atari scores as DreamerV2 does (arXiv 2010.02193, section 3 and Table 1), and as rliable does.
+"""Aggregate Atari scores as DreamerV2 does (arXiv 2010.02193, section 3, Table 1), with bootstrap intervals.
 
-Command line: ``python -m sb3_dreamer.zoo.runs.scores results.json`` with ``{agent: {game: score or [score per seed]}}``.
+``python -m sb3_dreamer.zoo.runs.scores results.json`` reads ``{agent: {game: score or [score per seed]}}``.
 """
 
 import argparse
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -36,15 +36,6 @@ class AtariMetrics(NamedTuple):
     games: int
 
 
-class Interval(NamedTuple):
-    """An estimate with its bootstrap interval; ``method`` names the implementation that made it."""
-
-    estimate: float
-    low: float
-    high: float
-    method: str
-
-
 @cache
 def atari_references() -> dict[str, GameReference]:
     """Load the reference scores of the 55 games; the data file names its sources."""
@@ -70,11 +61,11 @@ def canonical_game(name: str) -> str:
 
 
 def normalized_scores(scores: Scores, reference: str = "gamer") -> dict[str, np.ndarray]:
-    """Normalise each score to ``(score - random) / (reference - random)``.
+    """Normalize each score to ``(score - random) / (reference - random)``.
 
     :param scores: game to score, or to one score per seed.
     :param reference: ``"gamer"`` (default) or ``"record"``.
-    :return: canonical game to normalised scores, one per seed.
+    :return: canonical game to normalized scores, one per seed.
     :raises ValueError: if a game is unknown, given twice or without scores, or the reference is unknown.
     """
     if reference not in ("gamer", "record"):
@@ -115,56 +106,47 @@ def atari_metrics(scores: Scores, partial: bool = False) -> AtariMetrics:
 def iqm(scores: np.ndarray) -> float:
     """Compute the interquartile mean over runs and tasks: a quarter of all values is cut at each end.
 
-    :param scores: normalised scores ``(runs, tasks)`` (Agarwal et al. 2021, arXiv 2108.13264, section 4.3).
+    :param scores: normalized scores ``(runs, tasks)`` (Agarwal et al. 2021, arXiv 2108.13264, section 4.3).
     """
     values = np.sort(np.asarray(scores, dtype=np.float64), axis=None)
     cut = values.size // 4
     return float(values[cut : values.size - cut].mean())
 
 
-def iqm_interval(
-    scores: np.ndarray, reps: int = 2000, confidence: float = 0.95, seed: int = 0, backend: str = "auto"
-) -> Interval:
-    """Compute the IQM with a stratified-bootstrap percentile interval: runs are resampled within each task.
+def bootstrap_interval(
+    scores: np.ndarray | Sequence[float],
+    statistic: Callable[[np.ndarray], float] = np.mean,
+    reps: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Compute a stratified-bootstrap percentile interval: runs are resampled within each task.
 
-    :param scores: normalised scores ``(runs, tasks)``, at least 2 runs.
-    :param reps: bootstrap resamples (default 2000).
-    :param confidence: coverage (default 0.95).
-    :param seed: seed of the resampling (default 0).
-    :param backend: ``"rliable"``, ``"own"`` (this module's implementation of the same procedure) or ``"auto"``
-        (default: rliable where it imports, else own).
-    :raises ValueError: if the shape or the backend is wrong; ImportError if ``"rliable"`` is asked for and absent.
+    :param scores: ``(runs,)`` or ``(runs, tasks)``, at least 2 runs
+    :param statistic: of an array of that shape (default: the mean)
+    :param reps: resamples (default 2000)
+    :param confidence: coverage (default 0.95)
+    :param seed: seed of the resampling (default 0)
+    :return: lower and upper bound
+    :raises ValueError: if the shape is wrong
     """
     matrix = np.asarray(scores, dtype=np.float64)
-    if matrix.ndim != 2 or len(matrix) < 2:
-        raise ValueError(f"scores must be (runs, tasks) with at least 2 runs, got shape {matrix.shape}")
-    if backend not in ("auto", "own", "rliable"):
-        raise ValueError(f"backend must be 'auto', 'own' or 'rliable', got {backend!r}")
-    if backend == "rliable" or (backend == "auto" and _rliable_imports()):
-        from rliable import library, metrics
-
-        _, bounds = library.get_interval_estimates(
-            {"agent": matrix},
-            lambda x: np.array([metrics.aggregate_iqm(x)]),
-            reps=reps,
-            confidence_interval_size=confidence,
-            random_state=np.random.RandomState(seed),
-        )
-        low, high = (float(bound) for bound in bounds["agent"][:, 0])
-        return Interval(iqm(matrix), low, high, "rliable")
+    if matrix.ndim not in (1, 2) or len(matrix) < 2:
+        raise ValueError(f"scores must be (runs,) or (runs, tasks) with at least 2 runs, got shape {matrix.shape}")
     rng = np.random.default_rng(seed)
     rows = (rng.integers(len(matrix), size=matrix.shape) for _ in range(reps))
-    draws = [iqm(np.take_along_axis(matrix, row, axis=0)) for row in rows]
+    draws = [statistic(np.take_along_axis(matrix, row, axis=0)) for row in rows]
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(iqm(matrix), float(low), float(high), "own stratified bootstrap")
+    return float(low), float(high)
 
 
-def _rliable_imports() -> bool:
-    try:
-        from rliable import library  # noqa: F401
-    except (ImportError, TypeError):  # TypeError: arch < 8, which rliable 1.2 pins, fails so at import with pandas 3
-        return False
-    return True
+def normalize_for_suite(env: str, values: np.ndarray) -> np.ndarray | None:
+    """Put scores on the scale of their suite: gamer-normalized on Atari, a thousandth on control; None elsewhere."""
+    suite, _, task = env.partition(":")
+    if suite.startswith("atari"):
+        reference = atari_references()[canonical_game(task)]
+        return np.asarray((values - reference.random) / (reference.gamer - reference.random))
+    return values / 1000 if suite in ("dmc_vision", "dmc_proprio", "planet") else None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -191,8 +173,8 @@ def _interval(scores: Scores) -> str:
     matrix = np.stack(runs, axis=1)
     if len(matrix) < 2:
         return f"{iqm(matrix):.2f} (one seed: no interval)"
-    interval = iqm_interval(matrix)
-    return f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}] ({interval.method})"
+    low, high = bootstrap_interval(matrix, iqm)
+    return f"{iqm(matrix):.2f} [{low:.2f}, {high:.2f}]"
 
 
 if __name__ == "__main__":

@@ -1,22 +1,34 @@
-"""One case of ``bench``: an algorithm of a size on a kind of observation, measured in a process of its own.
+"""A case of ``bench``: an algorithm of some size on synthetic data, measured in a new process.
 
-A new process for every case gives each its own peak of memory and the number of threads from the start.
+A new process for every case gives each its own peak of memory and the right number of threads from the start.
 """
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.programs.errors import RunError, one_line
-from sb3_dreamer.zoo.speed.env import EPISODE, SyntheticEnv, fill_replay
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
 
+from sb3_dreamer.zoo.config.algorithms import algorithm_class
+from sb3_dreamer.zoo.config.errors import RunError, one_line
+
+OBSERVATIONS = ("vectors", "images")
+ACTIONS = ("box", "discrete")
 PARTS = ("floor", "sampling", "predict", "learn")
-MARK = "bench-result "  # begins the line of the child's output that holds the result
+VECTOR, IMAGE = (24,), (64, 64, 3)  # walker_walk's numbers; the image of all benchmark suites
+EPISODE = 250  # steps, so that batches hold some rows where an episode begins
+STOCK = 64  # different observations
 REPLAY_MIB = 64  # of synthetic rows: beyond the caches, so that sampling reads memory
+MARK = "bench-result "  # begins the line of the child's output that holds the result
+
+Result = dict[str, Any]  #: plain values, times in seconds
 
 
 @dataclass(frozen=True)
@@ -25,8 +37,8 @@ class Case:
 
     :param algo: name of the algorithm
     :param size: named model size
-    :param obs: ``vectors`` or ``images``
-    :param action: ``box`` or ``discrete``
+    :param obs: ``vectors`` (24 numbers) or ``images`` (64x64 RGB)
+    :param action: ``box`` (6 numbers) or ``discrete`` (6 actions with vectors; 18, as in Atari, with images)
     :param batch_size: B; None: the algorithm's default
     :param batch_length: T; None: the algorithm's default
     :param device: of the model
@@ -37,7 +49,6 @@ class Case:
     :param seed: of everything
     :param hyperparams: further constructor arguments
     :param parts: what is measured besides updates, some of ``PARTS``
-    :param task: ``measure``, ``profile`` or ``gpu``
     """
 
     algo: str
@@ -54,23 +65,96 @@ class Case:
     seed: int = 0
     hyperparams: dict[str, Any] = field(default_factory=dict)
     parts: tuple[str, ...] = PARTS
-    task: str = "measure"
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Algorithm, size and observation."""
         return f"{self.algo} {self.size} {self.obs}"
 
 
+def sizes_of(algo: str) -> list[str]:
+    """Names of an algorithm's sizes."""
+    from sb3_dreamer.dreamer_v2.spec import SIZES as V2
+    from sb3_dreamer.dreamer_v3.spec import SIZES as V3
+    from sb3_dreamer.planet.spec import SIZES as PLANET
+
+    return {"dreamerv3": list(V3), "dreamerv2": list(V2), "planet": list(PLANET)}[algo]
+
+
+# ---- synthetic data -------------------------------------------------------------------------------------------------
+
+
+def noise(space: gym.Space, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw observations ``(count, ...)``: uniform bytes for an image, standard normal numbers for a vector."""
+    shape = (count, *(space.shape or ()))
+    image = space.dtype == np.uint8
+    return rng.integers(0, 256, shape, np.uint8) if image else rng.standard_normal(shape).astype(np.float32)
+
+
+class SyntheticEnv(gym.Env):
+    """Show a fixed stock of noise in turn, whatever the action; costs next to nothing.
+
+    :param observation_space: images or vectors
+    :param action_space: any
+    :param seed: of the stock
+    :param length: steps after which an episode is cut
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - as gymnasium declares it
+
+    def __init__(self, observation_space: gym.Space, action_space: gym.Space, seed: int = 0, length: int = EPISODE):
+        rng = np.random.default_rng(seed)
+        self.observation_space, self.action_space, self.length = observation_space, action_space, length
+        self.observations, self.rewards = noise(observation_space, STOCK, rng), rng.standard_normal(STOCK)
+        self.t = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observations[0], {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Do one step; every episode is cut at the same length."""
+        self.t += 1
+        now = self.t % STOCK
+        return self.observations[now], float(self.rewards[now]), False, self.t >= self.length, {}
+
+
+def make_env(case: Case) -> SyntheticEnv:
+    """Make the environment of a case."""
+    images = case.obs == "images"
+    space = spaces.Box(0, 255, IMAGE, np.uint8) if images else spaces.Box(-np.inf, np.inf, VECTOR, np.float32)
+    actions = spaces.Discrete(18 if images else 6) if case.action == "discrete" else spaces.Box(-1.0, 1.0, (6,))
+    return SyntheticEnv(space, actions, case.seed)
+
+
+def fill_replay(model: Any, rows: int, seed: int = 0) -> None:
+    """Fill a model's replay with noise through the buffer's public way in, half of the episodes terminated.
+
+    :param model: algorithm with an empty replay
+    :param rows: at least so many rows are stored, in whole episodes of ``EPISODE`` steps
+    :param seed: of the noise
+    """
+    rng, replay = np.random.default_rng(seed), model.replay_buffer
+    model.action_space.seed(seed)
+    episodes = 0
+    while replay.size() < rows:
+        obs = noise(model.observation_space, EPISODE + 1, rng)
+        actions = np.stack([np.asarray(model.action_space.sample()) for _ in range(EPISODE)])
+        episode = {"observations": obs, "actions": actions, "rewards": rng.standard_normal(EPISODE)}
+        replay.add_episodes(episode | {"terminated": episodes % 2 == 0})
+        episodes += 1
+
+
 def build(case: Case) -> Any:
-    """The model with a filled replay, in the state in which ``learn`` would update it."""
-    env = SyntheticEnv(case.obs, case.action, case.seed)
+    """Build the model with a filled replay, in the state in which ``learn`` would update it."""
+    env = make_env(case)
     given = {"batch_size": case.batch_size, "batch_length": case.batch_length}
     values = {name: value for name, value in given.items() if value is not None} | case.hyperparams
     if case.algo == "planet":
         values |= {"seed_episodes": 0}  # replay is there already
-    row = env.observations[0].nbytes + 64
-    rows = max(4 * EPISODE, min(50_000, REPLAY_MIB * 2**20 // row))
+    rows = max(4 * EPISODE, min(50_000, REPLAY_MIB * 2**20 // (env.observations[0].nbytes + 64)))
     model = algorithm_class(case.algo)(
         "CnnPolicy" if case.obs == "images" else "MlpPolicy",
         env,
@@ -87,13 +171,19 @@ def build(case: Case) -> Any:
     return model
 
 
-def run_case(case: Case) -> dict[str, Any]:
-    """Measure in a new process.
+# ---- processes ------------------------------------------------------------------------------------------------------
 
-    :return: what :func:`sb3_dreamer.zoo.speed.measure.measure` or the profile gives, with the case under ``case``
+
+def run_case(case: Case, measure: Callable[[Case], Result]) -> Result:
+    """Measure a case in a new process.
+
+    :param case: what to measure
+    :param measure: function of a module that measures
+    :return: what ``measure`` returns, with the case under ``case``
     :raises RunError: if the process fails, with its last line
     """
-    words = [sys.executable, "-m", "sb3_dreamer.zoo.speed.case", json.dumps(asdict(case))]
+    task = [measure.__module__, measure.__name__, json.dumps(asdict(case))]
+    words = [sys.executable, "-m", "sb3_dreamer.zoo.speed.case", *task]
     child = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | thread_limits(case.threads)
     )
@@ -110,10 +200,13 @@ def run_case(case: Case) -> dict[str, Any]:
     raise RunError(f"{case.name}: {last}")
 
 
-def run_cases(cases: dict[str, Case], console: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def run_cases(
+    cases: dict[str, Case], measure: Callable[[Case], Result], console: Any
+) -> tuple[list[Result], dict[str, str]]:
     """Measure cases one after the other; one that fails leaves the others worth measuring.
 
     :param cases: by the name under which a case is shown
+    :param measure: as in :func:`run_case`
     :param console: shows what is being measured
     :return: results of those that worked, and messages of those that did not, by name
     :raises RunError: if all fail
@@ -122,7 +215,7 @@ def run_cases(cases: dict[str, Case], console: Any) -> tuple[list[dict[str, Any]
     for name, case in cases.items():
         try:
             with console.status(f"{name} ..."):
-                results.append(run_case(case))
+                results.append(run_case(case, measure))
         except RunError as error:
             failures[name] = str(error)
     if not results:
@@ -136,23 +229,17 @@ def thread_limits(threads: int) -> dict[str, str]:
     return dict.fromkeys(names, str(threads))
 
 
-def main(words: list[str]) -> int:
-    """The child's side: measure the case that the one argument describes."""
+def main(module: str, function: str, text: str) -> int:
+    """Measure in the child: a function of a module, and the case as JSON."""
     import torch as th
 
-    values = json.loads(words[0])
+    values = json.loads(text)
     case = Case(**values | {"parts": tuple(values["parts"])})
     th.set_num_threads(case.threads)
-    if case.task == "profile":
-        from sb3_dreamer.zoo.speed.profile import profile as task
-    elif case.task == "gpu":
-        from sb3_dreamer.zoo.speed.gpu import measure as task
-    else:
-        from sb3_dreamer.zoo.speed.measure import measure as task
-    result = task(case)
+    result = getattr(importlib.import_module(module), function)(case)
     print(MARK + json.dumps(result), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -1,9 +1,10 @@
-"""The measurements of one case of ``bench``."""
+"""The measurements of one case of ``bench``; docs/speed.md says what each number is."""
 
 import resource
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import torch as th
 
 from sb3_dreamer.common.updates.cuda_graph import WARMUP as GRAPH_WARMUP
-from sb3_dreamer.zoo.speed.case import Case, build
+from sb3_dreamer.zoo.speed.case import Case, Result, build, noise
 from sb3_dreamer.zoo.speed.floor import floor, synchronize
 
 ENVIRONMENTS = (1, 16)  # of predict()
@@ -21,37 +22,38 @@ LEARN_UPDATES = 4  # of the end-to-end run
 CALLS, CALL_SECONDS = 20, 1.5  # of a short measurement: so many calls, or as many as begin in that time
 
 
-def measure(case: Case) -> dict[str, Any]:
-    """Everything about one case; see docs/speed.md for what each number is.
+def measure(case: Case) -> Result:
+    """Measure everything about one case.
 
     :param case: what to measure
     :return: plain values, times in seconds
     """
-    before = peak_rss_mib()
+    before, begin = peak_rss_mib(), time.perf_counter()
     model = build(case)
+    built = time.perf_counter()
     device = th.device(model.device)
-    batch, length = model.batch_size, model.batch_length
-    replay = model.replay_buffer
-
-    def update() -> None:  # without a graph, which would hide what is counted
-        model._eager_update(replay.sample_sequences(batch, length))
-
-    result: dict[str, Any] = {
+    result: Result = {
         "device": str(device),
         "threads": th.get_num_threads(),
-        "batch_size": batch,
-        "batch_length": length,
+        "batch_size": model.batch_size,
+        "batch_length": model.batch_length,
+        "mixed_precision": model.mixed_precision,
         "parameters": sum(p.numel() for group in model.optimizers.values() for p in group.params),
+        "build_seconds": built - begin,
+        **time_updates(model, case),
+        "rss_mib": peak_rss_mib(),
+        "rss_before_mib": before,
     }
-    result |= time_updates(model, case)
-    result |= {"rss_mib": peak_rss_mib(), "rss_before_mib": before}
     if device.type == "cuda":
+        result["gpu"] = th.cuda.get_device_name(device)
         result["vram_mib"] = th.cuda.max_memory_allocated(device) / 2**20
-    if "floor" in case.parts:
-        result["floor"] = floor(model, update, device)
+        result["reserved_mib"] = th.cuda.max_memory_reserved(device) / 2**20
+        result["waits"] = waits(model)
+    if "floor" in case.parts:  # without a graph, which would hide what is counted
+        result["floor"] = floor(model, lambda: model._eager_update(draw(model)), device)
         result["floor_fraction"] = result["floor"]["seconds"] / result["update"]["median"]
     if "sampling" in case.parts:
-        result["sampling"] = summary(repeat(lambda: replay.sample_sequences(batch, length), device))
+        result["sampling"] = summary(repeat(lambda: draw(model), device))
     if "predict" in case.parts:
         result["predict"] = {str(n): predict_latency(model, n, device) for n in ENVIRONMENTS}
     if "learn" in case.parts:
@@ -59,24 +61,55 @@ def measure(case: Case) -> dict[str, Any]:
     return result
 
 
-def time_updates(model: Any, case: Case) -> dict[str, Any]:
-    """Seconds of an update on a batch that is there already; the first one apart, with what was compiled for it."""
-    device = th.device(model.device)
-    seconds = []
+def draw(model: Any) -> Any:
+    """Draw a batch from the model's replay."""
+    return model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
+
+
+def timed(model: Any, update: Callable[[Any], Any]) -> float:
+    """Seconds of an update on a batch that is there already."""
+    device, batch = th.device(model.device), draw(model)
+    synchronize(device)
+    start = time.perf_counter()
+    update(batch)
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def time_updates(model: Any, case: Case) -> Result:
+    """Time updates: the first one apart, with what was compiled for it, then those at full speed."""
+    begin = time.perf_counter()
     warmup = case.warmup if model._graphed is None else max(case.warmup, GRAPH_WARMUP + 2)  # one captures
-    for _ in range(warmup + case.updates):
-        batch = model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
-        synchronize(device)
-        start = time.perf_counter()
-        model.update(batch)
-        synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    timed = summary(seconds[warmup:])
+    first = [timed(model, model.update) for _ in range(warmup)]
+    warm, compiled = time.perf_counter() - begin, compilation()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        seconds = [timed(model, model.update) for _ in range(case.updates)]
+    found = summary(seconds)
+    now = compilation()
     return {
-        "update": timed | {"all": seconds[warmup:], "per_second": 1.0 / timed["median"]},
-        "first_update": seconds[0],
-        "compile": compilation(),
+        "update": found | {"all": seconds, "per_second": 1.0 / found["median"]},
+        "first_update": first[0],
+        "warm_up_seconds": warm,
+        "compile": now,
+        "recompilations": int((now or {"graphs": 0})["graphs"] - (compiled or {"graphs": 0})["graphs"]),
+        "graph": model._graphed is not None and model._graphed.values is not None,
+        "warnings": [str(warning.message).splitlines()[0] for warning in caught],
     }
+
+
+def waits(model: Any) -> list[str]:
+    """Find where the host waits for the GPU in one update that is made as it is, without a graph."""
+    batch = draw(model)
+    th.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        th.cuda.set_sync_debug_mode("warn")
+        try:
+            model._eager_update(batch)
+        finally:
+            th.cuda.set_sync_debug_mode("default")
+    return [f"{found.filename}:{found.lineno}" for found in caught if "synchroniz" in str(found.message)]
 
 
 def compilation() -> dict[str, float] | None:
@@ -94,19 +127,9 @@ def compilation() -> dict[str, float] | None:
     return {"seconds": float(sum(outer)), "graphs": int(graphs)}
 
 
-def recompilations() -> int:
-    """Graphs that were compiled so far."""
-    found = compilation()
-    return int(found["graphs"]) if found else 0
-
-
 def predict_latency(model: Any, n: int, device: th.device) -> dict[str, float]:
     """Seconds of one :meth:`predict` call for ``n`` environments in the middle of their episodes."""
-    space = model.observation_space
-    rng = np.random.default_rng(0)
-    image = space.dtype == np.uint8
-    shape = (n, *space.shape)
-    obs = rng.integers(0, 256, shape, np.uint8) if image else rng.standard_normal(shape).astype(np.float32)
+    obs = noise(model.observation_space, n, np.random.default_rng(0))
     _, state = model.predict(obs, None, np.ones(n, bool))
     starts = np.zeros(n, bool)
 
@@ -118,7 +141,7 @@ def predict_latency(model: Any, n: int, device: th.device) -> dict[str, float]:
 
 
 def end_to_end(model: Any, case: Case) -> dict[str, float]:
-    """A real ``learn()`` in the environment that costs nothing: acting, storing, sampling and updating."""
+    """Time a real ``learn()`` in the environment that costs nothing: acting, storing, sampling and updating."""
     per_update = model.batch_size * model.batch_length / case.train_ratio
     steps = max(16, ceil(LEARN_UPDATES * per_update))
     updates = model._n_updates
@@ -149,7 +172,7 @@ def repeat(call: Callable[[], Any], device: th.device) -> list[float]:
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
-    """Median and minimum."""
+    """Median, minimum and number."""
     return {"median": statistics.median(seconds), "min": min(seconds), "count": len(seconds)}
 
 

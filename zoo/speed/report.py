@@ -1,6 +1,9 @@
-"""Tables of ``bench`` on the screen, and its JSON files."""
+"""What ``bench`` tells: where measurements were made (machine, versions, command), tables, and JSON files."""
 
+import datetime
 import json
+import os
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +11,86 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-Result = dict[str, Any]  #: what one case gave
+from sb3_dreamer.zoo.runs.provenance import describe_system
+from sb3_dreamer.zoo.speed.case import Result
+
+
+def describe_machine() -> dict[str, Any]:
+    """Describe processor, memory, GPUs, and how busy the machine was."""
+    import psutil
+    import torch as th
+
+    gpus = [th.cuda.get_device_name(i) for i in range(th.cuda.device_count())] if th.cuda.is_available() else []
+    return {
+        "cpu": cpu_model(),
+        "cpu_capability": th.backends.cpu.get_cpu_capability(),
+        "cores": psutil.cpu_count(logical=False),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": gpus,
+        "cuda": th.version.cuda,
+        "load_1_min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def cpu_model() -> str:
+    """Return the name of the processor, as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def header(command: str, *, seed: int, threads: int) -> dict[str, Any]:
+    """Describe where and how measurements were made: what every JSON file of ``bench`` begins with.
+
+    :param command: that made them
+    :param seed: of the models and data
+    :param threads: of torch
+    """
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "command": command,
+        "date": now.isoformat(timespec="seconds"),
+        "seed": seed,
+        "threads": threads,
+        "machine": describe_machine(),
+        "system": describe_system(),
+    }
+
+
+def header_rows(head: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the header as rows of a table.
+
+    :param head: as from :func:`header`
+    """
+    machine, system = head["machine"], head["system"]
+    git = system["git"]
+    source = f"{git['commit'][:10]}, {git['changed_files']} changed files" if git else "installed package"
+    packages = system["packages"]
+    shown = {"torch": "torch", "numpy": "numpy", "gymnasium": "gymnasium", "stable-baselines3": "stable-baselines3"}
+    versions = [f"{label} {packages[name]}" for name, label in shown.items() if name in packages]
+    return [
+        ("command", head["command"]),
+        ("sb3-dreamer", f"{packages.get('sb3-dreamer', '?')} ({source})"),
+        ("versions", ", ".join([f"Python {system['python']}", *versions])),
+        ("processor", f"{machine['cpu']}, {machine['cpu_capability']}, {machine['usable_cores']} cores usable"),
+        ("memory", f"{machine['ram_gib']} GiB"),
+        ("GPU", ", ".join(machine["gpus"]) or "none"),
+        ("threads, seed", f"{head['threads']}, {head['seed']}"),
+        ("load before", f"{machine['load_1_min']} (busy: times are too long)" if busy(machine) else "idle"),
+    ]
+
+
+def busy(machine: dict[str, Any]) -> bool:
+    """Whether other processes kept the machine busy before the measurements."""
+    return bool(machine["load_1_min"] is not None and machine["load_1_min"] > 0.5)
 
 
 def new_table(title: str, *columns: str) -> Table:
-    """A table whose first column stays in one line and whose other columns are numbers."""
+    """Make a table whose first column stays in one line and whose other columns are numbers."""
     table = Table(box=box.ROUNDED, title=title, title_justify="left", title_style="bold")
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=number == 0)
@@ -20,10 +98,10 @@ def new_table(title: str, *columns: str) -> Table:
 
 
 def case_table(title: str, columns: dict[str, Callable[[Result], str]], results: Sequence[Result]) -> Table:
-    """One row for every case.
+    """Make a table with a row for every case.
 
     :param columns: what each column says of a result
-    :param results: what :func:`sb3_dreamer.zoo.speed.case.run_case` gave
+    :param results: as from :func:`sb3_dreamer.zoo.speed.case.run_case`
     """
     table = new_table(title, "case", *columns)
     for result in results:
@@ -32,7 +110,7 @@ def case_table(title: str, columns: dict[str, Callable[[Result], str]], results:
 
 
 def update_table(results: Sequence[Result]) -> Table:
-    """Time of an update and what it took."""
+    """Show the time of an update and what it took."""
     columns: dict[str, Callable[[Result], str]] = {
         "batch": lambda r: f"{r['batch_size']}x{r['batch_length']}",
         "median": lambda r: seconds(r["update"]["median"]),
@@ -45,7 +123,7 @@ def update_table(results: Sequence[Result]) -> Table:
 
 
 def acting_table(results: Sequence[Result]) -> Table:
-    """Acting, sampling, learning end to end, and what happens once."""
+    """Show acting, sampling, learning end to end, and what happens once."""
     columns: dict[str, Callable[[Result], str]] = {
         "predict 1": lambda r: seconds(r["predict"]["1"]["median"]) if r.get("predict") else "-",
         "predict 16": lambda r: seconds(r["predict"]["16"]["median"]) if r.get("predict") else "-",
@@ -57,21 +135,21 @@ def acting_table(results: Sequence[Result]) -> Table:
     return case_table("Acting, sampling, learning, and the first update", columns, results)
 
 
-def case_words(result: dict[str, Any]) -> str:
-    """Algorithm, size and observation; action and device where they are not the usual ones."""
+def case_words(result: Result) -> str:
+    """Name algorithm, size and observation; action and device where they are not the usual ones."""
     case = result["case"]
     rest = [word for word in (case["action"], result["device"]) if word not in ("box", "cpu")]
     return " ".join([case["algo"], case["size"], case["obs"], *rest])
 
 
-def memory_words(result: dict[str, Any]) -> str:
-    """Peak memory of the process, and of the GPU."""
+def memory_words(result: Result) -> str:
+    """Say the peak memory of the process, and of the GPU."""
     words = f"{result['rss_mib'] / 1024:.2f} GiB"
     return words + (f", GPU {result['vram_mib'] / 1024:.2f} GiB" if "vram_mib" in result else "")
 
 
 def floor_table(results: Sequence[Result]) -> Table:
-    """How the floor of every case was found: it is the larger of the two times.
+    """Show how the floor of every case was found: it is the larger of the two times.
 
     :param results: results with a ``floor``
     """
@@ -87,8 +165,14 @@ def floor_table(results: Sequence[Result]) -> Table:
     return case_table("Floor of one update", columns, results)
 
 
+def print_failures(failures: dict[str, str]) -> None:
+    """Print a line for every case that failed."""
+    for message in failures.values():
+        print(f"Failed: {message}")
+
+
 def seconds(value: float) -> str:
-    """A time with three digits in a fitting unit."""
+    """Write a time with three digits in a fitting unit."""
     for unit, factor in (("s", 1.0), ("ms", 1e3)):
         if value * factor >= 1.0:
             return f"{value * factor:.3g} {unit}"
@@ -107,7 +191,7 @@ def write_json(path: str | Path, values: dict[str, Any]) -> None:
 
 
 def rounded(value: Any) -> Any:
-    """The value with floats of six significant digits: more would be noise."""
+    """Round floats to six significant digits: more would be noise."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):

@@ -1,7 +1,8 @@
 """``bench rivals``: our update and other programs', in turns, each run in a new process.
 
-A driver is any command that prints a line ``NAME MODE median S s min S s``. On a machine that others disturb, or whose
-clock changes, two programs can only be compared in the same minutes: hence the turns.
+A driver is any command that prints a line ``NAME MODE median S s min S s``; ``zoo/speed/drivers.py`` does so for four
+programs, and reads the case from the environment. On a machine that others disturb, or whose clock changes, two
+programs can only be compared in the same minutes: hence the turns.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from typing import Any
 
 from rich.table import Table
 
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError, one_line
-from sb3_dreamer.zoo.speed.case import Case, run_case, thread_limits
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
+from sb3_dreamer.zoo.speed.case import Case, Result, run_case, thread_limits
+from sb3_dreamer.zoo.speed.drivers import CASE
+from sb3_dreamer.zoo.speed.measure import measure
 from sb3_dreamer.zoo.speed.report import case_words, new_table, seconds
 
 LINE = re.compile(r"^(?P<name>\S+)(?P<mode>.*?)\s+median\s+(?P<median>[\d.eE+-]+)\s*s\s+min\s+(?P<min>[\d.eE+-]+)\s*s")
@@ -50,9 +53,9 @@ def rivals(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
     for number in range(args.rounds):
         for name, words in commands.items():  # ours before each rival, so that each has a neighbour in time
             with console.status(f"round {number + 1} of {args.rounds}: sb3-dreamer"):
-                own.append(run_case(case))
+                own.append(run_case(case, measure))
             with console.status(f"round {number + 1} of {args.rounds}: {name}"):
-                others[name].append(run_driver(name, words, threads=case.threads, timeout=args.timeout))
+                others[name].append(run_driver(name, words, own[-1], timeout=args.timeout))
             pair = f"{seconds(own[-1]['update']['median'])}, {name} {seconds(others[name][-1]['median'])}"
             console.print(f"round {number + 1}: sb3-dreamer {pair}", markup=False)
     ours = _together([run["update"] for run in own])
@@ -72,29 +75,32 @@ def rivals(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
 
 
 def read_rival(text: str) -> tuple[str, list[str]]:
-    """Name and words of a ``NAME=COMMAND``; no shell is involved.
+    """Split ``NAME=COMMAND`` into name and words; no shell is involved.
 
     :raises UsageError: if it is not of that form, or there is no such program
     """
     name, equals, command = text.partition("=")
     if not equals or not re.fullmatch(r"[\w.+-]+", name) or not command.strip():
-        raise UsageError(f"--rival {text!r}: write NAME=COMMAND, for example 'other=python time_other.py 8'")
+        raise UsageError(f"--rival {text!r}: write NAME=COMMAND, for example 'other=python time_other.py'")
     try:
         return name, shlex.split(command)
     except ValueError as error:
         raise UsageError(f"--rival {name}: {error}") from error
 
 
-def run_driver(name: str, words: Sequence[str], *, threads: int, timeout: float) -> dict[str, Any]:
-    """One run of a driver.
+def run_driver(name: str, words: Sequence[str], ours: Result, *, timeout: float) -> dict[str, Any]:
+    """Run a driver once.
 
     :param name: for messages
     :param words: command
-    :param threads: of numerical libraries, by environment variables; a driver may set its own
+    :param ours: our measurement; its case goes to the driver, and its threads to the numerical libraries
     :param timeout: seconds after which it is stopped
     :return: mode, median and smallest seconds, and the seconds of the whole run
     :raises RunError: if it fails, takes too long or prints no time
     """
+    names = ("size", "obs", "action", "threads", "updates", "warmup")
+    case = {name: ours["case"][name] for name in names} | {name: ours[name] for name in ("batch_size", "batch_length")}
+    case["device"] = ours["device"].partition(":")[0]
     start = time.perf_counter()
     try:
         done = subprocess.run(
@@ -103,7 +109,7 @@ def run_driver(name: str, words: Sequence[str], *, threads: int, timeout: float)
             text=True,
             errors="replace",
             timeout=timeout,
-            env=os.environ | thread_limits(threads),
+            env=os.environ | thread_limits(case["threads"]) | {CASE: json.dumps(case)},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -125,7 +131,7 @@ def run_driver(name: str, words: Sequence[str], *, threads: int, timeout: float)
 
 
 def versions(words: Sequence[str]) -> dict[str, str]:
-    """Versions of known packages of the Python that a command starts with; empty for other programs."""
+    """Find versions of known packages of the Python that a command starts with; empty for other programs."""
     if not re.fullmatch(r"python[\d.]*", Path(words[0]).name):
         return {}
     done = subprocess.run([words[0], "-c", VERSIONS, *SHOWN], capture_output=True, text=True, check=False)
@@ -133,7 +139,7 @@ def versions(words: Sequence[str]) -> dict[str, str]:
 
 
 def checkouts(words: Sequence[str]) -> dict[str, str]:
-    """Commits of the git checkouts among the arguments of a command."""
+    """Find commits of the git checkouts among the arguments of a command."""
     found = {}
     for word in words[1:]:
         if (Path(word) / ".git").exists():
@@ -144,13 +150,13 @@ def checkouts(words: Sequence[str]) -> dict[str, str]:
 
 
 def _together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Median of the medians, smallest of the smallest, and all of both."""
+    """Join runs: median of the medians, smallest of the smallest, and all of both."""
     medians, minima = [run["median"] for run in runs], [run["min"] for run in runs]
     return {"median": statistics.median(medians), "min": min(minima), "medians": medians, "minima": minima}
 
 
 def _ratios(own: Sequence[dict[str, Any]], rival: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A rival's time over ours: of the smallest times, and of the medians of each pair of neighbours."""
+    """Compute a rival's time over ours: of the smallest times, and of the medians of each pair of neighbours."""
     pairs = [other["median"] / mine["median"] for mine, other in zip(own, rival, strict=True)]
     return {
         "ratio_min": min(run["min"] for run in rival) / min(run["min"] for run in own),

@@ -1,14 +1,13 @@
 """``bench scaling``: time of an update over batch size, batch length and model size, as JSON and as a picture."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.programs.errors import RunError, UsageError
-from sb3_dreamer.zoo.speed.arguments import sizes_of
-from sb3_dreamer.zoo.speed.case import Case, run_case
+from sb3_dreamer.zoo.config.errors import RunError, UsageError
+from sb3_dreamer.zoo.speed.case import Case, Result, run_case, sizes_of
+from sb3_dreamer.zoo.speed.measure import measure
 from sb3_dreamer.zoo.speed.report import case_words, new_table, seconds
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the batch size, then of its length
@@ -34,14 +33,14 @@ def scaling(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[s
     base = replace(cases[0], parts=())
     sizes = [case.size for case in cases] if args.sizes else [s for s in SIZES[base.algo] if s in sizes_of(base.algo)]
     with console.status(f"{base.name}: base"):
-        middle = run_case(base)
+        middle = run_case(base, measure)
     batch, length = middle["batch_size"], middle["batch_length"]
     points = {
         "batch_size": [replace(base, batch_size=n) for n in multiples(batch, 1)],
         "batch_length": [replace(base, batch_length=n) for n in multiples(length, 2)],
         "parameters": [replace(base, size=size) for size in sizes],
     }
-    results: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[Result]] = {}
     for axis, along in points.items():
         results[axis] = []
         for case in along:
@@ -52,27 +51,27 @@ def scaling(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[s
     console.print(_table(results))
     picture = Path(args.plot or PICTURE)
     if args.plot is None and not picture.parent.is_dir():
-        raise UsageError(f"there is no folder {picture.parent}: say where the picture goes with --plot FILE")
+        raise UsageError(f"there is no folder {picture.parent}: choose another place with --plot FILE")
     draw(results, picture, f"{case_words(middle)}, {base.threads} thread(s)")
     print(f"Picture: {picture}")
     return {"scaling": results}
 
 
 def multiples(value: int, least: int) -> list[int]:
-    """A quarter to four times a number, whole and different."""
+    """Return a quarter to four times a number, whole and different."""
     return sorted({max(least, round(value * factor)) for factor in FACTORS})
 
 
-def _attempt(case: Case, console: Any) -> dict[str, Any]:
-    """The measurement, or nothing if it fails: the largest cases may not fit into memory."""
+def _attempt(case: Case, console: Any) -> Result:
+    """Return the measurement, or nothing if it fails: the largest cases may not fit into memory."""
     try:
-        return run_case(case)
+        return run_case(case, measure)
     except RunError as error:
         console.print(f"left out: {error}", markup=False)
         return {}
 
 
-def _table(results: dict[str, list[dict[str, Any]]]) -> Any:
+def _table(results: dict[str, list[Result]]) -> Any:
     table = new_table("Time of an update", "axis", "value", "size", "median", "min", "per 1000 rows", "memory")
     for axis, runs in results.items():
         for run in runs:
@@ -90,10 +89,8 @@ def _table(results: dict[str, list[dict[str, Any]]]) -> Any:
     return table
 
 
-def draw(
-    results: dict[str, Sequence[dict[str, Any]]] | dict[str, list[dict[str, Any]]], path: Path, title: str
-) -> None:
-    """Three panels with logarithmic axes; a dotted line shows time in proportion.
+def draw(results: dict[str, list[Result]], path: Path, title: str) -> None:
+    """Draw three panels with logarithmic axes; a dotted line shows time in proportion.
 
     :param results: measurements by axis
     :param path: picture file
@@ -111,7 +108,7 @@ def draw(
         panel.plot(values, times, marker="o", markersize=4, label="median")
         panel.plot(values, [run["update"]["min"] for run in runs], marker=".", linewidth=0.8, label="fastest")
         if len(values) > 1:
-            panel.plot(values, [times[-1] * v / values[-1] for v in values], ":", color="grey", label="in proportion")
+            panel.plot(values, [times[-1] * v / values[-1] for v in values], ":", color="gray", label="in proportion")
         if axis == "parameters":
             for run in runs:
                 panel.annotate(run["case"]["size"], (run[axis], run["update"]["median"]), fontsize=7)

@@ -1,4 +1,4 @@
-"""How long the learner waits for environments while it learns Atari with ``overlap=True``.
+"""Measure how long the learner waits for environments while it learns Atari with ``overlap=True``.
 
     python -m sb3_dreamer.zoo.studies.idle_share --out docs/results/speed_idle.json
 
@@ -8,6 +8,7 @@ update: what the loop would do beside a GPU whose update takes as long.
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from sb3_dreamer.zoo.speed.report import write_json
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The program's flags."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="atari:pong", help="(default: %(default)s)")
     parser.add_argument("--n-envs", type=int, default=8, help="(default: %(default)s)")
@@ -95,7 +96,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _filled(model: DreamerV3) -> Any:
-    """A batch of noise, so that the metrics of an update are known before the first one."""
+    """Draw an empty batch, so that the metrics of an update are known before the first one."""
     replay = model.replay_buffer
     shape = (replay.n_envs, *(model.observation_space.shape or ()))
     obs = th.zeros(shape, dtype=th.uint8).numpy()
@@ -122,7 +123,8 @@ def main(words: Sequence[str]) -> int:
         f"{result['wall_seconds']:.1f} s: the learner waited {result['idle_share']:.1%} of the time"
     )
     if args.out:
-        head = header(["idle_share", *words], seed=0, threads=1)
+        command = shlex.join(["python", "-m", "sb3_dreamer.zoo.studies.idle_share", *words])
+        head = header(command, seed=0, threads=1)
         write_json(args.out, {**head, "results": [result]})
     return 0
 

@@ -1,9 +1,9 @@
-"""Kills training again and again, and shows that nothing is lost.
+"""Kill training again and again, and show that nothing is lost.
 
     python -m sb3_dreamer.zoo.studies.kill_test --algo DreamerV3 --kills 50 --out kill_test.json
 
 A tiny model learns CartPole with frequent checkpoints. Its process is killed with SIGKILL at random moments, half of
-them while a checkpoint is being written, and each time a new process goes on from the newest checkpoint. At the end
+them while a checkpoint is being written, and each time a new process resumes from the newest checkpoint. At the end
 weights, optimizers, replay, random states and logs must be those of the run that was never killed, bit for bit, and
 every checkpoint that was there after a kill must be readable. Needs ``fork`` (Linux, macOS).
 """
@@ -62,20 +62,20 @@ def train(folder: Path, args: argparse.Namespace) -> None:
 
 
 def start(folder: Path, args: argparse.Namespace) -> Any:
-    """A process that trains."""
+    """Start a process that trains."""
     process = multiprocessing.get_context("fork").Process(target=train, args=(folder, args))
     process.start()
     return process
 
 
 def hidden(folder: Path) -> set[str]:
-    """Names of checkpoints that are being written, or were when a process died."""
+    """Find names of checkpoints that are being written, or were when a process died."""
     root = folder / "checkpoints"
     return {path.name for path in root.iterdir() if path.name.startswith(".")} if root.is_dir() else set()
 
 
 def unreadable(folder: Path, kind: str) -> list[str]:
-    """Checkpoints that cannot be read whole, with the reason."""
+    """Find checkpoints that cannot be read whole, with the reason."""
     found = []
     for path in checkpoints(folder / "checkpoints"):
         try:
@@ -89,7 +89,7 @@ def unreadable(folder: Path, kind: str) -> list[str]:
 
 
 def final_state(folder: Path, kind: str) -> dict[str, bytes]:
-    """Everything in the last checkpoint and in the log that does not speak of the clock."""
+    """Read everything in the last checkpoint and in the log that does not speak of the clock."""
     path = checkpoints(folder / "checkpoints")[-1]
     found: dict[str, Any] = {}
     for name in ("model.zip", "training.zip"):
@@ -112,7 +112,7 @@ def final_state(folder: Path, kind: str) -> dict[str, bytes]:
 
 
 def replay_on_disk(cursors: dict[str, Any], folder: Path) -> dict[str, bytes]:
-    """The rows of a replay folder that count."""
+    """Read the rows of a replay folder that count."""
     layout = json.loads((folder / "journal.json").read_text())["layout"]
     found = {"replay cursors": json.dumps({key: cursors[key] for key in ("cursor", "filled", "random")}).encode()}
     for index, (name, (dtype, shape)) in enumerate(layout.items()):
@@ -125,7 +125,7 @@ def replay_on_disk(cursors: dict[str, Any], folder: Path) -> dict[str, bytes]:
 
 
 class Killer:
-    """Trains in one folder after another, killing, until there were enough kills.
+    """Train in one folder after another, killing, until there were enough kills.
 
     :param root: where the folders go
     :param args: flags
@@ -139,7 +139,7 @@ class Killer:
         self.bad: list[str] = []
 
     def run_once(self, folder: Path) -> None:
-        """One run to its end, killed until the kills are spent."""
+        """Do one run to its end, killed until the kills are spent."""
         while True:
             left = hidden(folder)
             process = start(folder, self.args)

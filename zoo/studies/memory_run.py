@@ -1,4 +1,4 @@
-"""Memory, file handles and log sizes over a long run in a fast environment.
+"""Measure memory, file handles and log sizes over a long run in a fast environment.
 
     python -m sb3_dreamer.zoo.studies.memory_run --steps 100000 --out memory.json --plot memory.png
 
@@ -23,18 +23,11 @@ from stable_baselines3.common.logger import configure
 
 import sb3_dreamer
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
-from sb3_dreamer.zoo.speed.env import StockEnv
-
-
-def fast_env() -> StockEnv:
-    """Small images of noise from a fixed stock; episodes of 100 steps."""
-    stock = np.random.default_rng(0).integers(0, 256, (64, 3, 16, 16), np.uint8)
-    space = spaces.Box(0, 255, (3, 16, 16), np.uint8)
-    return StockEnv(space, spaces.Discrete(3), stock, np.arange(64.0) % 3, length=100)
+from sb3_dreamer.zoo.speed.case import SyntheticEnv
 
 
 class Watch(BaseCallback):
-    """Notes memory and open files now and then.
+    """Note memory and open files now and then.
 
     :param every: agent steps between two notes
     :param folder: whose files are measured
@@ -80,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
         folder = Path(root)
         model = getattr(sb3_dreamer, args.algo)(
             "CnnPolicy",
-            fast_env(),
+            SyntheticEnv(spaces.Box(0, 255, (3, 16, 16), np.uint8), spaces.Discrete(3), length=100),
             model_size="debug",
             batch_size=2,
             batch_length=8,
@@ -117,7 +110,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def draw(notes: list[dict[str, float]], path: Path) -> None:
-    """A picture of memory over steps."""
+    """Draw memory over steps."""
     import matplotlib
 
     matplotlib.use("Agg")

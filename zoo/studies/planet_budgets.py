@@ -1,4 +1,4 @@
-"""How much search a learned model needs: CEM and random shooting with equal numbers of dreamed sequences.
+"""Measure how much search a learned model needs: CEM and random shooting with equal numbers of dreamed sequences.
 
 ::
 
@@ -29,9 +29,9 @@ ITERATIONS = 4
 
 
 def planners(model: PlaNet, budget: int, horizon: int | None = None) -> dict[str, Behavior]:
-    """The two searches that dream ``budget`` sequences for an action.
+    """Make the two searches that dream ``budget`` sequences for an action.
 
-    :raises ValueError: for a budget that does not give each iteration ten sequences
+    :raises ValueError: for a budget that leaves an iteration less than ten sequences
     """
     candidates = budget // ITERATIONS
     if candidates < 10:
@@ -46,7 +46,7 @@ def planners(model: PlaNet, budget: int, horizon: int | None = None) -> dict[str
 def evaluate(
     run: Path, env_name: str, budgets: Sequence[int], episodes: int, horizon: int | None = None
 ) -> list[dict[str, object]]:
-    """Returns of one trained model by every budget and search."""
+    """Play one trained model by every budget and search."""
     name, kwargs = ENVS.get(env_name, (env_name, {}))
     env = make_vec_env(lambda: make_env(name, **kwargs), episodes, seed=1000)
     model = PlaNet.load(run / "model.zip", env=env, device="cpu")
@@ -65,7 +65,7 @@ def evaluate(
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Make the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of planning_baselines")
     parser.add_argument("--env", default="pendulum", help=f"{', '.join(ENVS)}, or any name that make_env knows")
@@ -78,7 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line."""
+    """Run the command."""
     args = make_parser().parse_args(argv)
     th.set_num_threads(args.threads)
     rows = [row for run in args.runs for row in evaluate(run, args.env, args.budgets, args.episodes, args.horizon)]

@@ -5,11 +5,9 @@
     python -m sb3_dreamer.zoo.studies.planet_figures curves runs/planet_pendulum_s0 ... --out planet_pendulum.png
     python -m sb3_dreamer.zoo.studies.planet_figures table runs/*
     python -m sb3_dreamer.zoo.studies.planet_figures collect runs/planet_pendulum_s0 ... --out planet_pendulum.json
-    python -m sb3_dreamer.zoo.studies.planet_figures video runs/planet_cartpole_balance_pixels_s0 --out open_loop.gif
-    python -m sb3_dreamer.zoo.studies.planet_figures film runs/planet_cartpole_swingup_s0 --out planet_swingup.gif
+    python -m sb3_dreamer.zoo.studies.planet_figures open-loop runs/planet_cartpole_balance_pixels_s0 --out video.gif
+    python -m sb3_dreamer.zoo.studies.planet_figures episode runs/planet_cartpole_swingup_s0 --out planet_swingup.gif
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -23,18 +21,15 @@ from PIL import Image
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.wrappers.video import write_video
+from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS, read_rows
 
 COLORS = {"planet": "#1f77b4", "random-shooting": "#d62728", "random-collection": "#7f7f7f"}
 
 
-def smooth(values: np.ndarray, width: int = 5) -> np.ndarray:
-    """Mean of the last ``width`` values at each place."""
-    return np.array([values[max(0, i - width + 1) : i + 1].mean() for i in range(len(values))])
-
-
 def curves(folders: list[Path], out: Path) -> None:
-    """Training returns over episodes, one line a run, and the returns after training as points at the right."""
+    """Draw training returns over episodes, one line a run, and the returns after training as points at the right."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -49,7 +44,7 @@ def curves(folders: list[Path], out: Path) -> None:
         returns = np.array([float(row["return"]) for row in rows])
         label = None if name in labelled else f"{name}, training"
         labelled.add(name)
-        left.plot(np.arange(1, len(rows) + 1), smooth(returns), color=COLORS[name], alpha=0.8, label=label)
+        left.plot(np.arange(1, len(rows) + 1), moving_average(returns, 5), color=COLORS[name], alpha=0.8, label=label)
         for actor, values in result["returns"].items():
             ends.setdefault((name, actor), []).append(float(np.mean(values)))
     left.set(xlabel="training episodes (the first are random)", ylabel="return, mean of 5 episodes")
@@ -65,7 +60,7 @@ def curves(folders: list[Path], out: Path) -> None:
 
 
 def table(folders: list[Path]) -> str:
-    """Mean returns after training as a Markdown table."""
+    """Write mean returns after training as a Markdown table."""
     lines = ["| run | env | seed | episodes | updates | planner | planner, sampled | random shooting | random |"]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for folder in folders:
@@ -78,7 +73,7 @@ def table(folders: list[Path]) -> str:
 
 
 def collect(folders: list[Path]) -> str:
-    """Results and training episodes of runs as JSON, a line a run."""
+    """Write results and training episodes of runs as JSON, a line a run."""
     lines = []
     for folder in folders:
         record, rows = json.loads((folder / "result.json").read_text()), read_rows(folder / "episodes.csv")
@@ -93,7 +88,7 @@ def collect(folders: list[Path]) -> str:
 
 @th.no_grad()
 def open_loop(model: PlaNet, context: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A replayed sequence and what the model predicts of it from ``context`` frames and the actions alone.
+    """Return a replayed sequence and what the model predicts of it from ``context`` frames and the actions alone.
 
     :return: real and predicted images, ``(length, C, H, W)`` each, 0 to 255
     """
@@ -116,8 +111,8 @@ def open_loop(model: PlaNet, context: int, length: int, seed: int = 0) -> tuple[
     return batch.obs[key][0].float().numpy(), predicted[0].numpy()
 
 
-def video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
-    """A GIF of real | predicted | error, and the error per horizon beside that of repeating the last frame."""
+def open_loop_video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
+    """Write a GIF of real | predicted | error, and the error per horizon beside that of repeating the last frame."""
     model = PlaNet.load(folder / "model.zip", device="cpu")
     model.load_replay_buffer(folder / "replay.safetensors")
     frames, errors, still = [], [], []
@@ -128,23 +123,13 @@ def video(folder: Path, out: Path, context: int, length: int) -> dict[str, Any]:
         errors.append(((predicted - real)[context:] / 255.0) ** 2)
         still.append(((real[context - 1] - real[context:]) / 255.0) ** 2)
     strip = np.concatenate(frames, 2).transpose(0, 2, 3, 1).astype(np.uint8)
-    write_gif([Image.fromarray(frame) for frame in strip], out)
+    write_video(out, strip, fps=1000 / 120)
     mse, copy = (np.mean(values, (0, 2, 3, 4), dtype=float) for values in (errors, still))
     return {"context": context, "mse": mse.round(5).tolist(), "mse_last_frame": copy.round(5).tolist()}
 
 
-def write_gif(images: list[Image.Image], out: Path, duration: int = 120) -> None:
-    """Write a GIF with one palette and no dithering: what stands still costs no bytes.
-
-    :param duration: of a picture, milliseconds
-    """
-    palette = images[len(images) // 2].quantize(48)
-    quantized = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    quantized[0].save(out, save_all=True, append_images=quantized[1:], duration=duration, loop=0, optimize=True)
-
-
-def film(folder: Path, out: Path, seed: int = 1000, width: int = 200) -> float:
-    """A GIF of one episode of a trained model, planned by CEM.
+def episode_video(folder: Path, out: Path, seed: int = 1000, width: int = 200) -> float:
+    """Write a GIF of one episode of a trained model, planned by CEM.
 
     :return: its return
     """
@@ -158,15 +143,16 @@ def film(folder: Path, out: Path, seed: int = 1000, width: int = 200) -> float:
         obs, reward, terminated, truncated, _ = env.step(action)
         total, over = total + float(reward), terminated or truncated
         image = Image.fromarray(np.asarray(env.render()))
-        images.append(image.resize((width, width * image.height // image.width), Image.Resampling.LANCZOS))
-    write_gif(images, out, duration=80)
+        size = (width, width * image.height // image.width)
+        images.append(np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
+    write_video(out, images, fps=1000 / 80)
     return total
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="sb3_dreamer.zoo.studies.planet_figures", description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["curves", "table", "collect", "video", "film"])
+    parser.add_argument("command", choices=["curves", "table", "collect", "open-loop", "episode"])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--context", type=int, default=5)
@@ -179,10 +165,10 @@ def main(argv: list[str] | None = None) -> None:
         print(table(args.folders))
     elif args.command == "collect":
         args.out.write_text(collect(args.folders))
-    elif args.command == "film":
-        print(json.dumps({"return": film(args.folders[0], args.out)}))
+    elif args.command == "episode":
+        print(json.dumps({"return": episode_video(args.folders[0], args.out)}))
     else:
-        print(json.dumps(video(args.folders[0], args.out, args.context, args.length)))
+        print(json.dumps(open_loop_video(args.folders[0], args.out, args.context, args.length)))
 
 
 if __name__ == "__main__":

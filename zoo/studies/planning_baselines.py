@@ -10,11 +10,9 @@
 
 A learning run writes ``episodes.csv`` (one row for each training episode), a checkpoint every ``--save-every`` episodes
 and ``result.json`` (episodes without exploration after training, planned by CEM, by random shooting with the same model
-and the same number of sequences, and by chance) to ``--out``; started again with the same arguments it goes on from the
+and the same number of sequences, and by chance) to ``--out``; started again with the same arguments it resumes from the
 last checkpoint. ``planet_figures`` draws the curves.
 """
-
-from __future__ import annotations
 
 import argparse
 import csv
@@ -28,11 +26,16 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
-from sb3_dreamer.core.planner import random_shooting
+from sb3_dreamer.core.planner import CEMPlanner, random_shooting
+from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
+from sb3_dreamer.planet.networks import build_world_model
+from sb3_dreamer.planet.spec import SIZES
 from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.studies import true_simulator
 
 ENVS: dict[str, tuple[str, dict[str, Any]]] = {
     "pendulum": ("Pendulum-v1", {"action_repeat": 2}),
@@ -67,7 +70,7 @@ PIXELS: dict[str, Any] = SMALL | {
 
 
 class EpisodeLog(BaseCallback):
-    """Writes a row for each finished episode, saves checkpoints, and stops after the last episode.
+    """Write a row for each finished episode, save checkpoints, and stop after the last episode.
 
     :param folder: where files go
     :param episodes: number of episodes of the run
@@ -118,7 +121,7 @@ class EpisodeLog(BaseCallback):
 
 
 def read_rows(file: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none if there is no file."""
+    """Read the rows of a CSV file; none if there is no file."""
     return list(csv.DictReader(file.read_text().splitlines())) if file.exists() else []
 
 
@@ -133,7 +136,7 @@ def write_rows(file: Path, fields: tuple[str, ...], rows: list[dict[str, str]]) 
 
 
 def save(model: Any, folder: Path) -> None:
-    """Replay first, the model last: where a model is, there is a replay that is at least as new."""
+    """Save replay first, the model last: where a model is, there is a replay that is at least as new."""
     model.save_replay_buffer(folder / "replay.part")
     (folder / "replay.part").replace(folder / "replay.safetensors")
     model.save(folder / "model.zip")
@@ -146,12 +149,12 @@ class Planned:
         self.model, self.planner = model, planner
 
     def predict(self, obs: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False) -> Any:
-        """As ``model.predict``."""
+        """Act as ``model.predict``."""
         return self.model.predict(obs, state, episode_start, deterministic, planner=self.planner)
 
 
 def evaluate(model: PlaNet, env: Any, episodes: int) -> dict[str, list[float]]:
-    """Returns of episodes by CEM (fixed and fresh candidates), random shooting with as many sequences, and chance."""
+    """Play episodes: by CEM (fixed and fresh candidates), random shooting with as many sequences, and chance."""
     layout = model.policy.codec.layout
     sequences = model.planning_iterations * model.planning_candidates
     shooting = random_shooting(layout, candidates=sequences, horizon=model.planning_horizon)
@@ -172,11 +175,11 @@ def evaluate(model: PlaNet, env: Any, episodes: int) -> dict[str, list[float]]:
 
 
 def build(args: argparse.Namespace, env: Any) -> PlaNet:
-    """The model of a run: goes on from its checkpoint, or starts."""
+    """Make the model of a run: it resumes from its checkpoint, or starts."""
     if (args.out / "model.zip").exists():
         model = PlaNet.load(args.out / "model.zip", env=env, device=args.device)
         model.load_replay_buffer(args.out / "replay.safetensors")
-        print(f"going on at step {model.num_timesteps}")
+        print(f"resumes at step {model.num_timesteps}")
         return model
     pixels = args.env.endswith("_pixels")
     settings = {} if args.paper_size else dict(PIXELS if pixels else SMALL)
@@ -190,7 +193,7 @@ def build(args: argparse.Namespace, env: Any) -> PlaNet:
 
 
 def train(args: argparse.Namespace) -> None:
-    """One learning run and its evaluation."""
+    """Do one learning run and its evaluation."""
     name, kwargs = ENVS.get(args.env, (args.env, {}))
     args.out = Path(args.out or f"runs/{args.command}_{args.env}_s{args.seed}".replace(":", "_"))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -209,9 +212,51 @@ def train(args: argparse.Namespace) -> None:
     (args.out / "result.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their arguments."""
-    top = argparse.ArgumentParser(prog="sb3_dreamer.zoo.studies.planning_baselines", description=__doc__.split("\n")[0])
+def time_planning(args: argparse.Namespace) -> None:
+    """Measure one planning call; the fastest is the one that others on the machine disturbed least."""
+    device = th.device(args.device)
+    layout = ActionLayout("continuous", (args.actions,))
+    spec = SIZES["paper"]
+    model = build_world_model(spec, (ObsKey("obs", "image", (3, 64, 64)),), layout).to(device).eval()
+    planner = CEMPlanner(layout)
+    state = LatentState(th.zeros(args.envs, spec.deter, device=device), th.zeros(args.envs, spec.stoch, device=device))
+
+    def plan() -> float:
+        start, cpu = time.perf_counter(), time.process_time()
+        with th.autocast(device.type, th.bfloat16, enabled=args.bf16):
+            planner.act(model, state).cpu()
+        spent.append(time.process_time() - cpu)
+        return time.perf_counter() - start
+
+    spent: list[float] = []
+    with FlopCounterMode(display=False) as counter:
+        plan()
+    spent.clear()
+    seconds = [plan() for _ in range(args.repeats)]
+    record = {
+        "device": th.cuda.get_device_name() if device.type == "cuda" else f"cpu, {th.get_num_threads()} thread(s)",
+        "envs": args.envs,
+        "bf16": args.bf16,
+        "gflop": round(counter.get_total_flops() / 1e9, 1),
+        "seconds_best": round(min(seconds), 4),
+        "seconds_median": round(float(np.median(seconds)), 4),
+        "cpu_seconds_best": round(min(spent), 4),
+    }
+    print(json.dumps(record))
+    if args.out:
+        Path(args.out).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def simulate(args: argparse.Namespace) -> None:
+    """Plan with CEM on the true simulator."""
+    states: dict[str, Any] = {"pixels": None, "flatten": True} if args.env.startswith("planet:") else {}
+    name, kwargs = ENVS.get(args.env, (args.env, states))
+    true_simulator.run(args, make_env(name, **kwargs))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the command line."""
+    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest="command", required=True)
     for name in ("planet", "random-shooting", "random-collection"):
         sub = commands.add_parser(name, help=f"learning run: {name}")
@@ -225,24 +270,27 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--set", default="{}", help="further arguments of PlaNet as JSON: '{\"free_nats\": 1.0}'")
         sub.add_argument("--out", help="folder of the run")
         sub.add_argument("--device", default="auto")
-    from sb3_dreamer.zoo.studies import planner_speed, true_simulator
-
-    true_simulator.add_arguments(commands.add_parser("simulator", help="CEM on the true simulator"))
-    planner_speed.add_arguments(commands.add_parser("speed", help="time and FLOPs of one planning call"))
+        sub.set_defaults(run=train, threads=1)
+    sub = commands.add_parser("simulator", help="CEM on the true simulator")
+    true_simulator.add_arguments(sub)
+    sub.set_defaults(run=simulate)
+    sub = commands.add_parser("speed", help="time and FLOPs of one planning call")
+    sub.add_argument("--device", default="cpu")
+    sub.add_argument("--threads", type=int, default=2)
+    sub.add_argument("--envs", type=int, default=1, help="environments planned for in the one call")
+    sub.add_argument("--repeats", type=int, default=5)
+    sub.add_argument("--actions", type=int, default=6, help="width of the action (cheetah: 6)")
+    sub.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
+    sub.add_argument("--out", help="JSON file")
+    sub.set_defaults(run=time_planning)
     return top
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command."""
-    args = parser().parse_args(argv)
-    th.set_num_threads(int(getattr(args, "threads", None) or 1))
-    if args.command == "simulator":
-        from sb3_dreamer.zoo.studies.true_simulator import run
-    elif args.command == "speed":
-        from sb3_dreamer.zoo.studies.planner_speed import run
-    else:
-        run = train
-    run(args)
+    args = make_parser().parse_args(argv)
+    th.set_num_threads(args.threads)
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A replay of a million pixel steps on disk: it is written, and sampled, with little memory.
+"""Write and sample a replay of a million pixel steps on disk with little memory.
 
     python -m sb3_dreamer.zoo.studies.replay_disk_run --steps 1000000 --out docs/results/replay_disk.json
 
@@ -58,7 +58,7 @@ def run(steps: int, folder: str) -> dict[str, float | str]:
         number = (batch.reward.numpy().astype(np.int64) + 1) % 251
         inside = ~batch.is_first.numpy()
         if not (batch.obs["obs"].numpy()[:, :, 0, 0, 0] == number)[inside].all():
-            raise AssertionError("a sampled picture is not the one that was stored")
+            raise AssertionError("a sampled image is not the one that was stored")
     return {
         "version": sb3_dreamer.__version__,
         "steps": steps,

@@ -1,6 +1,7 @@
-"""CEM on the true simulator: the upper bound of PlaNet's Table 1, for dm_control and any environment with a copy."""
+"""Plan with CEM on the true simulator: the upper bound of PlaNet's Table 1, for dm_control and what can be copied.
 
-from __future__ import annotations
+One command: ``python -m sb3_dreamer.zoo.studies.planning_baselines simulator --env planet:cartpole_swingup``.
+"""
 
 import argparse
 import copy
@@ -8,14 +9,14 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch as th
 
 from sb3_dreamer.core.cem import cem_normal
-from sb3_dreamer.wrappers import ActionRepeat, make_env
+from sb3_dreamer.wrappers import ActionRepeat
 
 #: Mean returns of "CEM + true simulator" with 12 x 10 x 1000 (PlaNet, Table 1).
 PAPER_BOUND = {
@@ -29,31 +30,24 @@ PAPER_BOUND = {
 BatchReward = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # qpos, qvel, ctrl (M, .) -> (M,)
 
 
-class Simulator(Protocol):
-    """What the planner asks of a true simulator."""
-
-    def returns(self, actions: np.ndarray) -> np.ndarray:
-        """Returns ``(J,)`` of action sequences ``(J, H, A)`` in [-1, 1] from the environment's present state."""
-        ...
-
-
 class CopySimulator:
-    """Plays every sequence in a deep copy of the environment: for any environment that can be copied.
+    """Play every sequence in a deep copy of the environment: for any environment that can be copied.
 
     :param env: environment with a Box action space
     """
 
     def __init__(self, env: gym.Env):
         self.env = env
-        assert isinstance(env.action_space, gym.spaces.Box), "planning with copies needs a Box action space"
+        if not isinstance(env.action_space, gym.spaces.Box):
+            raise ValueError(f"CEM on the simulator needs a Box action space, not {env.action_space}")
         self.low, self.high = env.action_space.low, env.action_space.high
 
     def scale(self, action: np.ndarray) -> np.ndarray:
-        """[-1, 1] to the bounds of the environment."""
+        """Scale [-1, 1] to the bounds of the environment."""
         return (self.low + 0.5 * (action + 1.0) * (self.high - self.low)).astype(self.low.dtype)
 
     def returns(self, actions: np.ndarray) -> np.ndarray:
-        """See :class:`Simulator`."""
+        """Compute returns ``(J,)`` of action sequences ``(J, H, A)`` in [-1, 1] from the present state."""
         totals = np.zeros(len(actions))
         for i, sequence in enumerate(actions):
             twin = copy.deepcopy(self.env)
@@ -66,7 +60,7 @@ class CopySimulator:
 
 
 class DmcSimulator(CopySimulator):
-    """Plays all sequences with MuJoCo's batched rollout from the saved physics state of a dm_control environment.
+    """Play all sequences with MuJoCo's batched rollout from the saved physics state of a dm_control environment.
 
     Rewards of cartpole and ball-in-cup are computed for all states at once; other tasks are asked state by state, which
     is exact and slow.
@@ -89,7 +83,7 @@ class DmcSimulator(CopySimulator):
         self.batch_reward = find_batch_reward(self.task, self.physics)
 
     def rollout(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions, velocities and controls after every control step, ``(J, H * repeat, .)`` each."""
+        """Compute positions, velocities and controls after every control step, ``(J, H * repeat, .)`` each."""
         import mujoco
         from mujoco import rollout
 
@@ -104,7 +98,7 @@ class DmcSimulator(CopySimulator):
         return states[..., 1 : 1 + nq], states[..., 1 + nq : 1 + nq + nv], control
 
     def returns(self, actions: np.ndarray) -> np.ndarray:
-        """See :class:`Simulator`."""
+        """See :meth:`CopySimulator.returns`."""
         parts = self.rollout(actions)
         steps = parts[0].shape[:2]
         qpos, qvel, control = (part.reshape(-1, part.shape[-1]) for part in parts)
@@ -112,7 +106,7 @@ class DmcSimulator(CopySimulator):
         return reward(qpos, qvel, control).reshape(steps).sum(1)
 
     def _ask_task(self, qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray) -> np.ndarray:
-        """The task's own reward, state by state; the physics is put back afterwards."""
+        """Ask the task for its reward, state by state; the physics is put back afterwards."""
         physics, before = self.physics, self.physics.get_state().copy()
         held = physics.control().copy()
         rewards = np.zeros(len(qpos))
@@ -129,7 +123,7 @@ class DmcSimulator(CopySimulator):
 
 
 def find_repeat(env: gym.Env) -> int:
-    """Action repeat of the wrappers around an environment."""
+    """Find the action repeat of the wrappers around an environment."""
     repeat = 1
     while isinstance(env, gym.Wrapper):
         repeat *= env.amount if isinstance(env, ActionRepeat) else 1
@@ -138,7 +132,7 @@ def find_repeat(env: gym.Env) -> int:
 
 
 def find_batch_reward(task: Any, physics: Any) -> BatchReward | None:
-    """The task's reward for many states at once, where it is known here."""
+    """Find the task's reward for many states at once, where it is known here."""
     from dm_control.suite import ball_in_cup, cartpole
 
     if isinstance(task, cartpole.Balance) and not task._sparse and physics.model.nv == 2:
@@ -149,7 +143,7 @@ def find_batch_reward(task: Any, physics: Any) -> BatchReward | None:
 
 
 def cartpole_reward(qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Smooth reward of dm_control's cartpole with one pole: upright, in the middle, gently and slowly."""
+    """Compute the smooth reward of dm_control's cartpole with one pole: upright, in the middle, gently and slowly."""
     from dm_control.utils.rewards import tolerance
 
     centered = (1 + tolerance(qpos[:, 0], margin=2)) / 2
@@ -159,7 +153,7 @@ def cartpole_reward(qpos: np.ndarray, qvel: np.ndarray, control: np.ndarray) -> 
 
 
 def cup_reward(physics: Any) -> BatchReward:
-    """Sparse reward of dm_control's ball in cup: cup and ball only slide, so places are positions and an offset."""
+    """Make the sparse reward of dm_control's ball in cup; both only slide: places are positions and an offset."""
     index = [physics.model.name2id(name, "joint") for name in ("cup_x", "cup_z", "ball_x", "ball_z")]
     cup, ball = index[:2], index[2:]
     data, model = physics.named.data, physics.named.model
@@ -175,13 +169,13 @@ def cup_reward(physics: Any) -> BatchReward:
 
 
 def make_simulator(env: gym.Env, threads: int = 1) -> CopySimulator:
-    """The fastest simulator that the environment allows."""
+    """Make the fastest simulator that the environment allows."""
     is_dmc = hasattr(env.unwrapped, "physics") and hasattr(env.unwrapped, "_env")
     return DmcSimulator(env, threads) if is_dmc else CopySimulator(env)
 
 
 def play(env: gym.Env, simulator: CopySimulator, args: argparse.Namespace, seed: int) -> dict[str, float]:
-    """One episode in which every action is planned anew."""
+    """Play one episode in which every action is planned anew."""
     env.reset(seed=seed)
     generator = th.Generator().manual_seed(seed)
     shape = (1, args.horizon, int(np.prod(env.action_space.shape or (1,))))
@@ -207,7 +201,7 @@ def play(env: gym.Env, simulator: CopySimulator, args: argparse.Namespace, seed:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the ``simulator`` command."""
+    """Add the flags of the ``simulator`` command."""
     parser.add_argument("--env", default="planet:cartpole_swingup", help="as planet, or any name that make_env knows")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode")
     parser.add_argument("--episodes", type=int, default=1)
@@ -220,13 +214,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="JSON file; episodes that it holds are not played again")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Play the episodes that are missing in ``--out``; write after each."""
-    from sb3_dreamer.zoo.studies.planning_baselines import ENVS
+def run(args: argparse.Namespace, env: gym.Env) -> None:
+    """Play the episodes that are missing in ``--out``; write after each.
 
-    states: dict[str, Any] = {"pixels": None, "flatten": True} if args.env.startswith("planet:") else {}
-    name, kwargs = ENVS.get(args.env, (args.env, states))
-    env = make_env(name, **kwargs)
+    :param args: flags of :func:`add_arguments`
+    :param env: the environment that ``args.env`` names
+    """
     keys = ("env", "horizon", "iterations", "candidates", "elites", "warm_start")
     record: dict[str, Any] = {key: getattr(args, key) for key in keys}
     bound = PAPER_BOUND.get(args.env.split(":")[-1])

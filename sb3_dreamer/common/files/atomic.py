@@ -14,41 +14,51 @@ PathOrFile = str | os.PathLike[str] | IO[bytes]
 
 
 @contextlib.contextmanager
-def atomic_write(path: PathOrFile) -> Iterator[IO[bytes]]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """
-    Open a file that replaces ``path`` only when the block ends without an exception.
+    Name a temporary file that replaces ``path`` only when the block ends without an exception.
 
-    The bytes go to a temporary file in the same folder, which is synced to disk and then renamed. On any exception, a
-    full disk included, the previous file stays as it was and the temporary file is removed. A link is followed, not
-    replaced.
+    The temporary file lies in the same folder; it is synced to disk and then renamed. On any exception, a full disk
+    included, the previous file stays as it was and the temporary file is removed. A link is followed, not replaced.
 
-    :param path: file name (parent folders are made), or an open binary file, which is written as it is
+    :param path: file name; parent folders are made
     :raises IsADirectoryError: when the path is a folder
     """
-    if not isinstance(path, str | os.PathLike):
-        _check_stream(path, "writable")
-        yield path
-        path.flush()
-        return
     target = pathlib.Path(os.path.realpath(path))
-    mode = target.stat().st_mode if target.exists() else None
-    if mode is not None and not stat.S_ISREG(mode):
+    if target.exists() and not target.is_file():
         raise IsADirectoryError(f"{path} is a folder or a device: give the name of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:200]}.{os.urandom(6).hex()}.tmp")
     try:
-        with open(part, "xb") as handle:
-            yield handle
-            handle.flush()
+        part.touch(exist_ok=False)
+        mode = (target if target.exists() else part).stat().st_mode
+        yield part
+        with open(part, "rb+") as handle:
             os.fsync(handle.fileno())
-        if mode is not None:
-            os.chmod(part, stat.S_IMODE(mode))
+        os.chmod(part, stat.S_IMODE(mode))
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
     sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def atomic_write(path: PathOrFile) -> Iterator[IO[bytes]]:
+    """
+    Open a file that replaces ``path`` only when the block ends without an exception; see :func:`atomic_path`.
+
+    :param path: file name, or an open binary file, which is written as it is
+    :raises IsADirectoryError: when the path is a folder
+    """
+    if isinstance(path, str | os.PathLike):
+        with atomic_path(path) as part, open(part, "wb") as handle:
+            yield handle
+        return
+    _check_stream(path, "writable")
+    yield path
+    path.flush()
 
 
 def sync_folder(folder: pathlib.Path) -> None:

@@ -2,8 +2,7 @@
 
 import io
 import pathlib
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch as th
@@ -60,9 +59,10 @@ def write_algorithm(
     carry: Mapping[str, th.Tensor] | None,
     *,
     learning_rate: float,
+    warn: Callable[[str], None],
     verbose: int = 0,
 ) -> None:
-    """Write a model file, whole or not at all; warns about attributes that it cannot hold.
+    """Write a model file, whole or not at all.
 
     :param path: file name (``.zip`` is added if it has no suffix) or binary file object
     :param kind: name of the algorithm's class
@@ -71,16 +71,16 @@ def write_algorithm(
     :param optimizers: by name
     :param carry: recurrent state of the running episodes
     :param learning_rate: stored in place of a schedule that is a function
+    :param warn: called with what the file cannot hold
     :param verbose: 1 names the file
     """
     data, unstorable = storable(attributes)
     if "learning_rate" in unstorable:  # A function: what it gives now is better than nothing.
         data["learning_rate"] = learning_rate
     if unstorable:
-        warnings.warn(
+        warn(
             f"{', '.join(unstorable)} cannot be stored without code and will be missing in the file: "
-            "pass it again with load(..., custom_objects={...})",
-            stacklevel=3,
+            "pass it again with load(..., custom_objects={...})"
         )
     tensors: dict[str, Any] = {"policy": policy.state_dict()}
     settings = {}

@@ -161,9 +161,13 @@ class SequenceReplayBuffer(ReplayRows):
         """Rows stored, over all environments."""
         return int(self.filled.sum())
 
+    def rows_for(self, length: int) -> int:
+        """Rows that a sequence of ``length`` rows takes."""
+        return length
+
     def ready(self, length: int) -> bool:
         """Whether a sequence of ``length`` rows can be drawn."""
-        return bool((self.filled >= length).any())
+        return bool((self.filled >= self.rows_for(length)).any())
 
     def sample_sequences(self, batch: int, length: int) -> SequenceBatch:
         """Draw sequences uniformly from all stretches of consecutive rows.

@@ -3,15 +3,14 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, space_dict
-
-if TYPE_CHECKING:
-    from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.spaces import SINGLE_KEY, ActionCodec, as_dict, space_dict
+from sb3_dreamer.core.types import ObsKey
 
 
 class Episode(NamedTuple):
@@ -29,7 +28,33 @@ class Episode(NamedTuple):
     terminated: bool
 
 
-def add_episodes(buffer: "SequenceReplayBuffer", source: Any) -> int:
+class Rings(Protocol):
+    """What episodes are written to: the rows of a replay buffer."""
+
+    observation_space: spaces.Space
+    codec: ActionCodec
+    keys: tuple[ObsKey, ...]
+    filled: np.ndarray
+    starts_episode: np.ndarray
+
+    def allocate(self) -> None:
+        """Take the memory."""
+
+    def write_row(
+        self,
+        env: int,
+        obs: dict[str, np.ndarray],
+        action: np.ndarray,
+        reward: float,
+        *,
+        is_first: bool = False,
+        is_last: bool = False,
+        is_terminal: bool = False,
+    ) -> None:
+        """Write the next row of one environment."""
+
+
+def add_episodes(buffer: Rings, source: Any) -> int:
     """Write episodes to the rings, each to the one that holds least.
 
     :raises ValueError: if an episode does not fit the spaces (nothing of it is stored), or while one is running
@@ -38,7 +63,7 @@ def add_episodes(buffer: "SequenceReplayBuffer", source: Any) -> int:
         raise ValueError("an episode is running: add recorded episodes before learn(), or after a reset")
     buffer.allocate()
     count = 0
-    for count, episode in enumerate(read_episodes(buffer, source), start=1):
+    for count, episode in enumerate(read_episodes(source, buffer.codec), start=1):
         _check(buffer, episode, count - 1)
         env, last = int(buffer.filled.argmin()), len(episode.reward)
         for row in range(last + 1):
@@ -56,8 +81,8 @@ def add_episodes(buffer: "SequenceReplayBuffer", source: Any) -> int:
     return count
 
 
-def read_episodes(buffer: "SequenceReplayBuffer", source: Any) -> Iterator[Episode]:
-    """Episodes from whatever holds them.
+def read_episodes(source: Any, codec: ActionCodec) -> Iterator[Episode]:
+    """Read episodes from whatever holds them.
 
     :param source: one of
 
@@ -66,6 +91,7 @@ def read_episodes(buffer: "SequenceReplayBuffer", source: Any) -> Iterator[Episo
           ``rewards`` ``(L,)``; ``terminated``, a bool (default: False, the episode was cut)
         - a :class:`stable_baselines3.common.buffers.ReplayBuffer`
         - a Minari dataset, or anything else with ``iterate_episodes()``
+    :param codec: of the actions
     :raises TypeError: for anything else
     """
     if isinstance(source, ReplayBuffer):
@@ -73,16 +99,16 @@ def read_episodes(buffer: "SequenceReplayBuffer", source: Any) -> Iterator[Episo
     elif hasattr(source, "iterate_episodes"):
         for found in source.iterate_episodes():
             obs = {key: np.asarray(value) for key, value in as_dict(found.observations).items()}
-            action = buffer.codec.from_env(np.asarray(found.actions))
+            action = codec.from_env(np.asarray(found.actions))
             yield Episode(obs, action, np.asarray(found.rewards), bool(np.asarray(found.terminations)[-1]))
     elif isinstance(source, dict):
-        yield _from_dict(buffer, source)
+        yield _from_dict(codec, source)
     elif isinstance(source, str | os.PathLike):
         with np.load(Path(source), allow_pickle=False) as file:
-            yield _from_dict(buffer, dict(file))
+            yield _from_dict(codec, dict(file))
     elif isinstance(source, Sequence):
         for part in source:
-            yield from read_episodes(buffer, part)
+            yield from read_episodes(part, codec)
     else:
         raise TypeError(
             f"add_episodes() got a {type(source).__name__}: pass a dict, the name of an npz file, an SB3 ReplayBuffer, "
@@ -90,7 +116,7 @@ def read_episodes(buffer: "SequenceReplayBuffer", source: Any) -> Iterator[Episo
         )
 
 
-def _from_dict(buffer: "SequenceReplayBuffer", data: dict[str, Any]) -> Episode:
+def _from_dict(codec: ActionCodec, data: dict[str, Any]) -> Episode:
     prefix = "observations."
     obs = {name.removeprefix(prefix): np.asarray(value) for name, value in data.items() if name.startswith(prefix)}
     if "observations" in data:
@@ -99,7 +125,7 @@ def _from_dict(buffer: "SequenceReplayBuffer", data: dict[str, Any]) -> Episode:
     if missing:
         raise ValueError(f"the episode has no {', '.join(missing)}: it has {', '.join(sorted(data)) or 'nothing'}")
     terminated = bool(np.asarray(data.get("terminated", False)).reshape(-1)[-1])
-    return Episode(obs, buffer.codec.from_env(np.asarray(data["actions"])), np.asarray(data["rewards"]), terminated)
+    return Episode(obs, codec.from_env(np.asarray(data["actions"])), np.asarray(data["rewards"]), terminated)
 
 
 def _from_sb3(source: ReplayBuffer) -> Iterator[Episode]:
@@ -130,7 +156,7 @@ def _from_sb3(source: ReplayBuffer) -> Iterator[Episode]:
                 begin = step + 1
 
 
-def _check(buffer: "SequenceReplayBuffer", episode: Episode, index: int) -> None:
+def _check(buffer: Rings, episode: Episode, index: int) -> None:
     steps, subs = len(episode.reward), space_dict(buffer.observation_space)
     if steps < 1 or episode.action.shape != (steps, buffer.codec.parts):
         raise ValueError(

@@ -5,6 +5,7 @@ import math
 import mmap
 import os
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sb3_dreamer.common.files.json_text import ModelFileError, loads, one_line
 Layout = dict[str, tuple[tuple[int, ...], np.dtype]]  #: shape of one row and dtype, by name
 Arrays = dict[str, np.ndarray]  #: ``(n_envs, rows, *shape)`` by name
 JOURNAL = "journal.json"
+JOURNAL_VERSION = 2  #: 1 had no checksum
 MAX_JOURNAL = 4 * 2**20
 
 
@@ -112,7 +114,8 @@ class DiskRows:
             assert isinstance(array, np.memmap)
             array.flush()
         with atomic_write(self.folder / JOURNAL) as handle:
-            handle.write(json.dumps({"version": 1, "layout": describe(layout), **state}).encode())
+            journal = {"version": JOURNAL_VERSION, "layout": describe(layout), **state}
+            handle.write(json.dumps(journal | {"checksum": _checksum(journal)}).encode())
 
     def read_journal(self) -> dict[str, Any]:
         """What :meth:`flush` wrote last.
@@ -129,7 +132,8 @@ class DiskRows:
         numbers = ("n_envs", "ring", "rows")
         if (
             not isinstance(found, dict)
-            or found.get("version") != 1
+            or found.get("version") not in range(1, JOURNAL_VERSION + 1)
+            or (found["version"] > 1 and found.pop("checksum", None) != _checksum(found))
             or not isinstance(found.get("random"), dict)
             or any(type(found.get(name)) is not int for name in numbers)
             or any(not isinstance(found.get(name), list) or len(found[name]) != found["n_envs"] for name in lists)
@@ -137,6 +141,10 @@ class DiskRows:
         ):
             raise ModelFileError(f"'{path}' is not a journal of this release: the replay folder is damaged or newer")
         return found
+
+
+def _checksum(journal: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(journal, sort_keys=True).encode())
 
 
 def describe(layout: Layout) -> dict[str, list[Any]]:

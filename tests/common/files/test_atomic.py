@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch as th
+from safetensors import SafetensorError
 
 from sb3_dreamer.common.files import atomic
 from sb3_dreamer.common.files.array_file import write_arrays
@@ -67,13 +68,17 @@ def full_disk(request, tmp_path, monkeypatch):
                 raise OSError(errno.ENOSPC, "No space left on device")
             return super().write(data)
 
+    def full(*args, **kwargs):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
     monkeypatch.setattr(atomic, "open", lambda path, mode: io.BufferedWriter(Full(path, mode)), raising=False)
+    monkeypatch.setattr("safetensors.numpy.serialize_file", full)
     yield tmp_path
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(full_disk):
-    saved(full_disk / "model.zip")
-    write_arrays(full_disk / "buffer.pkl", {"a": np.arange(3)}, {})
+    for name in ("model.zip", "buffer.pkl"):
+        (full_disk / name).write_bytes(b"old")
     before = {path.name: path.read_bytes() for path in full_disk.iterdir()}
     with pytest.raises(OSError, match="No space left"):
         saved(full_disk / "model.zip", tensors={"policy": {"w": th.randn(MIB)}})

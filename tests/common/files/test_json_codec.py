@@ -16,9 +16,8 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, Trai
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from sb3_dreamer.common.files import json_text
-from sb3_dreamer.common.files.json_codec import decode, encode
+from sb3_dreamer.common.files.json_codec import decode, encode, register_type
 from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable
-from sb3_dreamer.common.files.json_types import register_type
 
 try:
     import resource

@@ -13,7 +13,7 @@ import torch as th
 from sb3_dreamer.common.files import model_file
 from sb3_dreamer.common.files.array_file import read_arrays, write_arrays
 from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable
-from sb3_dreamer.common.files.model_file import read_model, write_model
+from sb3_dreamer.common.files.model_file import FORMAT_VERSION, read_model, write_model
 
 try:
     import resource
@@ -33,7 +33,7 @@ def test_model_comes_back_whole(tmp_path):
             same(found.data["ep_info_buffer"], DATA["ep_info_buffer"])
             and found.data["train_freq"] == DATA["train_freq"]
         )
-        assert (found.kind, found.version) == ("DreamerV3", 1) and "PyTorch" in found.system_info
+        assert (found.kind, found.version) == ("DreamerV3", FORMAT_VERSION) and "PyTorch" in found.system_info
     saved(tmp_path / "a.ckpt")
     assert (tmp_path / "a.ckpt").read_bytes() == saved() == saved()  # equal state, equal file; a suffix is kept
     with (tmp_path / "b").open("wb") as file:
@@ -74,16 +74,17 @@ def test_kind_and_version(tmp_path, monkeypatch):
         ModelFileError, match=r"model\.zip holds a DreamerV2 model, not a DreamerV3: use DreamerV2\.load$"
     ):
         read_model(path, kind="DreamerV3")
-    monkeypatch.setattr(model_file, "FORMAT_VERSION", 2)
+    later = FORMAT_VERSION + 1
+    monkeypatch.setattr(model_file, "FORMAT_VERSION", later)
     with pytest.raises(ModelFileError, match="no longer read"):
         read_model(path)
-    migrate = {1: lambda data, tensors: ({**data, "added": 5}, {**tensors, "extra": {}})}
+    migrate = {FORMAT_VERSION: lambda data, tensors: ({**data, "added": 5}, {**tensors, "extra": {}})}
     monkeypatch.setattr(model_file, "MIGRATIONS", migrate)
     found = read_model(path)
-    assert found.data["added"] == 5 and found.tensors["extra"] == {} and found.version == 1
+    assert found.data["added"] == 5 and found.tensors["extra"] == {} and found.version == FORMAT_VERSION
     newer = saved(tmp_path / "newer.zip")
-    monkeypatch.setattr(model_file, "FORMAT_VERSION", 1)
-    with pytest.raises(ModelFileError, match=r"version 2, this release reads 1: pip install -U sb3-dreamer"):
+    monkeypatch.setattr(model_file, "FORMAT_VERSION", FORMAT_VERSION)
+    with pytest.raises(ModelFileError, match=rf"version {later}, this release reads {FORMAT_VERSION}: pip install -U"):
         read_model(newer)
 
 
@@ -118,3 +119,39 @@ def test_names_and_values_are_checked_before_writing(tmp_path):
         with pytest.raises((NotEncodable, ValueError)):
             saved(path, **bad)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["model.zip"]
+
+
+def test_no_flipped_bit_is_read_as_another_model():
+    """Every bit of the list of members at the end: a damaged length there hid members from zipfile."""
+    whole = saved()
+    start = whole.index(b"PK\x01\x02")
+    for bit in range(8 * start, 8 * len(whole)):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        try:
+            found = read_model(io.BytesIO(bytes(raw)))
+        except ModelFileError as error:
+            assert str(error).isprintable()
+        else:
+            assert_tensors_equal(found.tensors, TENSORS)
+            assert list(found.data) == list(DATA)
+
+
+@pytest.mark.parametrize("name", ["policy.safetensors", "model_optim.safetensors", "system_info.txt"])
+def test_a_member_that_is_missing_or_another_is_refused(name):
+    form = zipfile.ZipFile(io.BytesIO(saved())).read("format.json")
+    for content in (None, b"other"):
+        with pytest.raises(ModelFileError, match=r"lacks|has not the members that its format\.json lists"):
+            read_model(rebuilt({name: content, "format.json": form}))
+    with pytest.raises(ModelFileError, match="has not the members"):
+        read_model(rebuilt({"carry.safetensors": safetensors.torch.save({}), "format.json": form}))
+
+
+@pytest.mark.parametrize("value", [th.nan, th.inf, -th.inf])
+@pytest.mark.parametrize("part", ["policy", "carry"])
+def test_weights_that_are_not_finite_are_refused_by_name(value, part):
+    file = io.BytesIO(saved(tensors={**TENSORS, part: {"a": th.ones(3), "b": th.tensor([1.0, value])}}))
+    with pytest.raises(ModelFileError, match=f"'b' of {part} in .* holds NaN or infinity.*earlier checkpoint"):
+        read_model(file)
+    assert not read_model(file, finite=()).tensors[part]["b"].isfinite().all()
+    assert read_model(io.BytesIO(saved(tensors={**TENSORS, "metrics": {"m": th.tensor(value)}}))).tensors["metrics"]

@@ -109,7 +109,8 @@ def test_an_occupied_folder_is_not_overwritten(tmp_path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
+        {"version": None},
         {"cursor": [0]},
         {"cursor": [5, 2**70]},
         {"cursor": [3, 3]},
@@ -131,9 +132,25 @@ def test_a_damaged_journal_is_refused(tmp_path, change) -> None:
     fill(replay, 9)
     replay.flush()
     journal = tmp_path / "journal.json"
-    journal.write_text(json.dumps(json.loads(journal.read_text()) | change) if change else '{"version": 1')
+    old = json.loads(journal.read_text()) | {"version": 1}  # without checksum
+    journal.write_text(json.dumps({name: old[name] for name in old if name != "checksum"}))
+    assert make(replay_dir=tmp_path, spare_rows=6).attach() == 0
+    journal.write_text(json.dumps(old | change) if change else '{"version": 1')
     with pytest.raises(ModelFileError):
         make(replay_dir=tmp_path, spare_rows=6).attach()
+
+
+def test_no_flipped_bit_of_a_journal_goes_unnoticed(tmp_path) -> None:
+    replay = make(replay_dir=tmp_path, spare_rows=6)
+    fill(replay, 9)
+    replay.flush()
+    whole = (tmp_path / "journal.json").read_bytes()
+    for bit in range(8 * len(whole)):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "journal.json").write_bytes(raw)
+        with pytest.raises(ModelFileError):
+            replay.storage.read_journal()
 
 
 def test_missing_and_cut_files_are_refused(tmp_path) -> None:

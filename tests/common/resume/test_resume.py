@@ -195,7 +195,7 @@ def test_a_failed_write_loses_nothing_older(tmp_path, monkeypatch, step) -> None
 
     with monkeypatch.context() as patch:
         if step == "write":
-            patch.setattr("sb3_dreamer.common.files.array_file.write_safetensors", full)
+            patch.setattr("sb3_dreamer.common.files.array_file.safetensors.numpy.save_file", full)
         else:
             patch.setattr(Path if step == "mkdir" else os, step, full)
         if step == "mkdir":

@@ -253,3 +253,21 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module, h
 def test_overrides_take_lists_and_single_numbers():
     settings = apply_overrides(Settings(), {"size": 64, "noops": [0, 30]})
     assert (settings.size, settings.noops) == ((64, 64), (0, 30))
+
+
+@pytest.mark.parametrize(
+    "name,fps",
+    [
+        ("Pong", 60 / 4),  # ale-py says 30, the emulator runs at 60
+        ("ALE/Pong-v5", 60 / 4),
+        ("dmc_proprio:cartpole_balance", 1 / 0.01 / 2),
+        ("dm_control/cartpole-balance-v0", 1 / 0.01),
+        ("CartPole-v1", 50),
+    ],
+)
+def test_videos_have_the_speed_of_the_task(name, fps):
+    if "ong" in name:
+        pytest.importorskip("ale_py")
+    if "dm" in name:
+        pytest.importorskip("dm_control")
+    assert make_env(name).metadata["render_fps"] == pytest.approx(fps)

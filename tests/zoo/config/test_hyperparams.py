@@ -1,5 +1,6 @@
 """The loader is strict, and every entry of every file makes a model."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,11 @@ import yaml
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.zoo.config import hyperparams
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class
+from sb3_dreamer.zoo.config.arguments import parse_value, write_value
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file, suite_files
 from sb3_dreamer.zoo.config.values import check_values, to_constructor
 from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
-from sb3_dreamer.zoo.programs.arguments import parse_value, write_value
-from sb3_dreamer.zoo.programs.errors import UsageError
 
 FILES = [(algo, path) for algo in ALGORITHMS for path in suite_files(algo).values()]
 
@@ -37,16 +38,47 @@ def write(tmp_path: Path, text: str) -> Path:
         ("A-v0: [1]", "entry 'A-v0' must be a mapping"),
         ("- 1", "must hold a mapping"),
         ("A-v0: {gamma: 1", "not plain YAML"),
-        ("A-v0: {gamma: 0.9, gamma: 0.8}", "'gamma' is given twice"),
-        ("A-v0: {}\nA-v0: {}", "'A-v0' is given twice"),
+        ("A-v0: {gamma: 0.9, gamma: 0.8}", "'gamma' appears twice"),
+        ("A-v0: {}\nA-v0: {}", "'A-v0' appears twice"),
         ("A-v0: {gamma: !!python/object/apply:os.getcwd []}", "not plain YAML"),
         ("run_defaults: {eval_fre: 3}", "unknown run default eval_fre=3"),
+        ("A-v0: {gamma: 2020-13-45}", "not plain YAML"),
+        ("A-v0: &a {gamma: *a}", "a value contains itself"),
+        ("A-v0: {gamma: " + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
+        ("A-v0: {gamma: [" + "1, " * 90_000 + "1]}", "must be a number"),
+        ("A-v0: {callback: x}", "use the flags --eval-freq and --save-freq"),
+        ("A-v0: {monitor_kwargs: {}}", "every environment is monitored"),
     ],
 )
 def test_a_bad_file_is_refused_with_the_value(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_file(write(tmp_path, text), "dreamerv3")
     assert message in str(caught.value) and "own.yml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
+    """600 bytes stand for 9^8 values; the message alone would take minutes."""
+    lists = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
+    text = "\n".join(["l0: &l0 [1, 1, 1, 1, 1, 1, 1, 1, 1]", *lists, "A-v0: {gamma: *l8}"])
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="more than 100,000 values") as caught:
+        load_file(write(tmp_path, text), "dreamerv3")
+    assert time.monotonic() - start < 5 and len(str(caught.value)) < 500
+
+
+def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_file(write(tmp_path, "A-v0: {gamma: [" + "1, " * 9_000 + "1]}"), "dreamerv3")
+    assert len(str(caught.value)) < 300
+
+
+def test_an_ordered_mapping_of_rl_zoo3_is_read_without_code(tmp_path: Path) -> None:
+    tag = "!!python/object/apply:collections.OrderedDict"
+    path = write(tmp_path, f"{tag}\n- - - gamma\n    - 0.9\n  - - policy\n    - MlpPolicy\n")
+    assert read_yaml(path) == {"gamma": 0.9, "policy": "MlpPolicy"}
+    for bad in (f"{tag} [1]", f"{tag} [[[1]]]", f"{tag} []", tag):
+        with pytest.raises(UsageError, match="not plain YAML"):
+            read_yaml(write(tmp_path, bad))
 
 
 def test_inheritance_overrides_and_nests(tmp_path: Path) -> None:
@@ -141,11 +173,11 @@ def construct(algo: str, suite: str, task: str) -> None:
     """Make environment and model of an entry at the smallest size, and act once."""
     from sb3_dreamer.zoo.config import building
     from sb3_dreamer.zoo.config.plan import make_plan
-    from sb3_dreamer.zoo.programs.training_arguments import make_parser
+    from sb3_dreamer.zoo.programs.train import make_parser
 
     name = f"{suite}:{task}" if suite in hyperparams.SUITES else task
     words = ["--algo", algo, "--env", name, "--seed", "0", "-params", "model_size:debug", "n_envs:1"]
-    plan, _ = make_plan(make_parser().parse_args(words))
+    plan, _ = make_plan(make_parser().parse_args(words), {})
     try:
         env = building.make_training_env(plan, "dummy")
     except UsageError as error:

@@ -18,6 +18,8 @@ CASES = {
     "unknown suite": (["train", "--env", "atary:pong"], "did you mean 'atari'"),
     "unknown size": (["train", "-params", "model_size:XSS"], "did you mean 'XS'"),
     "unknown hyperparameter": (["train", "-params", "train_ration:3"], "train_ration=3 (did you mean 'train_ratio'?)"),
+    "another library's name": (["train", "-params", "lr:1e-3"], "lr=0.001 is not supported: use learning_rate"),
+    "fewer than no trials": (["tune", "--n-trials", "-3"], "'-3' must be at least 0"),
     "value of another type": (["train", "-params", "horizon:soon"], "horizon='soon' must be a whole number"),
     "code": (["train", "-params", "gamma:exit(3)"], "cannot read 'exit(3)'"),
     "no pair": (["train", "-params", "gamma=3"], "write key:value"),
@@ -38,6 +40,8 @@ CASES = {
         ["train", "--env", "atari:pnog", "-params", "n_envs:2", "policy:CnnPolicy"],
         "there is no Atari game 'pnog'. Did you mean pong?",
     ),
+    "search flag of rl_zoo3": (["train", "-optimize"], "see sb3-dreamer tune --help"),
+    "search flag with a value": (["train", "--storage=x"], "see sb3-dreamer tune --help"),
     "no run": (["enjoy", "-f", "nowhere"], "there is no run of 'CartPole-v1'"),
     "unknown enjoy flag": (["enjoy", "--deterministc"], "did you mean '--deterministic'"),
 }
@@ -136,10 +140,34 @@ def test_scripts_and_modules_are_the_same_program(program: str) -> None:
     assert len({result.stderr for result in results}) == 1 and results[0].stderr.count("\n") == 1
 
 
-def test_a_zoo_file_never_shadows_a_package(tmp_path: Path) -> None:
-    """A file of the scripts' folder that is called like a package must not be imported in its place."""
-    (tmp_path / "train.py").write_text((ROOT / "zoo/train.py").read_text())
-    (tmp_path / "yaml.py").write_text("raise SystemExit('the wrong yaml')")
-    words = [sys.executable, str(tmp_path / "train.py"), "--conf-file", "nothing.yml"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "there is no file nothing.yml" in done.stderr
+def test_warnings_are_one_line() -> None:
+    code = """
+import warnings
+from sb3_dreamer.zoo.programs import cli, list
+list.main = lambda words: warnings.warn("two\\nlines")
+cli.main(["list"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == "sb3-dreamer list: warning: two lines\n"
+
+
+def test_examples_of_the_help_stand_on_lines_of_their_own(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "  train --algo dreamerv3 --env CartPole-v1" in lines
+    assert "  train --env atari:pong -n 1e5 -params model_size:XS train_ratio:64" in lines
+
+
+def test_no_name_in_the_zoo_shadows_a_package(tmp_path: Path) -> None:
+    """Python puts a script's folder on its path: ``import train`` anywhere would find ``zoo/train.py``."""
+    names = {path.stem for path in (ROOT / "zoo").iterdir() if not path.name.startswith("__")}
+    code = f"import importlib.util as u; print([n for n in {sorted(names)} if u.find_spec(n)])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_scripts_are_four_lines() -> None:
+    for path in (ROOT / "zoo").glob("*.py"):
+        code = [line for line in path.read_text().splitlines() if line.strip() and not line.startswith('"""')]
+        assert len(code) <= 4, path

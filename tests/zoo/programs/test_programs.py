@@ -66,7 +66,8 @@ def test_list(logs: Path, capsys) -> None:
     assert main(["list", "crafter"]) == 0
     assert capsys.readouterr().out.split() == ["crafter:reward", "crafter:noreward"]
     assert main(["list", "--runs", "-f", str(logs)]) == 0
-    assert "dreamerv3/CartPole-v1_1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "dreamerv3/CartPole-v1_1" in out and "200 of 200" in out
 
 
 def test_evaluate_writes_every_episode(logs: Path, tmp_path: Path, capsys) -> None:
@@ -90,7 +91,7 @@ def test_interval_covers_the_mean_of_a_sample() -> None:
     assert summary([1.0])["interval"] is None
 
 
-def test_films_end_before_the_reset() -> None:
+def test_videos_end_before_the_reset() -> None:
     env = VecMonitor(DummyVecEnv([lambda: CountingEnv(lengths=(3,))]))
     still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
     seen: list[int] = []
@@ -98,12 +99,12 @@ def test_films_end_before_the_reset() -> None:
     assert seen == [0, 1, 2, 0, 1, 2]
 
 
-def test_record_video_writes_a_film(logs: Path, tmp_path: Path) -> None:
+def test_record_video_writes_a_video(logs: Path, tmp_path: Path) -> None:
     assert main(["record_video", "-f", str(logs), "-n", "12", "-o", str(tmp_path), "--gif"]) == 0
     from PIL import Image
 
-    (film,) = tmp_path.glob("*.gif")
-    image = Image.open(film)
+    (video,) = tmp_path.glob("*.gif")
+    image = Image.open(video)
     assert image.n_frames >= 2 and min(image.size) >= 256
 
 
@@ -113,6 +114,20 @@ def test_plot(logs: Path, tmp_path: Path) -> None:
     assert files[0].read_bytes().startswith(b"\x89PNG") and "<svg" in files[1].read_text()
     for flags in (["-x", "frames"], ["-x", "time"], ["-y", "length"], ["--source", "eval"]):
         assert main(["plot", "-f", str(logs), "-o", str(files[0]), *flags]) == 0
+
+
+def test_plot_says_what_is_missing(tmp_path: Path, capsys) -> None:
+    """A run is found by the name that trained it; one without a score is not one without a scale."""
+    run = run_folder.RunFolder(tmp_path / "dreamerv2/atari-pong_1", "atari-pong")
+    run.write_config({"env": "atari:pong", "hyperparams": {}})
+    output = str(tmp_path / "x.png")
+    assert main(["plot", "-f", str(tmp_path), "-e", "Pong", "-o", output]) == 2
+    assert capsys.readouterr().err == "sb3-dreamer plot: error: the runs have no finished episode yet\n"
+    assert main(["plot", "-f", str(tmp_path), "--aggregate", "-o", output]) == 2
+    assert "no scores of atari:pong (no score yet: train longer, or try --source eval)" in capsys.readouterr().err
+    run.write_config({"env": "CartPole-v1", "hyperparams": {}})
+    assert main(["plot", "-f", str(tmp_path), "--aggregate", "-o", output]) == 2
+    assert "CartPole-v1 (scores are normalized for Atari and control tasks only)" in capsys.readouterr().err
 
 
 def test_curves_are_those_of_the_files(logs: Path) -> None:
@@ -127,11 +142,12 @@ def test_curves_are_those_of_the_files(logs: Path) -> None:
     assert curves.moving_average(np.array([1.0, 3.0, 5.0, 7.0]), 2).tolist() == [1.0, 2.0, 4.0, 6.0]
 
 
-def test_runs_of_different_length_are_drawn_to_their_ends() -> None:
-    short = curves.Curve(np.array([10.0, 20.0]), np.array([1.0, 1.0]), 0)
-    long = curves.Curve(np.array([0.0, 40.0]), np.array([3.0, 3.0]), 1)
-    grid, values = curves.on_grid([short, long], 5)
-    assert grid.tolist() == [0, 10, 20, 30, 40] and np.nanmean(values, 0).tolist() == [3, 2, 2, 3, 3]
+def test_the_mean_does_not_change_where_a_run_ends() -> None:
+    """A run that solved its task early keeps its return; the mean is over all runs at every place."""
+    solved = curves.Curve(np.array([0.0, 10.0, 20.0]), np.array([0.0, 100.0, 500.0]), 0)
+    slow = curves.Curve(np.array([10.0, 20.0, 50.0]), np.array([60.0, 100.0, 100.0]), 1)
+    grid, values = curves.on_grid([solved, slow], 5)
+    assert grid.tolist() == [10, 20, 30, 40, 50] and values.mean(0).tolist() == [80, 300, 300, 300, 300]
 
 
 def test_published_curves() -> None:
@@ -141,7 +157,7 @@ def test_published_curves() -> None:
     assert curves.published_curve("dreamerv3", "CartPole-v1") is None
 
 
-def test_tune_goes_on_with_its_study(tmp_path: Path, capsys) -> None:
+def test_tune_resumes_its_study(tmp_path: Path, capsys) -> None:
     pytest.importorskip("optuna")
     space = tmp_path / "space.yml"
     space.write_text("learning_rate: {low: 1e-4, high: 1e-2, log: true}\nhorizon: [5, 15]\n")
@@ -159,7 +175,7 @@ def test_tune_goes_on_with_its_study(tmp_path: Path, capsys) -> None:
     assert f"horizon:{best['horizon']}" in command and "model_size:debug" in command
 
 
-def test_suite_can_be_asked_and_continued(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_suite_can_be_asked_and_resumed(tmp_path: Path, monkeypatch, capsys) -> None:
     """The state of a job is that of its files; the command that continues it has its model."""
     from sb3_dreamer.zoo.runs.jobs import Job, mark_done
 
@@ -172,6 +188,8 @@ def test_suite_can_be_asked_and_continued(tmp_path: Path, monkeypatch, capsys) -
     run.model.touch()
     run.replay.touch()
     assert job.state() == "stopped" and job.words()[-2:] == ["-i", str(run.model)]
+    (run.path / "checkpoints/checkpoint_000001_step_9").mkdir(parents=True)
+    assert job.state() == "stopped" and job.words()[-2:] == ["-i", str(run.path)]
     mark_done(job)
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
@@ -183,7 +201,7 @@ def test_suite_runs_its_jobs(tmp_path: Path, small: list[str], capsys) -> None:
     assert main([*words, "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
     assert "finished CartPole-v1-seed5" in capsys.readouterr().out
     assert main(words) == 0
-    assert "1 job(s), 1 done before" in capsys.readouterr().out
+    assert "1 job(s), 1 already done" in capsys.readouterr().out
 
 
 def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
@@ -192,4 +210,4 @@ def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
     assert main([*words, "--", "--hyperparams", "model_size:debgu"]) == 1
     out, err = capsys.readouterr()
     assert "model_size='debgu' is unknown (did you mean 'debug'?)" in out and out.strip().endswith("1 failed")
-    assert "1 of 1 job(s) are not finished" in err
+    assert "1 of 1 job(s) did not finish" in err

@@ -138,7 +138,8 @@ def test_enjoy_repeats_itself_with_a_seed(logs: Path, capsys) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process on Windows")
 def test_ctrl_c_saves_and_the_printed_command_continues(tmp_path: Path, small: list[str]) -> None:
-    words = [sys.executable, "zoo/train.py", "-n", "100000", "-f", str(tmp_path), *small, "--eval-freq", "-1"]
+    flags = ["--eval-freq", "-1", "--save-freq", "-1"]
+    words = [sys.executable, "zoo/train.py", "-n", "100000", "-f", str(tmp_path), *small, *flags]
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     monitor = tmp_path / "dreamerv3/CartPole-v1_1/0.monitor.csv"
@@ -157,3 +158,87 @@ def test_ctrl_c_saves_and_the_printed_command_continues(tmp_path: Path, small: l
     assert command[:2] == ["python", "zoo/train.py"]
     assert main(["train", *command[2:], "-n", "20", "--final-eval-episodes", "0"]) == 0
     assert DreamerV3.load(tmp_path / "dreamerv3/CartPole-v1_2/CartPole-v1.zip").num_timesteps == steps + 20
+
+
+def test_evaluation_takes_at_most_a_fifth_of_the_steps(tmp_path: Path, small: list[str], capsys) -> None:
+    """Short episodes are evaluated as often as that allows; where one is too long, the command says how to do it."""
+    words = ["train", "-n", "300", "-f", str(tmp_path), *small[:-2]]
+    assert main([*words, "--env", "FrozenLake-v1"]) == 0
+    folder = tmp_path / "dreamerv3/FrozenLake-v1_1"
+    lengths = [int(line.split(",")[1]) for line in (folder / "final_evaluation.csv").read_text().splitlines()[1:]]
+    during = np.load(folder / "evaluations.npz")["ep_lengths"].sum() if (folder / "evaluations.npz").exists() else 0
+    assert lengths and during + sum(lengths) <= 60 * 1.5  # the mean length is an estimate
+    (tmp_path / "own.yml").write_text("Acrobot-v1: {policy: auto}")
+    assert main([*words, "--env", "Acrobot-v1", "--conf-file", str(tmp_path / "own.yml")]) == 0
+    out = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    assert "left out: it would take more than 20% as many steps as training" in out and "sb3-dreamer evaluate" in out
+    assert not (tmp_path / "dreamerv3/Acrobot-v1_1/final_evaluation.csv").exists()
+
+
+def test_ctrl_c_ends_the_last_evaluation_only(tmp_path: Path, small: list[str], capsys, monkeypatch) -> None:
+    from sb3_dreamer.zoo.programs import train
+
+    def stopped(*args, **kwargs):
+        yield train.Episode(0, 7.0, 7)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "play", stopped)
+    assert main(["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", *small]) == 0
+    assert "7.0 +- 0.0 over 1 episodes, stopped" in capsys.readouterr().out
+    assert (tmp_path / "dreamerv3/CartPole-v1_1/final_evaluation.csv").read_text() == "r,l\n7.0,7\n"
+
+
+def test_a_run_can_be_resumed_without_asking_for_it(tmp_path: Path, small: list[str], capsys) -> None:
+    """Checkpoints are on by default; model files at every checkpoint are not."""
+    assert main(["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", *small]) == 0
+    run = run_of(tmp_path)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] and not list(run.path.glob("rl_model*"))
+    assert "every 10,000 steps and at the end; the newest 2 stay" in " ".join(
+        re.sub(r"[│\n]", " ", capsys.readouterr().out).split()
+    )
+    assert main(["train", "-i", str(run.path), "-n", "20", "--final-eval-episodes", "0"]) == 0
+    assert DreamerV3.load(run.model).num_timesteps == 80
+    assert main(["enjoy", "-f", str(tmp_path), "--no-render", "-n", "20", "--load-last-checkpoint"]) == 0
+    assert "step_80/model.zip: trained for 80 steps" in capsys.readouterr().out
+    assert main(["enjoy", "-f", str(tmp_path), "--no-render", "--load-checkpoint", "5"]) == 2
+    assert "has no checkpoint after 5 steps: it has those after 60, 80 steps" in capsys.readouterr().err
+
+
+def test_model_files_are_pruned(tmp_path: Path, small: list[str]) -> None:
+    words = ["-n", "140", "--save-freq", "10", "--save-replay-buffer", "--eval-freq", "-1"]
+    assert main(["train", "-f", str(tmp_path), *words, *small]) == 0
+    run = run_of(tmp_path)
+    steps = sorted(int(path.stem.split("_")[2]) for path in run.path.glob("rl_model_*_steps.zip"))
+    assert steps == list(range(50, 150, 10)) and len(list(run.path.glob("rl_model_replay_buffer_*"))) == 2
+
+
+def test_the_printed_command_has_what_it_needs(tmp_path: Path, small: list[str], capsys) -> None:
+    words = ["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", "--gym-packages", "json", *small]
+    assert main([*words, "--log-interval", "-2", "--truncate-last-trajectory", "False"]) == 0
+    out = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    assert f"--env CartPole-v1 -f {tmp_path} --gym-packages json" in out.replace(" /", "/").replace("-f/", "-f /")
+    assert not (run_of(tmp_path).path / "progress.csv").read_text()
+
+
+def test_a_folder_of_rl_zoo3(logs: Path, tmp_path: Path, capsys) -> None:
+    """As rl_zoo3 writes it: ordered mappings, its name for the replay, and plain monitor files."""
+    run = run_of(logs)
+    tag = "!!python/object/apply:collections.OrderedDict\n"
+    config = yaml.safe_load(run.config.read_text())
+    values = config["hyperparams"] | {"n_timesteps": 2e4, "policy": "auto", "env_wrapper": config["env_wrapper"]}
+    run.config.write_text(tag + yaml.safe_dump([[list(pair) for pair in values.items()]]))
+    flags = [["algo", "dreamerv3"], ["env", "CartPole-v1"], ["env_kwargs", config["env_kwargs"]], ["seed", 3]]
+    (run.settings / "args.yml").write_text(tag + yaml.safe_dump([flags]))
+    run.replay.rename(run.replay.with_suffix(".pkl"))
+    rows = [line.split(",")[:3] for line in (run.path / "0.monitor.csv").read_text().splitlines()[1:]]
+    (run.path / "0.monitor.csv").write_text("#{}\n" + "\n".join(map(",".join, rows)) + "\n")
+    assert main(["enjoy", "-f", str(logs), "--no-render", "-n", "30"]) == 0
+    assert main(["plot", "-f", str(logs), "-o", str(tmp_path / "x.png")]) == 0
+    assert main(["list", "--runs", "-f", str(logs)]) == 0
+    assert "200 of 20,000" in capsys.readouterr().out
+    words = ["train", "-n", "20", "-f", str(tmp_path), "--final-eval-episodes", "0", "-i", str(run.model)]
+    assert main(words) == 0
+    assert "replay_buffer.pkl" in "".join(re.sub(r"[│\n ]", "", capsys.readouterr().out))
+    run.config.write_text("!!python/object/apply:os.getcwd []")
+    with pytest.warns(UserWarning, match="the settings beside .* are not used"):
+        assert main(words) == 0

@@ -132,11 +132,11 @@ def test_wrong_paths_say_what_there_is(logs: Path, tmp_path: Path, capsys) -> No
     run = logs / "dreamerv3" / "CartPole-v1_1"
     (run / "checkpoints").rename(tmp_path / "elsewhere")
     assert main(["train", "-i", str(run)]) == 2
-    assert "has no checkpoint, which train --save-freq N writes; it has CartPole-v1.zip" in capsys.readouterr().err
+    assert "has no checkpoint to resume from; it has CartPole-v1.zip" in capsys.readouterr().err
     assert main(["train", "-i", str(run.with_name("CartPole-v1_7"))]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert main(["train", "-i", str(tmp_path / "elsewhere")]) == 2
-    assert "lies in no run folder" in capsys.readouterr().err
+    assert "is not in a run folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process on Windows")

@@ -43,9 +43,9 @@ def test_export_needs_its_folder_before_any_trial(tmp_path: Path, capsys) -> Non
 def test_no_trial_is_stopped_in_the_first_third_or_at_the_end(monkeypatch) -> None:
     """Optuna's pruners count in reported steps, so the number of evaluations cannot be told to them."""
     from sb3_dreamer.zoo.config import environments
-    from sb3_dreamer.zoo.programs import tune_trial as trial
+    from sb3_dreamer.zoo.programs.tune import Reports
 
-    monkeypatch.setattr(trial, "evaluate_policy", lambda *args, **kwargs: ([1.0], [1]))
+    monkeypatch.setattr("stable_baselines3.common.evaluation.evaluate_policy", lambda *args, **kwargs: ([1.0], [1]))
     monkeypatch.setattr(environments, "deterministic_by_default", lambda env: True)
 
     class Hopeless:
@@ -55,10 +55,6 @@ def test_no_trial_is_stopped_in_the_first_third_or_at_the_end(monkeypatch) -> No
             return True
 
     plan = Namespace(n_timesteps=60, env="CartPole-v1")
-    reports = trial.Reports(Hopeless(), None, plan, Namespace(n_evaluations=6, eval_episodes=1))
-    reports.model = None
-    going_on = []
-    for step in range(10, 61, 10):
-        reports.num_timesteps = step
-        going_on.append(reports._on_step())
+    reports = Reports(Hopeless(), None, plan, Namespace(n_evaluations=6, eval_episodes=1))
+    going_on = [reports({"self": Namespace(num_timesteps=step)}, {}) for step in range(10, 61, 10)]
     assert going_on == [True, True, False, False, False, True]

@@ -1,14 +1,17 @@
 """The program ``bench`` on the smallest models, and what it refuses."""
 
 import json
+import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch as th
 
+from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.programs.cli import main
-from sb3_dreamer.zoo.programs.errors import RunError
+from sb3_dreamer.zoo.speed import drivers
 from sb3_dreamer.zoo.speed.case import Case, build
 from sb3_dreamer.zoo.speed.floor import count_flops, least_bytes
 from sb3_dreamer.zoo.speed.rivals import read_rival, run_driver
@@ -99,7 +102,8 @@ def test_rivals_run_in_turns(tmp_path: Path, capsys) -> None:
     out, log = tmp_path / "rivals.json", tmp_path / "log"
     driver = tmp_path / "driver.py"
     driver.write_text(
-        f"import os; open({str(log)!r}, 'a').write(os.environ['OMP_NUM_THREADS'])\n"
+        f"import json, os; case = json.loads(os.environ['SB3_DREAMER_CASE']); assert case['batch_length'] == 8\n"
+        f"open({str(log)!r}, 'a').write(os.environ['OMP_NUM_THREADS'])\n"
         "print('compiling'); print('fast 1m-vectors compiled median 0.50 s min 0.25 s params 3')\n"
     )
     words = ["rivals", "--sizes", "debug", *TINY, "--rounds", "2", "--out", str(out)]
@@ -112,6 +116,9 @@ def test_rivals_run_in_turns(tmp_path: Path, capsys) -> None:
     assert "times ours" in capsys.readouterr().out
 
 
+OURS = {"case": asdict(Case("dreamerv3", "1m")), "device": "cpu", "batch_size": 16, "batch_length": 64}
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [("print('hello')", "no line"), ("raise SystemExit('broken')", "broken"), ("import time; time.sleep(9)", "after")],
@@ -119,7 +126,19 @@ def test_rivals_run_in_turns(tmp_path: Path, capsys) -> None:
 def test_driver_that_fails(code: str, message: str) -> None:
     name, words = read_rival(f'other={sys.executable} -c "{code}"')
     with pytest.raises(RunError, match=message):
-        run_driver(name, words, threads=1, timeout=2)
+        run_driver(name, words, OURS, timeout=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sheeprl", "--size", "1m"], "sheeprl has no size '1m': use XS"),
+        (["dreamerv3-jax", "nowhere"], "needs the folder of its clone, not 'nowhere'"),
+    ],
+)
+def test_driver_refuses_what_it_cannot_time(words: list[str], message: str) -> None:
+    done = subprocess.run([sys.executable, drivers.__file__, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr
 
 
 def test_counted_work() -> None:

@@ -1,0 +1,117 @@
+"""Check constructor arguments: names that other algorithms have, and numbers out of range."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+from sb3_dreamer.common.spec import near
+
+#: arguments of other SB3 algorithms, and what takes their place
+ELSEWHERE = {
+    "n_steps": "experience goes to replay at every step: see train_freq, train_ratio and batch_length",
+    "n_epochs": "replayed data is used train_ratio times: see train_ratio",
+    "clip_range": "updates are not clipped to a trust region: leave it out",
+    "clip_range_vf": "updates are not clipped to a trust region: leave it out",
+    "normalize_advantage": "advantages are scaled by return_norm (DreamerV3): leave it out",
+    "vf_coef": "the critic has a learning rate of its own: see critic_learning_rate",
+    "target_kl": "updates are not clipped to a trust region: leave it out",
+    "rms_prop_eps": "the optimizers are those of the paper: leave it out",
+    "use_rms_prop": "the optimizers are those of the paper: leave it out",
+    "rollout_buffer_class": "experience goes to replay: see replay_buffer_class",
+    "rollout_buffer_kwargs": "experience goes to replay: see replay_buffer_kwargs",
+    "target_entropy": "the weight of the entropy is fixed: see ent_coef",
+    "target_update_interval": "the slow critic follows at every update: see tau",
+    "target_policy_noise": "the actor learns from dreams: leave it out",
+    "target_noise_clip": "the actor learns from dreams: leave it out",
+    "policy_delay": "actor and critic learn at every update: leave it out",
+    "exploration_fraction": "the actor samples its actions: see ent_coef",
+    "exploration_initial_eps": "the actor samples its actions: see ent_coef",
+    "exploration_final_eps": "the actor samples its actions: see ent_coef",
+    "n_quantiles": "the critic is the paper's: leave it out",
+    "top_quantiles_to_drop_per_net": "the critic is the paper's: leave it out",
+    "sde_sample_freq": "generalized state-dependent exploration is not supported: leave it out",
+    "use_sde_at_warmup": "generalized state-dependent exploration is not supported: leave it out",
+    "monitor_wrapper": "environments get a Monitor: leave it out",
+    "lr": "write learning_rate",
+    "model_lr": "write learning_rate",
+    "actor_lr": "write actor_learning_rate",
+    "critic_lr": "write critic_learning_rate",
+    "seq_len": "write batch_length",
+    "sequence_length": "write batch_length",
+    "imag_horizon": "write horizon",
+    "imagination_horizon": "write horizon",
+    "replay_size": "write buffer_size",
+    "discount": "write gamma",
+    "lambda_": "write gae_lambda",
+}
+#: arguments that are fields of the spec
+OF_THE_SPEC = (
+    *("regression", "symlog_inputs", "action_masks", "hard_continue", "latent", "layer_norm", "latent_estimator"),
+    *("actor_estimator", "net_arch", "deter", "stoch", "classes", "units", "layers", "unimix", "bins", "cnn_depth"),
+)
+
+
+def explained(init: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a constructor, so that an unknown argument is told with what takes its place.
+
+    ``use_sde=False``, a default of many SB3 algorithms, is accepted.
+    """
+    known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        sde = kwargs.pop("use_sde", False)
+        if sde:
+            raise ValueError("use_sde=True is not supported: the actor explores by sampling; leave it out")
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__} has no argument {name!r}{_instead(name, known)}")
+        init(self, *args, **kwargs)
+
+    return checked
+
+
+def _instead(name: str, known: Any) -> str:
+    if name in OF_THE_SPEC:
+        return f": write policy_kwargs={{{name!r}: ...}}"
+    if name in ELSEWHERE:
+        return f": {ELSEWHERE[name]}"
+    return near(name, known)
+
+
+def check_range(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    whole: bool = False,
+    schedule: bool = False,
+    hint: str = "",
+) -> None:
+    """Refuse a number out of range.
+
+    :param name: of the argument
+    :param low: smallest value
+    :param high: largest value; infinity itself is never allowed
+    :param above: ``low`` itself is not allowed
+    :param whole: only integers are allowed
+    :param schedule: a function is allowed, which is not looked at
+    :param hint: what the number means, for the message
+    :raises ValueError: quoting the value and the range
+    """
+    if schedule and callable(value):
+        return
+    kind = isinstance(value, Real) and not isinstance(value, bool)
+    fits = kind and (low < value if above else low <= value) and value <= high and math.isfinite(value)
+    if fits and (not whole or (float(value).is_integer() and not isinstance(value, float))):
+        return
+    what = "an integer" if whole else "a number"
+    span = f"{'above' if above else 'from'} {low:g}" + (
+        f" to {high:g}" if math.isfinite(high) else "" if above else " up"
+    )
+    raise ValueError(f"{name}={value!r} must be {what} {span}{f' ({hint})' if hint else ''}")

@@ -1,0 +1,48 @@
+"""Settings of a file must fit the weights beside them, or be refused before memory and time are spent on them."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch as th
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from sb3_dreamer.common.files.json_text import ModelFileError, one_line
+
+
+@contextlib.contextmanager
+def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
+    """
+    Refuse any parameter, while modules are built from the settings of a file, that the file holds no weights for.
+
+    A parameter is refused before its memory is touched, so that a small file cannot ask for a large module: 20,000
+    layers, or a layer of 10^9 units, end at the first that is too many. Names are left to ``load_state_dict``.
+
+    :param weights: what the file holds for these modules
+    :param what: name of the file, for the message
+    :raises ModelFileError: for such a parameter, and for any exception in the block
+    """
+    shapes = {tuple(tensor.shape) for tensor in weights.values()}
+    # Twice: a parameter may be registered again on the way.
+    tensors, numbers = 2 * len(weights), 2 * sum(tensor.numel() for tensor in weights.values())
+
+    def refuse_others(module: th.nn.Module, name: str, param: th.nn.Parameter | None) -> None:
+        nonlocal tensors, numbers
+        if param is None:
+            return
+        tensors, numbers = tensors - 1, numbers - param.numel()
+        if tuple(param.shape) not in shapes or min(tensors, numbers) < 0:
+            raise ModelFileError(
+                f"{what} does not fit its own settings: they ask for {name} of shape {list(param.shape)} in "
+                f"{type(module).__name__}, which is not among the {len(weights)} tensors that it holds"
+            )
+
+    hook = register_module_parameter_registration_hook(refuse_others)
+    try:
+        yield
+    except ModelFileError:
+        raise
+    except Exception as error:  # the settings come from a file: whatever a constructor makes of them is its fault
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ModelFileError(f"{what} has settings that build no model ({reason})") from error
+    finally:
+        hook.remove()

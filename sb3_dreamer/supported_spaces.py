@@ -1,0 +1,101 @@
+"""The one list of what the algorithms refuse in observation and action spaces. Needs gymnasium and numpy only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+MIN_IMAGE, MAX_IMAGE = 16, 512  #: pixels a side
+
+
+class SpaceFault(NamedTuple):
+    """One reason why a space is refused; ``str(fault)`` is the message.
+
+    :param what: what is the case
+    :param advice: what to do about it
+    :param error: kind of exception to raise, the one that Stable-Baselines3 raises where it refuses the same
+    """
+
+    what: str
+    advice: str
+    error: type[Exception] = ValueError
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.advice}"
+
+
+def observation_faults(space: spaces.Space[Any], ignore: Collection[str] = ()) -> list[SpaceFault]:
+    """Return why an observation space cannot be modeled, empty if it can.
+
+    :param space: observation space of one environment, before or after Stable-Baselines3 moved image channels
+    :param ignore: keys of a Dict that the agent neither sees nor reconstructs; they may hold anything
+    """
+    if not isinstance(space, spaces.Dict):
+        return _leaf_faults("the observation", space)
+    kept = {key: sub for key, sub in space.items() if key not in ignore}
+    if not kept:
+        why = f"ignore_keys={list(ignore)} leaves" if space.spaces else f"{space} has"
+        return [SpaceFault(f"{why} no observation key", "keep at least one")]
+    return [fault for key, sub in kept.items() for fault in _leaf_faults(f"observation {key!r}", sub)]
+
+
+def _leaf_faults(name: str, space: spaces.Space[Any]) -> list[SpaceFault]:
+    """Return what is wrong with a single observation."""
+    if isinstance(space, spaces.Dict):
+        what = f"{name} is a Dict inside a Dict (Nested observation spaces are not supported)"
+        advice = "flatten it with a gymnasium.ObservationWrapper or gymnasium.wrappers.FlattenObservation"
+        return [SpaceFault(what, advice, NotImplementedError)]
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        what = f"{name} is a {type(space).__name__} space, which is not supported"
+        return [SpaceFault(what, "use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these")]
+    if 0 in (space.shape or ()):
+        advice = "remove it, for example with sb3_dreamer.wrappers.TidyObservation"
+        return [SpaceFault(f"{name} is empty: its shape is {space.shape}", advice)]
+    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) > 1:
+        advice = "flatten it with gymnasium.wrappers.ReshapeObservation or a gymnasium.ObservationWrapper"
+        return [SpaceFault(f"{name} is a MultiDiscrete of shape {space.shape}, which predict() cannot take", advice)]
+    size = image_size(space)
+    if size is not None and not MIN_IMAGE <= min(size) <= max(size) <= MAX_IMAGE:
+        what = f"{name} is an image of {size[0]}x{size[1]} pixels, outside {MIN_IMAGE} to {MAX_IMAGE}"
+        return [SpaceFault(what, "resize it, for example with gymnasium.wrappers.ResizeObservation(env, (64, 64))")]
+    return []
+
+
+def image_size(space: spaces.Space[Any]) -> tuple[int, int] | None:
+    """Return height and width of an image, None for what is modeled as a vector.
+
+    An image is what Stable-Baselines3 takes for one: a uint8 Box of three axes from 0 to 255, whose channels are in
+    front where that axis is the smallest.
+
+    :param space: a single observation
+    """
+    if not (isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8):
+        return None
+    if not ((space.low == 0).all() and (space.high == 255).all()):
+        return None
+    size = space.shape[1:] if int(np.argmin(space.shape)) == 0 else space.shape[:2]
+    return int(size[0]), int(size[1])
+
+
+def action_faults(space: spaces.Space[Any]) -> list[SpaceFault]:
+    """Return why an action space is refused, empty if it is not.
+
+    :param space: action space of one environment
+    """
+    if isinstance(space, spaces.Box):
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            what = f"action space {space} has an infinite bound"
+            advice = "the Continuous action space must have a finite lower and upper bound, in the environment's Box"
+            return [SpaceFault(what, advice, AssertionError)]
+    elif isinstance(space, spaces.MultiBinary) and len(space.shape) > 1:
+        # The words of Stable-Baselines3, which refuses it as well.
+        what = f"Multi-dimensional {space} action space is not supported. You can flatten it instead"
+        advice = f"use MultiBinary({int(np.prod(space.shape))}) and reshape in the environment"
+        return [SpaceFault(what, advice, AssertionError)]
+    elif not isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        advice = "use Box, Discrete, MultiDiscrete or MultiBinary"
+        return [SpaceFault(f"action space {space} is not supported", advice, AssertionError)]
+    return []

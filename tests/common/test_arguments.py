@@ -1,0 +1,193 @@
+"""Arguments of the constructors: ranges, names of other algorithms, spaces, policies."""
+
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.sac import MlpPolicy as SACPolicy
+
+from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
+from sb3_dreamer.common.policy import FORGETFUL_CALLS
+from tests.algorithms import tiny
+from tests.counting_env import CountingEnv
+from tests.spaces_env import SpacesEnv, image
+
+BOX = spaces.Box(-1, 1, (3,), np.float32)
+OUT_OF_RANGE: list[tuple[type, dict[str, Any]]] = [
+    (DreamerV3, {"ent_coef": "auto"}),
+    (DreamerV3, {"horizon": 0}),
+    (DreamerV3, {"horizon": 2.5}),
+    (DreamerV3, {"gamma": 1.5}),
+    (DreamerV3, {"gamma": float("nan")}),
+    (DreamerV3, {"tau": -1}),
+    (DreamerV3, {"gae_lambda": 2}),
+    (DreamerV3, {"max_grad_norm": 0}),
+    (DreamerV3, {"learning_rate": float("inf")}),
+    (DreamerV3, {"actor_learning_rate": -1e-4}),
+    (DreamerV3, {"buffer_size": 1e5}),
+    (DreamerV3, {"batch_length": 1}),
+    (DreamerV3, {"train_ratio": 1e300}),
+    (DreamerV3, {"warmup_updates": -1}),
+    (DreamerV3, {"max_skipped_updates": -1}),
+    (DreamerV2, {"target_update_interval": 0}),
+    (DreamerV2, {"free_nats": -1.0}),
+    (DreamerV2, {"weight_decay": 2.0}),
+    (PlaNet, {"planning_candidates": 0}),
+    (PlaNet, {"exploration_noise": -0.1}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "wrong"), OUT_OF_RANGE, ids=str)
+def test_numbers_out_of_range_are_refused_at_construction(algorithm: type, wrong: dict[str, Any]) -> None:
+    name = next(iter(wrong))
+    with pytest.raises(ValueError, match=f"{name}=.* must be a"):
+        tiny(algorithm, "MlpPolicy", "CartPole-v1", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_steps": 128}, "no argument 'n_steps': .* train_ratio and batch_length"),
+        ({"n_epochs": 4}, "train_ratio"),
+        ({"clip_range": 0.2}, "leave it out"),
+        ({"lr": 1e-3}, "write learning_rate"),
+        ({"regression": "mse"}, "write policy_kwargs={'regression': ...}"),
+        ({"batch_lenght": 8}, "did you mean 'batch_length'"),
+    ],
+)
+def test_names_of_other_algorithms_are_told_with_what_takes_their_place(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1", **wrong)
+
+
+def test_state_dependent_exploration() -> None:
+    tiny(DreamerV3, "MlpPolicy", "Pendulum-v1", use_sde=False)
+    with pytest.raises(ValueError, match="use_sde=True"):
+        tiny(DreamerV3, "MlpPolicy", "Pendulum-v1", use_sde=True)
+
+
+@pytest.mark.parametrize(("size", "needed"), [("debug", 8), ("debug2024", 9)])
+def test_a_buffer_that_never_holds_a_sequence_is_refused(size: str, needed: int) -> None:
+    env = gym.make("CartPole-v1")
+    tiny(DreamerV3, "MlpPolicy", env, model_size=size, buffer_size=needed, learning_starts=0)
+    with pytest.raises(ValueError, match=f"takes {needed}: use buffer_size={needed} at least"):
+        tiny(DreamerV3, "MlpPolicy", env, model_size=size, buffer_size=needed - 1)
+
+
+def test_a_train_ratio_set_after_construction_counts() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(40)
+    updates = model._n_updates
+    assert updates > 0
+    model.train_ratio = 0
+    model.learn(40, reset_num_timesteps=False)
+    assert model._n_updates == updates
+    model.train_ratio = 16
+    model.learn(40, reset_num_timesteps=False)
+    assert model._n_updates == updates + 40
+
+
+@pytest.mark.parametrize("env", [None])
+def test_no_environment(env: Any) -> None:
+    with pytest.raises(ValueError, match="env=None: pass an environment"):
+        DreamerV3("MlpPolicy", env)
+
+
+def test_policies_of_other_algorithms() -> None:
+    with pytest.raises(ValueError, match="SACPolicy'> is not a world-model policy: use MlpPolicy"):
+        DreamerV3(SACPolicy, "Pendulum-v1")  # type: ignore[arg-type]
+
+
+def test_policy_kwargs_of_sb3() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", policy_kwargs={"activation_fn": th.nn.ReLU, "net_arch": [8]})
+    assert model.policy.spec.act == "relu" and model.policy.spec.mlp == (8,)
+    for name in ("optimizer_class", "optimizer_kwargs", "features_extractor_class", "normalize_images"):
+        with pytest.raises(ValueError, match=f"policy_kwargs has '{name}', which world-model policies do not have"):
+            tiny(DreamerV3, "MlpPolicy", "CartPole-v1", policy_kwargs={name: {}})
+
+
+def test_the_policy_is_called_like_a_module() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    obs = np.zeros((3, 4), np.float32)
+    action = model.policy(th.as_tensor(obs), deterministic=True)
+    wanted, _ = model.predict(obs, episode_start=np.ones(3, bool), deterministic=True)
+    np.testing.assert_array_equal(action.numpy()[:, 0], wanted)
+
+
+SPACES = [
+    spaces.MultiDiscrete(np.array([[2, 3], [4, 2]])),
+    spaces.MultiBinary([2, 3]),
+    spaces.Discrete(3, start=2),
+    spaces.Dict({"a": BOX, "b": spaces.MultiDiscrete(np.array([[2, 3], [4, 2]]))}),
+]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_predict_takes_one_observation_or_a_batch_of_any_space(space: spaces.Space) -> None:
+    policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
+    model = tiny(DreamerV3, policy, SpacesEnv(space, spaces.Discrete(2))).learn(30)
+    one = space.sample()
+    assert np.shape(model.predict(one)[0]) == ()
+    many = {k: np.stack([v] * 4) for k, v in one.items()} if isinstance(one, dict) else np.stack([one] * 4)
+    assert np.shape(model.predict(many)[0]) == (4,)
+
+
+def test_an_empty_key_is_refused_unless_it_is_ignored() -> None:
+    space = spaces.Dict({"a": BOX, "e": spaces.Box(-1, 1, (0,))})
+    with pytest.raises(ValueError, match="observation 'e' has no entries"):
+        tiny(DreamerV3, "MultiInputPolicy", SpacesEnv(space, spaces.Discrete(2)))
+    tiny(
+        DreamerV3, "MultiInputPolicy", SpacesEnv(space, spaces.Discrete(2)), policy_kwargs={"ignore_keys": ["e"]}
+    ).learn(30)
+
+
+@pytest.mark.parametrize(
+    ("space", "advice"),
+    [
+        (image(32, 32), "add a channel axis"),
+        (spaces.Box(0, 1, (3, 32, 32), np.float32), "uint8 from 0 to 255"),
+        (spaces.Box(0, 255, (2, 32, 32, 3), np.uint8), "StackChannels"),
+    ],
+)
+def test_pictures_of_unusual_form_get_advice(space: spaces.Space, advice: str) -> None:
+    with pytest.warns(UserWarning, match=advice):
+        tiny(DreamerV3, "MlpPolicy", SpacesEnv(space, spaces.Discrete(2)))
+
+
+def test_a_dropped_state_is_told_once() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    obs, state = np.zeros(4, np.float32), None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2 * FORGETFUL_CALLS):
+            _, state = model.predict(obs, state)
+    with pytest.warns(UserWarning, match="in a row without state") as told:
+        for _ in range(3 * FORGETFUL_CALLS):
+            model.predict(obs)
+    assert len(told) == 1
+
+
+def test_endless_episodes_are_logged(monkeypatch) -> None:
+    monkeypatch.setattr("sb3_dreamer.common.algorithm.LOG_AT_LEAST", 20)
+    model = tiny(DreamerV3, "MlpPolicy", CountingEnv(lengths=(10**6,)))
+    lines: list[int] = []
+    original = model.dump_logs
+    model.dump_logs = lambda: (lines.append(model.num_timesteps), original())[0]  # type: ignore[method-assign]
+    model.learn(70, log_interval=4)
+    assert lines == [20, 40, 60]
+    lines.clear()
+    model.learn(70, log_interval=None)
+    assert lines == []
+
+
+def test_random_steps_run_no_network_unless_latents_are_stored(monkeypatch) -> None:
+    for size, wanted in (("debug", 10), ("debug2024", 40)):
+        model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", model_size=size, learning_starts=30, train_ratio=0)
+        calls: list[int] = []
+        original = model.policy.step
+        monkeypatch.setattr(model.policy, "step", lambda *a, f=original, c=calls, **k: (c.append(1), f(*a, **k))[1])
+        model.learn(40)
+        assert len(calls) == wanted

@@ -1,0 +1,46 @@
+"""World models beside model-free agents: commands, scores at equal environment steps, picture and file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sb3_dreamer.zoo.studies import against_model_free as study
+
+
+def write_run(run: study.Run, returns: list[float], frames: bool) -> None:
+    folder = run.folder / run.agent / "Task_1"
+    folder.mkdir(parents=True)
+    head = "r,l,t" + (",timesteps,frames,env" if frames else "")
+    rows = [f"{r},1000,{60 * i}" + (f",{500 * i},{1000 * i},0" if frames else "") for i, r in enumerate(returns, 1)]
+    (folder / "0.monitor.csv").write_text("\n".join(['#{"t_start": 0.0, "env_id": "Task"}', head, *rows]) + "\n")
+    (run.folder / "done").touch()
+
+
+def test_commands_train_agents_with_settings_for_the_task(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("rl_zoo3")
+    words = ["run", "--dry-run", "--seeds", "3", "--tasks", "Pendulum-v1", "PixelCatch", "--out", str(tmp_path)]
+    assert study.main([*words, "--steps", "50"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    agents = [(line.partition("--env ")[2].split()[0], line.partition("--algo ")[2].split()[0]) for line in lines]
+    pendulum = ["dreamerv3", "dreamerv2", "planet", "sac", "ppo", "ppo_lstm"]
+    assert agents[:6] == [("Pendulum-v1", agent) for agent in pendulum] and ("PixelCatch-v0", "dqn") in agents
+    assert all("--seed 3" in line and "-n 50" in line and "--eval-freq -1" in line for line in lines)
+
+
+def test_scores_are_compared_at_equal_environment_steps(tmp_path: Path, capsys) -> None:
+    for seed in (0, 1):
+        ours = study.Run(tmp_path, "CartPole-v1", "dreamerv3", seed)
+        theirs = study.Run(tmp_path, "CartPole-v1", "ppo", seed)
+        write_run(ours, [22.0] * 10 + [500.0] * 20, frames=True)  # the mark is at 20,000 steps: 20 episodes
+        write_run(theirs, [22.0] * (40 + seed), frames=False)
+    assert ours.score() == pytest.approx((10 * 22 + 10 * 500) / 20) and theirs.score() == pytest.approx(22.0)
+    assert ours.curve("minutes").x.tolist() == [float(i) for i in range(1, 31)]
+    picture = tmp_path / "a" / "b.png"
+    assert study.main(["plot", "--out", str(tmp_path), "--picture", str(picture)]) == 0
+    found = json.loads(picture.with_suffix(".json").read_text())
+    assert found["iqm"]["dreamerv3"]["iqm"] == 0.5 and found["iqm"]["ppo"]["interval"] == [0.0, 0.0]
+    assert found["scores"]["CartPole-v1 ppo"] == [22.0, 22.0] and picture.stat().st_size > 5000
+    assert "dreamerv3  IQM 0.50" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no finished run"):
+        study.main(["plot", "--out", str(tmp_path / "none")])

@@ -1,0 +1,163 @@
+"""Parse command lines (``key:value`` pairs without ``eval``, errors in one line) and write commands to copy."""
+
+import argparse
+import ast
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sb3_dreamer.zoo.config.errors import UsageError, near
+
+BARE_WORD = re.compile(r"\d*[A-Za-z_][\w./:+-]*")  # a word, or a size such as 12m
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Raise :class:`UsageError`, with the nearest known flag, instead of printing the usage and exiting."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(allow_abbrev=False, formatter_class=_HelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error in one line."""
+        if message.startswith("unrecognized arguments: "):
+            words = message.removeprefix("unrecognized arguments: ").split() or [""]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            flag = next((word for word in words if word.startswith("-")), words[0]).split("=")[0]
+            raise UsageError(f"unknown argument {flag!r}{near(flag, flags)}: see {self.prog} --help")
+        match = re.match(r"argument .*?: invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
+        if match:
+            choices = [choice.strip(" '") for choice in match[2].split(",")]
+            message = (
+                f"{message.partition(':')[0]}: {match[1]!r} is unknown{near(match[1], choices)}: {', '.join(choices)}"
+            )
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Format help in wide columns, with the default of every flag that has one worth showing."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=110)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Keep the lines of a text that has several."""
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        shown = action.default not in (None, "", False, [], argparse.SUPPRESS) and action.option_strings
+        return f"{text} (default: %(default)s)" if shown and "default" not in text else text
+
+
+class KeyValues(argparse.Action):
+    """Collect ``key:value`` words into a dict; values are literals, ``dict(...)`` of literals, or bare words."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add the pairs to those of an earlier use of the flag."""
+        pairs = dict(getattr(namespace, self.dest) or {})
+        for word in values:
+            key, colon, text = word.partition(":")
+            if not colon or not key or not text:
+                raise UsageError(f"{option_string} {word!r}: write key:value, for example learning_rate:0.001")
+            pairs[key] = parse_value(text, f"{option_string} {key}")
+        setattr(namespace, self.dest, pairs)
+
+
+def parse_value(text: str, where: str) -> Any:
+    """Read one value; nothing is evaluated.
+
+    :param text: a Python literal (``0.1``, ``[64, 64]``, ``{'units': 64}``, ``None``), ``dict(units=64)``, or a word
+    :param where: flag and key, for the message
+    :raises UsageError: for anything else, with the value
+    """
+    words = {"true": True, "false": False, "null": None}
+    if text in words:
+        return words[text]
+    try:
+        return _literal(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        if BARE_WORD.fullmatch(text):
+            return text
+    raise UsageError(f"{where}: cannot read {text!r}: write a number, a word, a list [1, 2] or a mapping {{'a': 1}}")
+
+
+def _literal(node: ast.expr) -> Any:
+    """Read a literal, where ``dict(a=1)`` counts as one (rl-zoo3's way of writing it)."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise ValueError("** in dict()")
+        return {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    return ast.literal_eval(node)
+
+
+def write_value(value: Any) -> str:
+    """Write a value as :func:`parse_value` reads it."""
+    bare = isinstance(value, str) and BARE_WORD.fullmatch(value) and parse_value(value, "") == value
+    return value if bare else repr(value)
+
+
+def to_words(parser: argparse.ArgumentParser, args: argparse.Namespace, skip: Iterable[str] = ()) -> list[str]:
+    """Write the arguments that differ from the defaults as words of a command.
+
+    :param parser: the parser that read them
+    :param args: what it read
+    :param skip: destinations to leave out
+    """
+    words: list[str] = []
+    for action in parser._actions:
+        value = getattr(args, action.dest, action.default)
+        if not action.option_strings or action.dest in skip or value == action.default:
+            continue
+        flag = next((o for o in action.option_strings if o.startswith("--")), action.option_strings[0])
+        if isinstance(action, KeyValues):
+            words += [flag, *(f"{key}:{write_value(item)}" for key, item in value.items())]
+        elif action.nargs == 0:
+            words.append(flag)
+        else:
+            words += [flag, *(map(str, value) if isinstance(value, list | tuple) else [str(value)])]
+    return words
+
+
+def to_command(program: str, words: Sequence[str]) -> str:
+    """Write the shell command of a program, in the way in which this process was started.
+
+    :param program: its name
+    :param words: its arguments
+    """
+    script = Path(sys.argv[0])
+    start = ["sb3-dreamer", program]
+    if script.name == "__main__.py" and script.parent.name == "zoo":
+        start = ["python", "-m", "sb3_dreamer.zoo", program]
+    elif script.suffix == ".py" and script.with_name(f"{program}.py").is_file():
+        start = ["python", str(script.with_name(f"{program}.py"))]
+    return shlex.join([*start, *words])
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1, also written ``1e6``."""
+    value = whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """Read a whole number of at least 0, also written ``1e6``."""
+    value = whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 0")
+    return value
+
+
+def whole(text: str) -> int:
+    """Read a whole number, also written ``1e6``."""
+    try:
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")

@@ -1,0 +1,271 @@
+"""Compare the world models with model-free agents on six small tasks, over environment steps and over minutes.
+
+::
+
+    python -m sb3_dreamer.zoo.studies.against_model_free run --seeds 0 1 2 3 4 --jobs 2
+    python -m sb3_dreamer.zoo.studies.against_model_free plot
+
+``run`` trains DreamerV3, DreamerV2 and PlaNet with this zoo's settings, SAC, PPO, DQN and sb3-contrib's RecurrentPPO
+with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation.
+Finished runs are not run again; one that was interrupted begins anew. For PixelCatch rl_zoo3 has no entry, so that
+CartPole's is used; RecurrentPPO's entries are those of the tasks without velocities. ``--dry-run`` prints the commands.
+
+``plot`` draws the returns of training episodes and prints, for each task, the mean of the last 20 episodes before a
+number of environment steps, and over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent,
+with a bootstrap interval over runs. Agents that learn some of the tasks only are averaged over those.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from stable_baselines3.common.monitor import load_results
+
+from sb3_dreamer.zoo.config.hyperparams import load_file, suite_files
+from sb3_dreamer.zoo.runs.curves import Curve, moving_average, on_grid
+from sb3_dreamer.zoo.runs.provenance import describe_system
+from sb3_dreamer.zoo.runs.scores import bootstrap_interval, iqm
+from sb3_dreamer.zoo.speed.case import thread_limits
+
+
+class Task(NamedTuple):
+    """A task: environment steps at which scores are compared, and the returns of chance and of a good agent."""
+
+    steps: int
+    chance: float
+    good: float
+
+
+TASKS = {
+    "CartPole-v1": Task(20_000, 22.0, 500.0),
+    "Pendulum-v1": Task(10_000, -1200.0, -150.0),
+    "Acrobot-v1": Task(20_000, -500.0, -80.0),
+    "MountainCar-v0": Task(100_000, -200.0, -100.0),
+    "LunarLander-v3": Task(100_000, -180.0, 250.0),
+    "PixelCatch": Task(20_000, -0.75, 1.0),
+}
+OURS = ("dreamerv3", "dreamerv2", "planet")
+THEIRS = {  # agent of rl_zoo3: for each task the entry whose settings it takes; "" stands for its own
+    "sac": {"Pendulum-v1": ""},
+    "ppo": {**dict.fromkeys(TASKS, ""), "PixelCatch": "CartPole-v1"},
+    "dqn": {name: "CartPole-v1" if name == "PixelCatch" else "" for name in TASKS if name != "Pendulum-v1"},
+    "ppo_lstm": {name: name.replace("-v", "NoVel-v") for name in ("CartPole-v1", "Pendulum-v1", "MountainCar-v0")}
+    | {"Acrobot-v1": "", "LunarLander-v3": "LunarLanderNoVel-v2", "PixelCatch": "CartPoleNoVel-v1"},
+}
+PIXEL_CATCH = "sb3_dreamer.wrappers.benchmarks.pixel_catch"
+WINDOW = 20  # training episodes averaged
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    :param root: folder of the study
+    :param task: name in ``TASKS``
+    :param agent: name in ``OURS`` or ``THEIRS``
+    :param seed: of the run
+    """
+
+    root: Path
+    task: str
+    agent: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the run."""
+        return self.root / f"{self.task}-{self.agent}-seed{self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is finished."""
+        return (self.folder / "done").exists()
+
+    def command(self, steps: int | None) -> list[str]:
+        """Return the words of the command that trains it.
+
+        :param steps: agent steps; None: what its settings say
+        """
+        program = ["sb3_dreamer.zoo", "train"] if self.agent in OURS else ["rl_zoo3.train"]
+        words = [sys.executable, "-m", *program, "--algo", self.agent, "--seed", str(self.seed), "-f", str(self.folder)]
+        words += ["--eval-freq", "-1", "--num-threads", "1", "--device", "cpu", "--vec-env", "dummy"]
+        words += ["-n", str(steps)] if steps else []
+        if self.agent in OURS:
+            return [*words, "--env", self.task, "--final-eval-episodes", "1"]
+        words += ["--conf-file", str(settings_file(self.root, self.agent))]
+        catch = self.task == "PixelCatch"
+        return [*words, "--env", f"{self.task}-v0" if catch else self.task, *(["--gym-packages", PIXEL_CATCH] * catch)]
+
+    def train(self, steps: int | None) -> int:
+        """Train it from the start; its output goes to a log file.
+
+        :return: exit status
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        with (self.folder / "log.txt").open("wb") as log:
+            environment = os.environ | thread_limits(1) | {"SDL_VIDEODRIVER": "dummy"}
+            words = self.command(steps)
+            status = subprocess.run(
+                words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+            ).returncode
+        if status == 0:
+            (self.folder / "done").touch()
+        print("finished" if status == 0 else "failed  ", self.folder.name, flush=True)
+        return status
+
+    def curve(self, over: str) -> Curve | None:
+        """Read its training episodes, averaged; None before the first one.
+
+        :param over: ``steps`` of the environment or ``minutes``
+        """
+        logs = sorted(self.folder.glob("*/*/*.monitor.csv"))
+        rows: Any = load_results(str(logs[0].parent)) if logs else ()  # of all its environments, in the order of time
+        if not len(rows):
+            return None
+        steps = rows["frames"] if "frames" in rows else rows["l"].cumsum()
+        x = steps if over == "steps" else rows["t"] / 60.0
+        return Curve(x.to_numpy(float), moving_average(rows["r"].to_numpy(float), WINDOW), self.seed)
+
+    def score(self) -> float:
+        """Return its mean return at the task's number of environment steps; chance before its first episode."""
+        curve = self.curve("steps")
+        count = 0 if curve is None else int((curve.x <= TASKS[self.task].steps).sum())
+        return TASKS[self.task].chance if curve is None or not count else float(curve.y[count - 1])
+
+
+def settings_file(root: Path, agent: str) -> Path:
+    """Write rl_zoo3's settings of an agent under the names of the tasks.
+
+    :return: the file
+    """
+    import rl_zoo3
+
+    path = root / f"{agent}.yml"
+    if not path.exists():
+        source = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{agent}.yml"
+        entries = yaml.safe_load(source.read_text(encoding="utf-8"))
+        chosen = {task: entries[entry or task] for task, entry in THEIRS[agent].items()}
+        if "PixelCatch" in chosen:
+            chosen["PixelCatch-v0"] = chosen.pop("PixelCatch")
+        root.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(chosen), encoding="utf-8")
+    return path
+
+
+def make_runs(args: argparse.Namespace) -> list[Run]:
+    """List the runs that were asked for, of agents that have settings for the task."""
+    known: dict[str, Any] = {agent: load_file(suite_files(agent)["classic"], agent)[0] for agent in OURS} | THEIRS
+    pairs = [(task, agent) for task in args.tasks for agent in args.agents if task in known[agent]]
+    return [Run(Path(args.out), task, agent, seed) for seed in args.seeds for task, agent in pairs]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the runs that are not done."""
+    left = [item for item in make_runs(args) if not item.done]
+    if args.dry_run:
+        print("\n".join(shlex.join(item.command(args.steps)) for item in left))
+        return 0
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return int(any(list(pool.map(lambda item: item.train(args.steps), left))))
+
+
+def plot(args: argparse.Namespace) -> int:
+    """Draw the finished runs and print the scores."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for item in make_runs(args):
+        if item.done:
+            groups.setdefault((item.task, item.agent), []).append(item)
+    if not groups:
+        raise SystemExit(f"{args.out} holds no finished run: begin with the command 'run'")
+    tasks, agents = list(dict.fromkeys(task for task, _ in groups)), [*OURS, *THEIRS]
+    figure, axes = plt.subplots(2, len(tasks), figsize=(3.2 * len(tasks), 6), squeeze=False, layout="constrained")
+    for (task, agent), runs in groups.items():
+        for axis, over in zip(axes[:, tasks.index(task)], ("steps", "minutes"), strict=True):
+            curves = [curve for item in runs if (curve := item.curve(over)) is not None]
+            if curves:
+                grid, values = on_grid(curves)
+                color = f"C{agents.index(agent)}"
+                axis.plot(grid, values.mean(0), color=color, label=f"{agent} ({len(curves)})")
+                axis.fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+            axis.set(xscale="log", xlabel=f"environment {over}" if over == "steps" else over, ylabel="return")
+            axis.set_title(task)
+    for axis in axes[0]:
+        axis.legend(fontsize=7)
+    args.picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.picture, dpi=110)
+    plt.close(figure)
+    return report(args, groups)
+
+
+def report(args: argparse.Namespace, groups: dict[tuple[str, str], list[Run]]) -> int:
+    """Print the scores and write them beside the picture."""
+    agents = [agent for agent in (*OURS, *THEIRS) if any(agent == key[1] for key in groups)]
+    scores = {key: [item.score() for item in runs] for key, runs in groups.items()}
+    means = {agent: aggregate(scores, agent) for agent in agents}
+    for (task, agent), values in scores.items():
+        print(f"{task:16s} {agent:10s} {np.mean(values):9.2f} +- {np.std(values):.2f} over {len(values)} runs")
+    for agent, row in means.items():
+        print(f"{agent:10s} IQM {row['iqm']:.2f}, 95 % interval {row['interval']}, {len(row['tasks'])} tasks")
+    record = {
+        "command": args.words,
+        "system": describe_system(),
+        "marks": {task: TASKS[task].steps for task, _ in groups},
+    }
+    record |= {"scores": {f"{task} {agent}": values for (task, agent), values in scores.items()}, "iqm": means}
+    target = args.picture.with_suffix(".json")
+    target.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"Written: {args.picture} and {target}")
+    return 0
+
+
+def aggregate(scores: dict[tuple[str, str], list[float]], agent: str) -> dict[str, Any]:
+    """Compute an agent's interquartile mean over its tasks and runs, and the interval where there are two runs."""
+    own = {task: values for (task, name), values in scores.items() if name == agent}
+    count = min(map(len, own.values()))
+    columns = [(np.array(v[:count]) - TASKS[t].chance) / (TASKS[t].good - TASKS[t].chance) for t, v in own.items()]
+    matrix = np.stack(columns, axis=1)
+    interval = [round(bound, 4) for bound in bootstrap_interval(matrix, iqm)] if count > 1 else None
+    return {"iqm": round(iqm(matrix), 4), "interval": interval, "tasks": list(own), "runs": count}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("run", help="do the runs that are not done")
+    train.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
+    train.add_argument("--steps", type=int, help="agent steps of every run (default: what its settings say)")
+    train.add_argument("--dry-run", action="store_true", help="only print the commands")
+    draw = commands.add_parser("plot", help="draw the finished runs and print the scores")
+    draw.add_argument("--picture", type=Path, default="docs/media/against_model_free.png", help="JSON goes beside it")
+    for command, function in ((train, run), (draw, plot)):
+        command.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+        command.add_argument("--agents", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS], metavar="AGENT")
+        command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+        command.add_argument("--out", default="runs/against_model_free", help="folder of the runs")
+        command.set_defaults(function=function)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(words)
+    args.words = shlex.join(["python", "-m", "sb3_dreamer.zoo.studies.against_model_free", *words])
+    return int(args.function(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
