@@ -52,11 +52,8 @@ def _leaf_faults(name: str, space: spaces.Space[Any]) -> list[SpaceFault]:
         what = f"{name} is a {type(space).__name__} space, which is not supported"
         return [SpaceFault(what, "use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these")]
     if 0 in (space.shape or ()):
-        advice = "remove it, for example with sb3_dreamer.wrappers.TidyObservation"
-        return [SpaceFault(f"{name} is empty: its shape is {space.shape}", advice)]
-    if isinstance(space, spaces.MultiDiscrete) and len(space.shape) > 1:
-        advice = "flatten it with gymnasium.wrappers.ReshapeObservation or a gymnasium.ObservationWrapper"
-        return [SpaceFault(f"{name} is a MultiDiscrete of shape {space.shape}, which predict() cannot take", advice)]
+        advice = "leave it out with policy_kwargs={'ignore_keys': [...]}, or with sb3_dreamer.wrappers.TidyObservation"
+        return [SpaceFault(f"{name} has no entries (shape {space.shape})", advice)]
     size = image_size(space)
     if size is not None and not MIN_IMAGE <= min(size) <= max(size) <= MAX_IMAGE:
         what = f"{name} is an image of {size[0]}x{size[1]} pixels, outside {MIN_IMAGE} to {MAX_IMAGE}"

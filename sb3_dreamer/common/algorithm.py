@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -29,7 +30,7 @@ from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.arguments import check_range
@@ -44,6 +45,7 @@ from sb3_dreamer.common.checks import (
 from sb3_dreamer.common.diagnosis import Diagnosis, Facts, entropy_range
 from sb3_dreamer.common.env_watch import EnvWatch
 from sb3_dreamer.common.files import save_load
+from sb3_dreamer.common.files.fit import only_stored
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
@@ -57,6 +59,7 @@ from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plai
 from sb3_dreamer.common.updates.nonfinite import SkipWatch
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
+from sb3_dreamer.common.vector_env import GymnasiumVecEnv
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
@@ -135,7 +138,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """Wrap as SB3 does, after checks whose errors say what to do; an id is made into its environment."""
         env = maybe_make_env(env, verbose)
-        check_observation_space(env.observation_space)
+        if isinstance(env, gym.vector.VectorEnv):
+            env = VecMonitor(GymnasiumVecEnv(env))
+        if not isinstance(env.observation_space, spaces.Dict):  # which keys of a Dict are ignored, the policy knows
+            check_observation_space(env.observation_space)
         check_action_space(env.action_space)
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
@@ -831,7 +837,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :param custom_objects: values to use instead of stored ones, by attribute name; also ``policy_class``
         :param print_system_info: print where the file was written, and where it is read
         :param force_reset: reset ``env`` before learning continues
-        :param kwargs: attributes to change
+        :param kwargs: attributes to change; ``tensorboard_log`` and ``replay_dir`` (in ``replay_buffer_kwargs``) are
+            not taken from a file: pass them to write there again
         :raises ModelFileError: if the file is damaged, of another algorithm, or holds pickled data
         :raises ValueError: if ``env`` has other spaces than the model
         """
@@ -842,6 +849,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             print("== CURRENT SYSTEM INFO ==")
             utils.get_system_info()
             print(f"== SAVED MODEL SYSTEM INFO ==\n{stored.system_info}")
+        if kwargs.get("replay_buffer_kwargs"):
+            kwargs["replay_buffer_kwargs"] = (data.get("replay_buffer_kwargs") or {}) | kwargs["replay_buffer_kwargs"]
         if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:
             raise ValueError(
                 f"The specified policy kwargs do not equal the stored policy kwargs. "
@@ -855,11 +864,13 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 data["_last_obs"] = None
         policy_class = save_load.find_policy_class(stored.policy_class, cls.policy_aliases.values())
         model = cls(policy=policy_class, env=env, device=device, _init_setup_model=False)  # type: ignore[call-arg, arg-type]
+        save_load.check_attributes(data, model, stored.name)
         model.__dict__.update(data)
         # As in SB3, custom objects replace what is there and add nothing.
         model.__dict__.update({name: value for name, value in custom.items() if hasattr(model, name)})
         model.__dict__.update(kwargs)
-        model._setup_model()
+        with only_stored(stored.tensors.get("policy", {}), stored.name):
+            model._setup_model()
         model._restore(stored)
         warn_other_preset(data.get("suite_preset"), model.env)
         return model

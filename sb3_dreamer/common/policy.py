@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space, maybe_transpo
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
+from sb3_dreamer.common.files.fit import only_stored
 from sb3_dreamer.common.files.model_file import read_model, write_model
 from sb3_dreamer.common.spaces import ActionCodec, advise_on_image, as_dict, observation_keys, space_dict
 from sb3_dreamer.core.behavior import Behavior
@@ -303,6 +304,7 @@ class WorldModelPolicy(BasePolicy):
         """
         device = get_device(device)
         file = read_model(path, kind=cls.__name__, device=str(device))
-        policy = cls(**file.data)
+        with only_stored(file.tensors.get("policy", {}), str(path)):
+            policy = cls(**file.data)
         policy.load_state_dict(file.tensors["policy"])
         return policy.to(device)

@@ -10,9 +10,9 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_dreamer.core.types import ActionLayout, ObsKey
+from sb3_dreamer.supported_spaces import MIN_IMAGE, action_faults, observation_faults
 
 SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modeled
-MIN_IMAGE, MAX_IMAGE = 16, 512
 
 
 def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple[ObsKey, ...]:
@@ -22,34 +22,24 @@ def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
     :raises ValueError: for a space that is not supported, naming the key, or for an unknown key in ``ignore``
     """
-    check_observation_space(space)
     if not isinstance(space, spaces.Dict):
+        check_observation_space(space)
         return (_observation_key(SINGLE_KEY, space),)
     unknown = [key for key in ignore if key not in space.spaces]
     if unknown:
         raise ValueError(f"ignore_keys has {unknown[0]!r}, which is not a key of the observation: {list(space.spaces)}")
-    keys = tuple(_observation_key(name, sub) for name, sub in space.spaces.items() if name not in ignore)
-    if not keys:
-        raise ValueError(f"ignore_keys={list(ignore)} leaves no observation key: remove one of them")
-    return keys
+    check_observation_space(space, ignore)
+    return tuple(_observation_key(name, sub) for name, sub in space.spaces.items() if name not in ignore)
 
 
-def check_observation_space(space: spaces.Space) -> None:
-    """Refuse a kind of space that is not supported, before SB3 wraps the environment and fails on it.
+def check_observation_space(space: spaces.Space, ignore: tuple[str, ...] = ()) -> None:
+    """Refuse a space that is not supported, before SB3 wraps the environment and fails on it.
 
-    :raises ValueError: naming the key and the kind
+    :param ignore: keys of a Dict space that are not looked at
+    :raises ValueError: naming the key and what to do; NotImplementedError for a Dict inside a Dict, as in SB3
     """
-    for name, sub in space_dict(space).items():
-        if isinstance(sub, spaces.Dict):
-            raise NotImplementedError(
-                f"observation {name!r} is a Dict inside a Dict: Nested observation spaces are not supported, "
-                "flatten it with a gymnasium.ObservationWrapper"
-            )
-        if not isinstance(sub, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-            raise ValueError(
-                f"observation {name!r} is a {type(sub).__name__} space, which is not supported: use Box, Discrete, "
-                "MultiDiscrete, MultiBinary or a Dict of these"
-            )
+    for fault in observation_faults(space, ignore):
+        raise fault.error(str(fault))
 
 
 def _observation_key(name: str, space: spaces.Space) -> ObsKey:
@@ -60,20 +50,8 @@ def _observation_key(name: str, space: spaces.Space) -> ObsKey:
         return ObsKey(name, "discrete", shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, spaces.MultiBinary):
         return ObsKey(name, "vector", shape)
-    if np.prod(shape) == 0:
-        raise ValueError(
-            f"observation {name!r} has no entries (shape {shape}): leave it out with policy_kwargs={{'ignore_keys': "
-            f"[{name!r}]}}, or remove it from the space"
-        )
     if not is_image_space(space):
         return ObsKey(name, "vector", shape)
-    channels, height, width = shape
-    if not MIN_IMAGE <= min(height, width) <= max(height, width) <= MAX_IMAGE:
-        raise ValueError(
-            f"observation {name!r} is an image of {height}x{width} pixels (channels {channels}), outside "
-            f"{MIN_IMAGE} to {MAX_IMAGE}: resize it, for example with "
-            "gymnasium.wrappers.ResizeObservation(env, (64, 64))"
-        )
     return ObsKey(name, "image", shape)
 
 
@@ -117,13 +95,8 @@ def check_action_space(space: spaces.Space) -> None:
 
     :raises AssertionError: as SB3 does, naming the space and what to do
     """
-    assert isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary), (
-        f"action space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary"
-    )
-    assert not isinstance(space, spaces.Box) or (np.isfinite(space.low).all() and np.isfinite(space.high).all()), (
-        f"action space {space} has an infinite bound: give the environment's Box finite ones, the Continuous action "
-        "space must have a finite lower and upper bound"
-    )
+    for fault in action_faults(space):
+        raise fault.error(str(fault))
 
 
 class ActionCodec:

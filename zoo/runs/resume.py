@@ -95,6 +95,8 @@ def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict
     """
     cls = algorithm_class(plan.algo)
     values = building.to_constructor_or_attribute(changes, cls)
+    if plan.hyperparams.get("replay_buffer_kwargs"):  # a file does not choose where its reader writes
+        values.setdefault("replay_buffer_kwargs", plan.hyperparams["replay_buffer_kwargs"])
     try:
         return cls.load_checkpoint(path, env=env, device=device, **values)
     except Exception as error:

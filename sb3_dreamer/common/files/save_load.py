@@ -6,16 +6,33 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 
 from sb3_dreamer.common.files.json_codec import encode
-from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable
+from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable, one_line
 from sb3_dreamer.common.files.model_file import read_model, write_model
 from sb3_dreamer.common.files.optimizer_state import load_optimizer, optimizer_to_tensors
 
 Path = str | pathlib.Path | io.BufferedIOBase
 OPTIMIZER_JSON = "_optimizer_settings"
 POLICY_CLASS = "policy_class"
+FORMER = ("_last_original_obs",)  #: entries that only some versions of SB3 have as attributes
+COUNTS = {"n_envs": 1, "num_timesteps": 0, "_n_updates": 0, "_episode_num": 0, "_owed": 0, "buffer_size": 1}
+_NONE = type(None)
+#: types of the entries that are used before the algorithm checks its arguments
+KINDS: dict[str, tuple[type, ...]] = {
+    "observation_space": (spaces.Space,),
+    "action_space": (spaces.Space,),
+    "policy_kwargs": (dict,),
+    "replay_buffer_kwargs": (dict, _NONE),
+    "model_size": (str,),
+    "seed": (int, _NONE),
+    "verbose": (int,),
+    "_ratio_state": (list,),
+    "mixed_precision": (bool,),
+    "overlap": (bool,),
+} | dict.fromkeys(COUNTS, (int,))
 NEEDED = ("observation_space", "action_space", "policy_kwargs", POLICY_CLASS, OPTIMIZER_JSON)
 
 
@@ -100,13 +117,43 @@ def read_algorithm(path: Path, kind: str, custom_objects: Mapping[str, Any]) -> 
     :param custom_objects: values to use instead of stored ones, by attribute name
     :raises ModelFileError: if the file is damaged, of another algorithm, or holds pickled data
     """
-    file = read_model(cast(Any, path), kind=kind, device="cpu", skip=tuple(custom_objects))
+    finite = ("policy", "carry")
+    file = read_model(cast(Any, path), kind=kind, device="cpu", skip=tuple(custom_objects), finite=finite)
     data = file.data | {name: custom_objects[name] for name in NEEDED if name in custom_objects}
     for name in NEEDED:
         if name not in data:
             raise ModelFileError(f"{path} has no {name!r}: it was saved with exclude, or is not a model of ours")
     policy_class, settings = data.pop(POLICY_CLASS), data.pop(OPTIMIZER_JSON)
+    # A file does not choose where its reader writes.
+    data.pop("tensorboard_log", None)
+    if isinstance(data.get("replay_buffer_kwargs"), dict):
+        data["replay_buffer_kwargs"].pop("replay_dir", None)
     return StoredModel(str(path), data, policy_class, settings, file.tensors, file.system_info)
+
+
+def check_attributes(data: Mapping[str, Any], model: object, name: str) -> None:
+    """Refuse entries that are no settings of the algorithm, or of another type than its settings have.
+
+    :param data: attributes of the file
+    :param model: just constructed, with the defaults of all settings
+    :param name: of the file, for the message
+    :raises ModelFileError: naming the entry
+    """
+    for key, value in data.items():
+        if key not in vars(model) and key not in FORMER:
+            what = "a method or property" if hasattr(type(model), key) else "no setting"
+            raise ModelFileError(
+                f"{name} has an entry {one_line(key)!r}, which is {what} of {type(model).__name__}: if you trust it, "
+                f"leave it out with load(..., custom_objects={{{one_line(key)!r}: None}})"
+            )
+        kinds = KINDS.get(key)
+        if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise ModelFileError(
+                f"{name} has {key}={one_line(value)}: expected {' or '.join(k.__name__ for k in kinds)}"
+            )
+    for key, low in COUNTS.items():
+        if isinstance(data.get(key), int) and not low <= data[key] < 2**63:
+            raise ModelFileError(f"{name} has {key}={one_line(data[key])}: expected a number from {low} up")
 
 
 def find_policy_class(stored: Any, known: Iterable[type[BasePolicy]]) -> Any:

@@ -60,7 +60,10 @@ def attach_replay(replay: SequenceReplayBuffer, state: dict[str, Any] | None) ->
     :raises ModelFileError: if the buffer is kept in memory, or the folder is damaged
     """
     if not replay.on_disk:
-        raise ModelFileError("the checkpoint's replay is in a folder: load it with replay_buffer_kwargs as it had")
+        raise ModelFileError(
+            "the replay of this checkpoint was kept in a folder: pass its place with "
+            "load_checkpoint(..., replay_buffer_kwargs={'replay_dir': ...})"
+        )
     lost = replay.attach(state)
     if lost:
         warnings.warn(

@@ -53,7 +53,7 @@ def run_part(folder: Path, algorithm: str, n_envs: int, total: int, **options: A
     if "replay_dir" in options:
         kwargs = {"replay_buffer_kwargs": {"replay_dir": options["replay_dir"], "spare_rows": 40 * n_envs}}
     if (folder / "checkpoints").exists() and list((folder / "checkpoints").glob("checkpoint_*")):
-        model = cls.load_checkpoint(folder / "checkpoints", env=env)
+        model = cls.load_checkpoint(folder / "checkpoints", env=env, **kwargs)
     else:
         model = tiny(cls, "MlpPolicy", env, seed=3, **options.get("settings", {}), **kwargs)
     th.rand(7), np.random.rand(5)  # what a user's program draws before learn() must not matter

@@ -87,7 +87,8 @@ def test_rows_overwritten_after_a_checkpoint_are_left_out_and_said(tmp_path) -> 
     model.learn(40).save_checkpoint(tmp_path / "c")
     model.learn(12, reset_num_timesteps=False)
     with pytest.warns(UserWarning, match="oldest rows in replay_dir were overwritten"):
-        late = DreamerV3.load_checkpoint(tmp_path / "c", env=make_vec_env("CartPole-v1"))
+        env = make_vec_env("CartPole-v1")
+        late = DreamerV3.load_checkpoint(tmp_path / "c", env=env, replay_buffer_kwargs=kwargs)
     assert late.num_timesteps == 40 and 0 < late.replay_buffer.filled[0] < 30
     late.learn(5, reset_num_timesteps=False)
 
