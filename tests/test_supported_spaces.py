@@ -43,7 +43,6 @@ OBSERVATIONS = {
 LATE = {
     "empty": box(0),
     "empty in a dict": spaces.Dict(a=box(0), b=box(2)),
-    "counts 2-D": spaces.MultiDiscrete([[2, 3]]),
 }
 ACTIONS = {
     "dict": spaces.Dict(a=spaces.Discrete(2)),

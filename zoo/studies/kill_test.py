@@ -50,11 +50,11 @@ def train(folder: Path, args: argparse.Namespace) -> None:
 
     cls = getattr(sb3_dreamer, args.algo)
     env = make_vec_env("CartPole-v1", args.n_envs)
+    disk = {"replay_buffer_kwargs": {"replay_dir": str(folder / "replay")}} if args.disk else {}
     if checkpoints(folder / "checkpoints"):
-        model = cls.load_checkpoint(folder / "checkpoints", env=env)
+        model = cls.load_checkpoint(folder / "checkpoints", env=env, **disk)
     else:
         shutil.rmtree(folder / "replay", ignore_errors=True)  # of a run that died before its first checkpoint
-        disk = {"replay_buffer_kwargs": {"replay_dir": str(folder / "replay")}} if args.disk else {}
         model = cls("MlpPolicy", env, **SETTINGS[args.algo], **disk)
     model.set_logger(configure(str(folder / "log"), ["csv"]))
     callback = ResumableCheckpoint(folder / "checkpoints", args.every, keep=2)

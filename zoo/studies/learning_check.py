@@ -228,7 +228,10 @@ def print_run(run: dict[str, Any]) -> None:
 
 
 def plot(paths: Sequence[Path], target: Path) -> None:
-    """Draw the evaluations (thick) and the training episodes (thin) of every seed of one or several result files."""
+    """Draw learning curves: every seed of one result file, or the mean of each of several files over its seeds.
+
+    A run that has ended keeps its last value, so that a mean is always over all seeds.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -238,19 +241,29 @@ def plot(paths: Sequence[Path], target: Path) -> None:
     titles = set()
     for index, path in enumerate(paths):
         results = json.loads(path.read_text())
-        titles.add(f"{results['settings']['algo']} on {results['settings']['env']}")
-        for number, run in enumerate(results["runs"].values()):
-            color = f"C{index if len(paths) > 1 else number}"
+        titles.add(f"{results['settings']['algo']} on {results['settings']['env'].rpartition(':')[2]}")
+        runs = list(results["runs"].values())
+        points = [
+            np.array([*([e[0], e[1]] for e in r["evaluations"]), [r["steps"], fmean(r["final_returns"])]]) for r in runs
+        ]
+        if len(paths) > 1:
+            grid = np.linspace(max(p[0, 0] for p in points), max(p[-1, 0] for p in points), 200)
+            curves = np.array([np.interp(grid, p[:, 0], p[:, 1]) for p in points])
+            label = f"{path.stem.replace('_', ' ')} (mean of {len(runs)} seeds)"
+            axes.plot(grid, curves.T, color=f"C{index}", alpha=0.3, linewidth=1)
+            axes.plot(grid, curves.mean(0), color=f"C{index}", linewidth=2, label=label)
+            continue
+        for number, (run, evaluated) in enumerate(zip(runs, points, strict=True)):
             episodes = np.array(run["episodes"]).reshape(-1, 2)
-            axes.plot(episodes[:, 0], moving_average(episodes[:, 1], WINDOW), color=color, alpha=0.35, linewidth=1)
-            points = [*([e[0], e[1]] for e in run["evaluations"]), [run["steps"], fmean(run["final_returns"])]]
-            label = f"seed {run['seed']}" if len(paths) == 1 else path.stem if number == 0 else None
-            axes.plot(*zip(*points, strict=True), color=color, marker="o", markersize=3, label=label)
-        goal = results["settings"]["goal"]
-        if goal is not None and index == 0:
-            axes.axhline(goal, color="gray", linestyle=":", label=f"goal {goal:g}")
-    axes.set(title=", ".join(sorted(titles)), xlabel="agent steps", ylabel="return of an episode")
-    axes.legend(title=f"points: evaluation\nthin: training, mean of {WINDOW}", fontsize=8, title_fontsize=8)
+            smooth = moving_average(episodes[:, 1], max(WINDOW, len(episodes) // 25))
+            axes.plot(episodes[:, 0], smooth, color=f"C{number}", alpha=0.4, linewidth=1)
+            axes.plot(*evaluated.T, color=f"C{number}", marker="o", markersize=3, label=f"seed {run['seed']}")
+    goal = results["settings"]["goal"]
+    if goal is not None:
+        axes.axhline(goal, color="gray", linestyle=":", label=f"goal {goal:g}")
+    axes.set(title=", ".join(sorted(titles)), xlabel="agent steps", ylabel="episode return")
+    one = "points: evaluations\nthin: training, moving average"
+    axes.legend(title=one if len(paths) == 1 else "evaluations; thin: single seeds", fontsize=8, title_fontsize=8)
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, dpi=120)
     plt.close(figure)

@@ -140,7 +140,7 @@ def check_attributes(data: Mapping[str, Any], model: object, name: str) -> None:
     :raises ModelFileError: naming the entry
     """
     for key, value in data.items():
-        if key not in vars(model) and key not in FORMER:
+        if key not in (*vars(model), *NEEDED, *FORMER):
             what = "a method or property" if hasattr(type(model), key) else "no setting"
             raise ModelFileError(
                 f"{name} has an entry {one_line(key)!r}, which is {what} of {type(model).__name__}: if you trust it, "
