@@ -66,9 +66,9 @@ class GymnasiumVecEnv(VecEnv):
             info["TimeLimit.truncated"] = bool(truncated[index] and not terminated[index])
         return obs, np.array(rewards, np.float32), dones, infos
 
-    def _end_episodes(self, obs: VecEnvObs, dones: np.ndarray, infos: list[dict[str, Any]]) -> VecEnvObs:
+    def _end_episodes(self, obs: Any, dones: np.ndarray, infos: list[dict[str, Any]]) -> VecEnvObs:
         """Put final observations into the infos; return the observations with those of the next episodes."""
-        ended = np.flatnonzero(dones)
+        ended = [int(index) for index in np.flatnonzero(dones)]
         if self.mode == SAME_STEP:
             for index in ended:
                 if "final_obs" not in infos[index]:
@@ -84,7 +84,7 @@ class GymnasiumVecEnv(VecEnv):
             infos[index]["terminal_observation"] = _row(obs, index)
             self.reset_infos[index] = _info_of(raw, index)
         if not isinstance(obs, dict):
-            return _where(dones, first, obs)  # type: ignore[return-value]
+            return _where(dones, first, obs)
         return {key: _where(dones, first[key], value) for key, value in obs.items()}
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class GymnasiumVecEnv(VecEnv):
 
     def get_images(self) -> list[np.ndarray | None]:
         """Return what every environment renders."""
-        frames = self.env.render() if self.render_mode == "rgb_array" else None
+        frames: Any = self.env.render() if self.render_mode == "rgb_array" else None
         return [None] * self.num_envs if frames is None else list(frames)
 
     def has_attr(self, attr_name: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sb3_dreamer.wrappers.rendering import BACKENDS, probe_backend
+from sb3_dreamer.wrappers.benchmarks.rendering import BACKENDS, probe_backend
 from sb3_dreamer.zoo.config.arguments import OneLineParser
 
 COMPILE_SECONDS = 180.0
@@ -160,7 +160,7 @@ def check_video() -> Diagnosis:
     """Write a video of four frames."""
     import numpy as np
 
-    from sb3_dreamer.wrappers.video import find_writer, write_video
+    from sb3_dreamer.video import find_writer, write_video
 
     fix = "pip install moviepy (it brings its own ffmpeg through imageio-ffmpeg)"
     suffix, reason = find_writer()

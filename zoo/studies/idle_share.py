@@ -18,8 +18,7 @@ import torch as th
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.zoo.config.environments import make_envs
-from sb3_dreamer.zoo.speed.machine import header
-from sb3_dreamer.zoo.speed.report import write_json
+from sb3_dreamer.zoo.speed.report import header, write_json
 
 
 def make_parser() -> argparse.ArgumentParser:

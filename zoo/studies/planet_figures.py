@@ -20,8 +20,8 @@ from PIL import Image
 
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.types import LatentState
+from sb3_dreamer.video import write_video
 from sb3_dreamer.wrappers import make_env
-from sb3_dreamer.wrappers.video import write_video
 from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS, read_rows
 

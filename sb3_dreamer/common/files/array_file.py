@@ -51,7 +51,7 @@ def _checksums(arrays: Mapping[str, np.ndarray], text: str) -> str:
     sums = {"__metadata__": zlib.crc32(text.encode())}
     for name, array in arrays.items():
         start = zlib.crc32(f"{array.dtype.str} {array.shape}".encode())
-        sums[name] = zlib.crc32(array.reshape(-1).view(np.uint8), start)
+        sums[name] = zlib.crc32(array.reshape(-1).view(np.uint8).data, start)
     return json.dumps(sums, sort_keys=True)
 
 

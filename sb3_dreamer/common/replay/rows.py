@@ -181,8 +181,8 @@ class ReplayRows(ReplayBuffer):
     def _check_arrays(self, arrays: dict[str, np.ndarray], ring: Any, name: str) -> None:
         if type(ring) is not int or ring < self.buffer_size:
             raise ModelFileError(f"{name} has a ring of {one_line(ring)} rows: the file is damaged")
-        for key, dtype in CURSORS.items():
-            _check_array(arrays, key, (self.n_envs,), np.dtype(dtype), name)
+        for key, kind in CURSORS.items():
+            _check_array(arrays, key, (self.n_envs,), np.dtype(kind), name)
         filled, cursor = arrays["filled"], arrays["cursor"]
         if not (0 <= filled.min() <= filled.max() <= self.buffer_size and 0 <= cursor.min() <= cursor.max() < ring):
             raise ModelFileError(f"{name} has cursors outside the buffer: the file is damaged")
