@@ -204,7 +204,9 @@ def check_names(args: dict[str, Any], program: str) -> None:
     assert set(algos) <= set(ALGORITHMS), algos
     algo = algos[0]
     hyperparams = dict(args.get("hyperparams") or {})
-    hyperparams |= {k: parse_value(v, k) for k, _, v in (pair.partition(":") for pair in args.get("params") or [])}
+    params = args.get("params") or {}
+    pairs = [pair.partition(":") for pair in params] if isinstance(params, list) else []
+    hyperparams |= params if isinstance(params, dict) else {name: parse_value(text, name) for name, _, text in pairs}
     check_values(hyperparams, algorithm_class(algo), program)
     for env in [args["env"]] if args.get("env") not in (None, *ENVS) else []:
         suite, task = split_name(find_entry(algo, env).env)
