@@ -14,6 +14,7 @@ from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.functional import unroll
 from sb3_dreamer.core.heads import ScalarHead
+from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
 from sb3_dreamer.core.world_model import WorldModel
 
@@ -55,27 +56,30 @@ class ImaginationActorCritic(Behavior):
         :param start_cont: real continue flags of the start rows, ``(N,)``
         :param horizon: H
         """
-        start = start.detach()
         dynamics = self.actor_gradient != "reinforce"
+        with th.set_grad_enabled(dynamics):
+            feat, out, action = self._dream(world_model.rssm, start.detach(), horizon)
+            reward = world_model.reward(feat[:, 1:])
+            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat[:, 1:])], 1)
+        if not dynamics:  # one pass over all steps costs less than a graph of each step
+            out = self.actor(feat[:, :-1])
+        stats = self.actor.stats(out, action.detach())
+        return ImaginedTrajectory(feat, action, stats.log_prob, stats.entropy, reward, cont)
+
+    def _dream(self, rssm: RSSM, start: LatentState, horizon: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """Features of s_0 .. s_H, and the actor's raw outputs and actions up to H-1, with the batch axis first."""
         feats, outs = [start.feat], []
 
         def step(carry: LatentState) -> tuple[LatentState, th.Tensor]:
             out = self.actor(feats[-1].detach())
             action = self.actor.sample(out)
-            after = world_model.rssm.img_step(carry, action)
+            after = rssm.img_step(carry, action)
             feats.append(after.feat)
             outs.append(out)
             return after, action
 
-        with th.set_grad_enabled(dynamics):
-            actions = unroll(step, start, (), length=horizon)
-            feat = th.stack(feats, 1)
-            reward = world_model.reward(feat[:, 1:])
-            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat[:, 1:])], 1)
-        # Without a graph of the dream, one pass over all steps costs less than a graph of each step.
-        out = th.stack(outs, 1) if dynamics else self.actor(feat[:, :-1])
-        stats = self.actor.stats(out, actions.detach())
-        return ImaginedTrajectory(feat, actions, stats.log_prob, stats.entropy, reward, cont)
+        actions = unroll(step, start, (), length=horizon)
+        return th.stack(feats, 1), th.stack(outs, 1), actions
 
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""
