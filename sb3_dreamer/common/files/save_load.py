@@ -17,7 +17,7 @@ from sb3_dreamer.common.files.optimizer_state import load_optimizer, optimizer_t
 Path = str | pathlib.Path | io.BufferedIOBase
 OPTIMIZER_JSON = "_optimizer_settings"
 POLICY_CLASS = "policy_class"
-FORMER = ("_last_original_obs",)  #: entries that only some versions of SB3 have as attributes
+WITH_ENV = ("n_envs",)  #: attributes that a model has once it has an environment
 COUNTS = {"n_envs": 1, "num_timesteps": 0, "_n_updates": 0, "_episode_num": 0, "_owed": 0, "buffer_size": 1}
 _NONE = type(None)
 #: types of the entries that are used before the algorithm checks its arguments
@@ -140,7 +140,7 @@ def check_attributes(data: Mapping[str, Any], model: object, name: str) -> None:
     :raises ModelFileError: naming the entry
     """
     for key, value in data.items():
-        if key not in (*vars(model), *NEEDED, *FORMER):
+        if key not in (*vars(model), *NEEDED, *WITH_ENV):
             what = "a method or property" if hasattr(type(model), key) else "no setting"
             raise ModelFileError(
                 f"{name} has an entry {one_line(key)!r}, which is {what} of {type(model).__name__}: if you trust it, "
