@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sb3_dreamer.dreamer_v3 import DreamerV3
     from sb3_dreamer.planet import PlaNet
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["DreamerV2", "DreamerV3", "OfflineEnv", "PlaNet", "ResumableCheckpoint", "__version__"]
 
 _HOMES = {

@@ -181,7 +181,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 "or a subclass of sb3_dreamer.common.policy.WorldModelPolicy"
             )
         self.set_random_seed(self.seed)
-        self.policy = self.policy_class(  # type: ignore[assignment]
+        self.policy = self.policy_class(
             self.observation_space,
             self.action_space,
             self.lr_schedule,
@@ -446,7 +446,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         first = self._last_obs if normalizer is None else normalizer.get_original_obs()
         check_observation(first, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
         self._last_obs = copy.deepcopy(self._last_obs)  # an environment may return the same array again
-        self._last_original_obs = copy.deepcopy(first)  # type: ignore[assignment]
+        self._last_original_obs = copy.deepcopy(first)
         if self._env_watch is not None:
             self._env_watch.look()
 
@@ -465,7 +465,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """
         normalizer, before, after = self._vec_normalize_env, self._last_obs, new_obs
         if normalizer is not None:
-            before, after = self._last_original_obs, normalizer.get_original_obs()  # type: ignore[assignment]
+            before, after = self._last_original_obs, normalizer.get_original_obs()
             reward = normalizer.get_original_reward()
         check_observation(after, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
         check_reward(reward, self.num_timesteps)

@@ -149,8 +149,8 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
     else:
         path = run.model
     if not path.is_file():
-        has = sorted(file.name for file in run.path.glob("*.zip"))
-        raise UsageError(f"{run.path} has no {path.name}: it has {', '.join(has) or 'no model yet'}")
+        models = sorted(file.name for file in run.path.glob("*.zip"))
+        raise UsageError(f"{run.path} has no {path.name}: it has {', '.join(models) or 'no model yet'}")
     return path
 
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     errors = look.look()
     if not errors:
         raise ValueError(f"--frames {args.frames} is too few: replay holds no sequence to predict")
-    write_video(args.gif, next(iter(look.films.values())), fps=10)
+    write_video(args.gif, next(iter(look.videos.values())), fps=10)
     print(horizon_table(errors))
     numbers = {name: [round(float(value), 6) for value in values] for name, values in errors.items()}
     facts = {"env": args.env, "frames": args.frames, "updates": model._n_updates, "size": model.policy.size_name}

@@ -69,7 +69,7 @@ def count(size: str, *, vector: int, actions: int, discrete: bool) -> int:
     layout = ActionLayout("discrete" if discrete else "continuous", (actions,))
     with th.device("meta"):
         world_model, behavior = build_networks(SIZES[size], (key,), layout)
-    modules = (world_model, behavior.actor, behavior.critic)
+    modules: tuple[Any, ...] = (world_model, behavior.actor, behavior.critic)
     return sum(param.numel() for module in modules for param in module.parameters())
 
 

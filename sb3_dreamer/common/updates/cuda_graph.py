@@ -187,7 +187,8 @@ class _Same:
 
 def plain_arguments(algorithm: Any) -> list[Any]:
     """Constructor arguments of an algorithm that are plain values: what a captured update has fixed."""
-    values = [getattr(algorithm, name, None) for name in _arguments(type(algorithm))]
+    cls: Any = type(algorithm)
+    values = [getattr(algorithm, name, None) for name in _arguments(cls)]
     return [value for value in values if isinstance(value, bool | int | float | str | None)]
 
 
