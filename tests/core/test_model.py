@@ -11,13 +11,14 @@ from sb3_dreamer.core.behavior import RandomBehavior
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.convs import ImageDecoder, ImageEncoder, image_stages
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, TwoHotHead
+from sb3_dreamer.core.imagination import ImaginationActorCritic
 from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
 from sb3_dreamer.core.layers import NormStyle, init_weight
 from sb3_dreamer.core.objectives import BalancedKL, DynRepKL, FreeNatsKL
 from sb3_dreamer.core.optim import LaProp, OptimizerGroup, make_adam
 from sb3_dreamer.core.rssm import limit_action
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
-from sb3_dreamer.dreamer_v3.networks import build_behavior, build_world_model
+from sb3_dreamer.dreamer_v3.networks import build_networks
 from sb3_dreamer.dreamer_v3.spec import SIZES
 
 STYLE = NormStyle(norm="layer", act="silu")
@@ -30,8 +31,7 @@ KEYS = (
 
 def make(kind: str = "discrete") -> tuple:
     layout = ActionLayout("continuous", (2,)) if kind == "continuous" else ActionLayout("discrete", (3, 2))
-    world_model = build_world_model(SIZES["debug"], KEYS, layout)
-    return world_model, build_behavior(SIZES["debug"], world_model.rssm.feat_size, layout), layout
+    return *build_networks(SIZES["debug"], KEYS, layout), layout
 
 
 def random_batch(layout: ActionLayout, b: int = 3, t: int = 6) -> SequenceBatch:
@@ -360,7 +360,10 @@ class CountingModel(th.nn.Module):
 @pytest.mark.parametrize("horizon", [1, 4])
 def test_dreamed_rewards_belong_to_the_action_before(horizon) -> None:
     """reward[:, t] is that of the state after action[:, t]; cont[:, 0] is the real flag of the start."""
-    behavior = build_behavior(SIZES["debug"], 3, ActionLayout("discrete", (2,)))
+    style = NormStyle(norm="layer", act="silu", eps=1e-3)
+    actor = OneHotHead(3, (16,), (2,), style=style, unimix=0.01, outscale=1.0, estimator=None)
+    critic = MSEHead(3, (16,), style=style, outscale=0.0, symlog_targets=True)
+    behavior = ImaginationActorCritic(actor, critic, actor_gradient="reinforce")
     start = LatentState(th.tensor([[0.0, 7.0]] * 64), th.zeros(64, 1))
     real = (th.arange(64) % 2).float()
     dream = behavior.rollout(CountingModel(), start, real, horizon)  # type: ignore[arg-type]
