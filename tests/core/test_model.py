@@ -11,13 +11,13 @@ from sb3_dreamer.core.behavior import RandomBehavior
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.convs import ImageDecoder, ImageEncoder, image_stages
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, TwoHotHead
-from sb3_dreamer.core.imagination import ImaginationActorCritic
 from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
 from sb3_dreamer.core.layers import NormStyle, init_weight
 from sb3_dreamer.core.objectives import BalancedKL, DynRepKL, FreeNatsKL
 from sb3_dreamer.core.optim import LaProp, OptimizerGroup, make_adam
 from sb3_dreamer.core.rssm import limit_action
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
+from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import build_networks
 from sb3_dreamer.dreamer_v3.spec import SIZES
 
@@ -363,7 +363,7 @@ def test_dreamed_rewards_belong_to_the_action_before(horizon) -> None:
     style = NormStyle(norm="layer", act="silu", eps=1e-3)
     actor = OneHotHead(3, (16,), (2,), style=style, unimix=0.01, outscale=1.0, estimator=None)
     critic = MSEHead(3, (16,), style=style, outscale=0.0, symlog_targets=True)
-    behavior = ImaginationActorCritic(actor, critic, actor_gradient="reinforce")
+    behavior = DreamerV3Behavior(actor, critic, actor_gradient="reinforce")
     start = LatentState(th.tensor([[0.0, 7.0]] * 64), th.zeros(64, 1))
     real = (th.arange(64) % 2).float()
     dream = behavior.rollout(CountingModel(), start, real, horizon)  # type: ignore[arg-type]
