@@ -406,8 +406,8 @@ def test_actor_and_critic_gradients_stay_apart(kind) -> None:
 
 def test_dynamics_gradient_improves_the_dreamed_return() -> None:
     """One step along the actor's gradient raises the return that the same model predicts."""
-    world_model, behavior, layout = make("continuous")
     th.manual_seed(0)
+    world_model, behavior, layout = make("continuous")
     th.nn.init.normal_(world_model.reward_head.out.weight, std=0.3)
     start = world_model.loss(random_batch(layout, 8, 6)).post.flatten_time()
 
