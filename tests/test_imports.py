@@ -13,7 +13,7 @@ CORE = sorted((ROOT / "sb3_dreamer" / "core").glob("*.py"))
 LAYERS = [
     {"types", "functional", "estimators", "baselines", "optim", "cem"},
     {"layers", "latents"},
-    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives", "time_loop"},
+    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives"},
     {"codecs", "action_heads", "image_bits"},
     {"rssm", "ssm"},
     {"overshooting"},
