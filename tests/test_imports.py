@@ -15,7 +15,7 @@ WIDEST = 25  #: files of a folder
 LAYERS = [
     {"types", "functional", "estimators", "baselines", "optim", "cem"},
     {"layers", "latents"},
-    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives", "time_loop"},
+    {"cells", "convs", "convs2024", "valid_convs", "heads", "objectives"},
     {"codecs", "action_heads", "image_bits"},
     {"rssm", "ssm"},
     {"overshooting"},

@@ -77,7 +77,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
-    """``x / sqrt(mean(x²) + eps) · weight`` over the last axis; ``weight`` is ``(size,)``, or one for each row."""
+    """``x / sqrt(mean(x²) + eps) · weight`` over the last axis."""
     if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu") or th.compiler.is_compiling():
         return F.rms_norm(widen(x), x.shape[-1:], eps=eps) * weight
     if not th.is_grad_enabled():
@@ -111,10 +111,9 @@ class _RMSNorm(th.autograd.Function):
     def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
         normed, scale, weight = ctx.saved_tensors
         product = grad * normed
-        for_weight = product.flatten(0, -2).sum(0) if weight.ndim == 1 else product
-        total = (product * weight).sum(-1, keepdim=True)
+        total = (product @ weight).unsqueeze(-1)
         for_x = (grad * weight).addcmul_(normed, total, value=-1.0 / normed.shape[-1]).mul_(scale)
-        return for_x, for_weight, None
+        return for_x, product.flatten(0, -2).sum(0), None
 
 
 class NormStyle(nn.Module):

@@ -198,7 +198,7 @@ class LaProp(th.optim.Optimizer):
         fresh = {p: {"step": p.new_zeros(()), "mu": th.zeros_like(p), "nu": th.zeros_like(p)} for p in params}
         parts = {key: [(self.state[p] or fresh[p])[key].reshape(-1) for p in params] for key in ("step", "mu", "nu")}
         sizes = [p.numel() for p in params]
-        state = _SideBySide(*(th.cat(parts[key]) for key in ("step", "mu", "nu")), sizes, [])
+        state = _SideBySide(th.cat(parts["step"]), th.cat(parts["mu"]), th.cat(parts["nu"]), sizes, [])
         for p, step, mu, nu in zip(params, state.step, state.mu.split(sizes), state.nu.split(sizes), strict=True):
             self.state[p] = {"step": step, "mu": mu.view(p.shape), "nu": nu.view(p.shape)}
             state.views.append(self.state[p]["mu"])
@@ -211,13 +211,13 @@ class LaProp(th.optim.Optimizer):
         if self.grad_scale is not None:
             grad.div_(self.grad_scale)
         if group["agc"]:
-            grads = grad.split(sizes)
+            grads = list(grad.split(sizes))
             grad_norms, norms = self._unit_norms(group, grads), self._unit_norms(group, params)
             ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
-            th._foreach_div_(grads, ratios.unbind())
+            th._foreach_div_(grads, list(ratios.unbind()))
         return grad
 
-    def _unit_norms(self, group: dict[str, Any], tensors: Sequence[th.Tensor]) -> th.Tensor:
+    def _unit_norms(self, group: dict[str, Any], tensors: list[th.Tensor]) -> th.Tensor:
         """Norm of the clipping unit that each tensor belongs to, ``(P,)``."""
         norms = th.stack(th._foreach_norm(tensors))
         if not group["units"]:

@@ -10,7 +10,6 @@ from sb3_dreamer.core.cells import RecurrentCell
 from sb3_dreamer.core.functional import unroll
 from sb3_dreamer.core.latents import Latent, Params
 from sb3_dreamer.core.layers import MLP, NormStyle, init_weight, linear
-from sb3_dreamer.core.time_loop import weight_gradients_at_once
 from sb3_dreamer.core.types import LatentState
 
 
@@ -154,8 +153,7 @@ class RSSM(nn.Module):
             now, post = self.obs_dist(carry, action, embed_part, first, start)
             return now, (now, post)
 
-        with weight_gradients_at_once(self, steps=first.shape[1], rows=len(first)):
-            states, post = unroll(step, state, (actions, embed_parts, first))
+        states, post = unroll(step, state, (actions, embed_parts, first))
         return Observed(states, post, self.prior(states.deter))
 
     def obs_dist(
