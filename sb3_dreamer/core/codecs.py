@@ -7,8 +7,8 @@ import torch as th
 import torch.nn.functional as F
 from torch import nn
 
-from sb3_dreamer.core.convs import ImageDecoder, ImageEncoder
 from sb3_dreamer.core.functional import symexp, symlog
+from sb3_dreamer.core.images.convs import ImageDecoder, ImageEncoder
 from sb3_dreamer.core.layers import MLP, NormStyle, linear
 from sb3_dreamer.core.types import ObsKey
 

@@ -9,12 +9,12 @@ from sb3_dreamer.core.cells import layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder, recon_name
 from sb3_dreamer.core.estimators import make_estimator
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead
+from sb3_dreamer.core.images.valid_convs import ValidImageDecoder, ValidImageEncoder
 from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
 from sb3_dreamer.core.layers import NormKind, NormStyle
 from sb3_dreamer.core.objectives import BalancedKL
 from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.core.valid_convs import ValidImageDecoder, ValidImageEncoder
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
 from sb3_dreamer.dreamer_v2.spec import DreamerV2Spec

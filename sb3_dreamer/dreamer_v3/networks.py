@@ -12,9 +12,9 @@ from sb3_dreamer.core.action_heads import ActionHead, BoundedNormalHead, OneHotH
 from sb3_dreamer.core.action_masks import MaskedOneHotHead, MaskedWorldModel, MaskHead, PredictedMask
 from sb3_dreamer.core.cells import BlockGRU, layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder
-from sb3_dreamer.core.convs2024 import BlockDecoder, PoolingEncoder
 from sb3_dreamer.core.estimators import StraightThrough, make_estimator
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, ScalarHead, TwoHotHead
+from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder
 from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.layers import NormStyle, linear
 from sb3_dreamer.core.objectives import DynRepKL

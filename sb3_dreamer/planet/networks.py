@@ -3,14 +3,14 @@
 from sb3_dreamer.core.cells import GRUCell, InputGRU
 from sb3_dreamer.core.codecs import recon_name
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead
-from sb3_dreamer.core.image_bits import QuantizedDecoder, QuantizedEncoder
+from sb3_dreamer.core.images.image_bits import QuantizedDecoder, QuantizedEncoder
+from sb3_dreamer.core.images.valid_convs import ValidImageDecoder, ValidImageEncoder
 from sb3_dreamer.core.latents import GaussianLatent
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.ssm import StochasticSSM
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.core.valid_convs import ValidImageDecoder, ValidImageEncoder
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.planet.spec import PlaNetSpec
 

@@ -5,7 +5,7 @@ import torch as th
 import torch.nn.functional as F
 
 from sb3_dreamer.core import functional as fn
-from sb3_dreamer.core.convs2024 import enlarge
+from sb3_dreamer.core.images.convs2024 import enlarge
 from sb3_dreamer.core.layers import RMSNorm
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
 

@@ -9,8 +9,8 @@ from sb3_dreamer.core import functional as fn
 from sb3_dreamer.core.action_heads import BoundedNormalHead, OneHotHead
 from sb3_dreamer.core.behavior import RandomBehavior
 from sb3_dreamer.core.codecs import Decoder, Encoder
-from sb3_dreamer.core.convs import ImageDecoder, ImageEncoder, image_stages
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, TwoHotHead
+from sb3_dreamer.core.images.convs import ImageDecoder, ImageEncoder, image_stages
 from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
 from sb3_dreamer.core.layers import NormStyle, init_weight
 from sb3_dreamer.core.objectives import BalancedKL, DynRepKL, FreeNatsKL

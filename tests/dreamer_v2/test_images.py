@@ -3,8 +3,8 @@
 import pytest
 import torch as th
 
+from sb3_dreamer.core.images.valid_convs import ValidImageDecoder, ValidImageEncoder, decoder_plan, stage_count
 from sb3_dreamer.core.layers import NormStyle
-from sb3_dreamer.core.valid_convs import ValidImageDecoder, ValidImageEncoder, decoder_plan, stage_count
 
 STYLE = NormStyle(norm="none", act="elu")
 

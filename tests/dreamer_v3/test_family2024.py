@@ -9,7 +9,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
-from sb3_dreamer.core.convs2024 import BlockDecoder, PoolingEncoder, pool_stages
+from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder, pool_stages
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState

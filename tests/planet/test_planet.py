@@ -10,7 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dreamer import PlaNet
 from sb3_dreamer.core.cells import GRUCell
-from sb3_dreamer.core.image_bits import QuantizedEncoder, quantize
+from sb3_dreamer.core.images.image_bits import QuantizedEncoder, quantize
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.overshooting import LatentOvershooting

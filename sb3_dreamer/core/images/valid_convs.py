@@ -9,7 +9,7 @@ import math
 import torch as th
 from torch import nn
 
-from sb3_dreamer.core.convs import ChannelNorm, Size2, init_conv
+from sb3_dreamer.core.images.convs import ChannelNorm, Size2, init_conv
 from sb3_dreamer.core.layers import NormStyle, linear
 
 KERNEL = 4
@@ -73,7 +73,7 @@ class ValidImageEncoder(nn.Module):
 class ValidImageDecoder(nn.Module):
     """Dense layer and transposed convolutions without padding: ``(N, F)`` to a mean image ``(N, C, H, W)``.
 
-    The image is in about [0, 1], as that of :class:`~sb3_dreamer.core.convs.ImageDecoder`.
+    The image is in about [0, 1], as that of :class:`~sb3_dreamer.core.images.convs.ImageDecoder`.
     """
 
     def __init__(self, inputs: int, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):

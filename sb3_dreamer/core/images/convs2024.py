@@ -7,7 +7,7 @@ import torch as th
 import torch.nn.functional as F
 from torch import nn
 
-from sb3_dreamer.core.convs import ChannelNorm, Size2, init_conv
+from sb3_dreamer.core.images.convs import ChannelNorm, Size2, init_conv
 from sb3_dreamer.core.layers import BlockLinear, NormStyle, ungroup
 
 MULTS = (2, 3, 4, 4)  #: channels of the four stages, as multiples of the depth

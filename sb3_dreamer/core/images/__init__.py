@@ -1,0 +1,1 @@
+"""Convolutional stacks of the three papers, and images of few bits."""
