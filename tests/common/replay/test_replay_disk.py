@@ -168,7 +168,7 @@ def test_a_model_learns_from_disk(tmp_path, monkeypatch) -> None:
     assert ("replay", "1,000 steps on disk = 0.00 GiB when full") in model.describe()
     model.save(tmp_path / "model")
     model.replay_buffer.flush()
-    later = DreamerV3.load(tmp_path / "model", env=env)
+    later = DreamerV3.load(tmp_path / "model", env=env, **disk)
     later.load_replay_buffer(tmp_path / "replay", truncate_last_traj=False)
     np.testing.assert_array_equal(model.replay_buffer.filled, later.replay_buffer.filled)
     assert same_samples(model.replay_buffer, later.replay_buffer)
