@@ -230,7 +230,7 @@ def one_rank_decides(folder: Path) -> None:
 
     model.save_checkpoint(folder / "full")
     if second:
-        model._save_training = lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        model._training_state = lambda *args: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.learn(40, ResumableCheckpoint(folder / "full", 30, wait=0), reset_num_timesteps=False)
