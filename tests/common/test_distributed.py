@@ -180,7 +180,7 @@ class StopsAt(BaseCallback):
 def run(folder: Path, name: str, total: int, n_envs: int = 1, **options: Any) -> Any:
     """As ``resuming.run_part``; checkpoints are shared, each rank has a folder for the rest."""
     cls = {cls.__name__: cls for cls in ALGORITHMS}[name]
-    env = make_vec_env("CartPole-v1", n_envs)
+    env = make_vec_env("CartPole-v1", n_envs, env_kwargs={"max_episode_steps": 13})  # so that some end between resets
     if options.pop("resume", False):
         model = cls.load_checkpoint(folder / "checkpoints", env=env)
     else:
