@@ -53,7 +53,7 @@ from sb3_dreamer.common.replay.files import attach_replay, read_replay, write_re
 from sb3_dreamer.common.resume import checkpoint, parts
 from sb3_dreamer.common.resume.folder import damaged, find_checkpoint, shared_checkpoint
 from sb3_dreamer.common.resume.random_state import RandomState
-from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space
+from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space, space_dict
 from sb3_dreamer.common.updates import prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.nonfinite import SkipWatch
@@ -140,8 +140,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         env = maybe_make_env(env, verbose)
         if isinstance(env, gym.vector.VectorEnv):
             env = VecMonitor(GymnasiumVecEnv(env))
-        if not isinstance(env.observation_space, spaces.Dict):  # which keys of a Dict are ignored, the policy knows
-            check_observation_space(env.observation_space)
+        # Which keys of a Dict are ignored, the policy knows; those without a shape cannot even be stacked.
+        stackable = [key for key, space in space_dict(env.observation_space).items() if space.shape is not None]
+        if not isinstance(env.observation_space, spaces.Dict) or len(stackable) < len(env.observation_space.spaces):
+            check_observation_space(env.observation_space, tuple(stackable))
         check_action_space(env.action_space)
         return OffPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 

@@ -21,8 +21,8 @@ def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
     :param what: name of the file, for the message
     :raises ModelFileError: for such a parameter, and for any exception in the block
     """
-    shapes = {tuple(tensor.shape) for tensor in weights.values()}
-    # Twice: a parameter may be registered again on the way.
+    largest = max((tensor.numel() for tensor in weights.values()), default=0)
+    # Twice, and of any shape up to the largest: a parameter may be registered again, or replaced, on the way.
     tensors, numbers = 2 * len(weights), 2 * sum(tensor.numel() for tensor in weights.values())
 
     def refuse_others(module: th.nn.Module, name: str, param: th.nn.Parameter | None) -> None:
@@ -30,10 +30,10 @@ def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
         if param is None:
             return
         tensors, numbers = tensors - 1, numbers - param.numel()
-        if tuple(param.shape) not in shapes or min(tensors, numbers) < 0:
+        if param.numel() > largest or min(tensors, numbers) < 0:
             raise ModelFileError(
                 f"{what} does not fit its own settings: they ask for {name} of shape {list(param.shape)} in "
-                f"{type(module).__name__}, which is not among the {len(weights)} tensors that it holds"
+                f"{type(module).__name__}, beyond the {len(weights)} tensors that it holds"
             )
 
     hook = register_module_parameter_registration_hook(refuse_others)
