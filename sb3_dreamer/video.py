@@ -154,7 +154,7 @@ def label_columns(frames: np.ndarray, labels: Sequence[str], height: int = 24) -
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(0.7 * height)
     for i, label in enumerate(labels):
         draw.text(((i + 0.5) * columns / len(labels), height / 2), label, fill="black", font=font, anchor="mm")
-    header = np.broadcast_to(np.asarray(strip), (len(frames), *np.shape(strip)))
+    header = np.asarray(strip)[None].repeat(len(frames), axis=0)
     return np.concatenate([header, frames], axis=1)
 
 

@@ -18,7 +18,7 @@ def make_parser() -> OneLineParser:
     """Make the parser."""
     parser = OneLineParser(
         prog="sb3-dreamer record_video",
-        description="Record a video of a trained agent (MP4, or GIF where ffmpeg is missing).",
+        description="Record a video of a trained agent, or of its dreams (MP4, or GIF where ffmpeg is missing).",
     )
     add_agent_arguments(parser)
     group = parser.add_argument_group("the video")

@@ -78,7 +78,8 @@ def act(model: Any, env: Any, deterministic: bool) -> Rows:
     """Return an episode of the first environment, cut after ``LONGEST`` steps."""
     codec = model.policy.codec
     obs, state, starts, ended, terminal = env.reset(), None, np.ones(env.num_envs, bool), False, False
-    seen, actions, rewards = [{name: value[0] for name, value in as_dict(obs).items()}], [], [0.0]
+    seen, rewards = [{name: value[0] for name, value in as_dict(obs).items()}], [0.0]
+    actions: list[np.ndarray] = []
     while not ended and len(actions) < LONGEST:
         action, state = model.predict(obs, state=state, episode_start=starts, deterministic=deterministic)
         obs, reward, starts, infos = env.step(action)
@@ -86,8 +87,8 @@ def act(model: Any, env: Any, deterministic: bool) -> Rows:
         terminal = ended and not infos[0].get("TimeLimit.truncated", False)
         last = as_dict(terminal_observation(infos[0], 0) if ended else obs)
         seen.append({name: value if ended else value[0] for name, value in last.items()})
-        actions.append(action[0])
         rewards.append(float(reward[0]))
+        actions.append(action[0])
     taken = codec.to_model(th.as_tensor(codec.from_env(np.stack(actions)))).numpy()
     is_first, is_last, is_terminal = np.zeros((3, len(seen)), bool)
     is_first[0], is_last[-1], is_terminal[-1] = True, ended, terminal
