@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,30 @@ def prepare_frame(frame: np.ndarray, scale: int = 1) -> np.ndarray:
     image = image.repeat(scale, axis=0).repeat(scale, axis=1)
     height, width = image.shape[:2]
     return np.ascontiguousarray(np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"))
+
+
+def whole_scale(sides: Sequence[int], least: int) -> int:
+    """Return the smallest whole factor by which a frame of these sides becomes at least ``least`` pixels on each."""
+    return max(1, -(-least // min(sides)))
+
+
+def label_columns(frames: np.ndarray, labels: Sequence[str], height: int = 24) -> np.ndarray:
+    """Write a name above each column of every frame.
+
+    :param frames: ``(T, rows, columns, 3)`` uint8, columns of equal width side by side
+    :param labels: one for each column
+    :param height: of the strip of names, in pixels
+    :return: ``(T, height + rows, columns, 3)``
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns = frames.shape[2]
+    strip = Image.new("RGB", (columns, height), "white")
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(0.7 * height)
+    for i, label in enumerate(labels):
+        draw.text(((i + 0.5) * columns / len(labels), height / 2), label, fill="black", font=font, anchor="mm")
+    header = np.asarray(strip)[None].repeat(len(frames), axis=0)
+    return np.concatenate([header, frames], axis=1)
 
 
 def find_writer() -> tuple[str, str | None]:

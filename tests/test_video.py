@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sb3_dreamer import video
-from sb3_dreamer.video import VideoWriter, encode_gif, prepare_frame, write_video
+from sb3_dreamer.video import VideoWriter, encode_gif, label_columns, prepare_frame, whole_scale, write_video
 
 FRAMES = [np.full((5, 7, 3), 40 * i, np.uint8) for i in range(4)]
 
@@ -30,6 +30,20 @@ def test_the_file_has_the_frames(tmp_path, suffix):
     assert path == tmp_path / "deep" / f"a{suffix}" and list(path.parent.iterdir()) == [path]
     read = read_video(path)
     assert read.shape == (4, 10, 14, 3) and np.abs(read.mean((1, 2, 3)) - 40 * np.arange(4)).max() < 3
+
+
+def test_small_frames_are_enlarged_by_whole_factors():
+    assert [whole_scale(sides, 192) for sides in ((64, 64), (68, 100), (192, 400), (300, 200))] == [3, 3, 1, 1]
+
+
+def test_every_column_has_its_label():
+    frames = np.full((4, 60, 3 * 50, 3), 7, np.uint8)
+    labeled = label_columns(frames, ("real", "model", "error"), height=20)
+    assert labeled.shape == (4, 80, 150, 3) and labeled.dtype == np.uint8
+    assert (labeled[:, 20:] == 7).all() and (labeled[:, :20] == labeled[0, :20]).all()
+    dark = (labeled[0, :20] < 100).all(-1)
+    columns = [dark[:, 50 * i : 50 * i + 50] for i in range(3)]
+    assert all(column.sum() > 20 and not column[:, :3].any() and not column[:, -3:].any() for column in columns)
 
 
 def test_no_frame_no_file(tmp_path):

@@ -8,6 +8,8 @@ from sb3_dreamer.core.functional import symlog
 from sb3_dreamer.core.types import LatentState, ObsKey, SequenceBatch
 from sb3_dreamer.core.world_model import WorldModel
 
+PANELS = ("real", "model", "error")  #: columns of :func:`open_loop_frames`
+
 
 class OpenLoop(NamedTuple):
     """Predictions for sequences of T = context + H rows; the context rows are reconstructions.

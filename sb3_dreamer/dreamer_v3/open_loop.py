@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import TensorBoardOutputFormat
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.diagnosis import MIN_UPDATES, open_loop_no_better
-from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
-from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.core.open_loop import PANELS, OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
+from sb3_dreamer.core.types import ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
-from sb3_dreamer.video import encode_gif, write_video
+from sb3_dreamer.video import encode_gif, label_columns, whole_scale, write_video
 
 HORIZONS = (1, 5, 15, 45)  #: steps ahead that are logged one by one
+SIDE = 192  #: smaller images are enlarged in videos
 
 
 class OpenLoopCallback(BaseCallback):
@@ -22,7 +23,8 @@ class OpenLoopCallback(BaseCallback):
 
     It logs ``open_loop/<error>`` (mean over the horizon) and ``open_loop/<error>_<steps ahead>``, named as in
     :func:`sb3_dreamer.core.open_loop.open_loop_errors`. Sequences come from replay, chosen by a generator of its own:
-    a run with the callback is the same run as without it.
+    a run with the callback is the same run as without it. It warns once if replay is too short to predict anything, and
+    if there is a ``folder`` but no image to show.
 
     :param every: agent steps between two predictions
     :param context: rows that the model sees (the paper: 5)
@@ -60,6 +62,19 @@ class OpenLoopCallback(BaseCallback):
         self.next_step = every
         self.errors: dict[str, np.ndarray] = {}  #: of the last prediction, ``(H,)`` each
         self.videos: dict[str, np.ndarray] = {}  #: of the last prediction, by image key, ``(T, rows, columns, 3)``
+        self._warned: set[str] = set()
+
+    def _init_callback(self) -> None:
+        assert isinstance(self.model, WorldModelAlgorithm)
+        if self.folder is not None and self.shown and not self._images():
+            space = self.model.observation_space
+            text = f"folder={str(self.folder)!r} will get no videos, because {space} has no image: leave folder out"
+            self._warn_once("folder", f"{text}, errors are logged all the same")
+
+    @property
+    def logger(self) -> Logger:
+        """The model's log; one that nobody sees for a loaded model, which has none before it learns."""
+        return getattr(self.model, "_logger", None) or Logger(None, [])
 
     def _on_training_start(self) -> None:
         self.next_step = self.num_timesteps + self.every
@@ -71,14 +86,15 @@ class OpenLoopCallback(BaseCallback):
         return True
 
     def look(self) -> dict[str, np.ndarray]:
-        """Predict, log and write the video now; do nothing as long as replay is too short.
+        """Predict, log and write the video now; as long as replay is too short, warn once and do nothing.
 
-        :return: errors by name, ``(H,)`` each
+        :return: errors by name, ``(H,)`` each; empty if replay is too short
         """
         assert isinstance(self.model, WorldModelAlgorithm)
-        policy = self.model.policy
-        horizon = min(self.horizon, int(self.model.replay_buffer.filled.max()) - self.context - 1)
+        policy, rows = self.model.policy, int(self.model.replay_buffer.filled.max())
+        horizon = min(self.horizon, rows - self.context - 1)
         if horizon < 1:
+            self._warn_of_replay(rows)
             return {}
         with policy.own_random_state():
             batch, state = self._draw(self.context + horizon)
@@ -88,6 +104,21 @@ class OpenLoopCallback(BaseCallback):
         self._log()
         self._show(prediction, batch)
         return self.errors
+
+    def _warn_of_replay(self, rows: int) -> None:
+        needs = f"replay holds {rows} rows, and context={self.context} needs at least {self.context + 2}"
+        advice = "wait until more is collected" if rows else "call learn() or model.load_replay_buffer() first"
+        self._warn_once("replay", f"nothing was predicted open loop: {needs}; {advice}")
+
+    def _warn_once(self, subject: str, text: str) -> None:
+        assert isinstance(self.model, WorldModelAlgorithm)
+        if subject not in self._warned:
+            self._warned.add(subject)
+            self.model.warn(text)
+
+    def _images(self) -> list[ObsKey]:
+        assert isinstance(self.model, WorldModelAlgorithm)
+        return [key for key in self.model.policy.keys if key.kind == "image"]
 
     def _draw(self, length: int) -> tuple[SequenceBatch, Any]:
         """Sample sequences and the states before them; the replay's own generator and last draw stay as they are."""
@@ -124,21 +155,27 @@ class OpenLoopCallback(BaseCallback):
 
     def _show(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
         assert isinstance(self.model, WorldModelAlgorithm)
-        images = [key for key in self.model.policy.keys if key.kind == "image"]
-        if not images or not self.shown:
+        if not self.shown:
             return
         few = SequenceBatch(
             {key: value[: self.shown] for key, value in batch.obs.items()}, *(part[: self.shown] for part in batch[1:])
         )
-        for key in images:
+        for key in self._images():
             shown = OpenLoop({key.name: prediction.obs[key.name][: self.shown]}, prediction.reward, prediction.cont)
-            frames = self.videos[key.name] = open_loop_frames(shown, few, key, self.context).cpu().numpy()
+            frames = self.videos[key.name] = labeled_frames(shown, few, key, self.context)
             if self.folder is not None:
                 name = "".join(c if c.isalnum() else "_" for c in key.name)
                 write_video(self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", frames, self.fps)
             for output in self.logger.output_formats:
                 if isinstance(output, TensorBoardOutputFormat):
                     add_video(output, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
+
+
+def labeled_frames(prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, context: int) -> np.ndarray:
+    """Frames of :func:`sb3_dreamer.core.open_loop.open_loop_frames`, enlarged, with a name above each column."""
+    frames = open_loop_frames(prediction, batch, key, context).cpu().numpy()
+    scale = whole_scale(key.shape[1:], SIDE)
+    return label_columns(frames.repeat(scale, axis=1).repeat(scale, axis=2), PANELS)
 
 
 def add_video(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: int, step: int) -> None:

@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 
 from sb3_dreamer.common.policy import WorldModelPolicy
-from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict
+from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, space_dict
 from sb3_dreamer.core.types import LatentState
 
 Obs = np.ndarray | dict[str, np.ndarray]
@@ -30,7 +31,8 @@ class Latents(NamedTuple):
 class WorldModelView:
     """``model.world_model``: filter, dream, and read off observations, rewards and continue flags.
 
-    Observations and actions are those of the environment (images channel-first, as SB3 hands them to a policy).
+    Observations and actions are those of the environment; images may have their channels first or last, as in
+    ``predict``, and come out channel-first.
     Nothing here changes the training or its random numbers.
 
     :param policy: whose world model it is
@@ -53,13 +55,14 @@ class WorldModelView:
         :param is_first: ``(B, T)`` bool; by default the first row only, or none if there is a ``state``
         :param state: before the first row, ``(B, ...)``; None: the sequences begin episodes
         :return: posterior states ``(B, T, ...)``
+        :raises ValueError: if a key is missing or a shape does not fit
         """
         world_model = self.policy.world_model
         prev_action = self._actions(actions)
         batch, length = prev_action.shape[:2]
         first = np.zeros((batch, length), bool) if is_first is None else np.asarray(is_first, bool)
         with th.no_grad(), self.policy.own_random_state():
-            embed = world_model.encode(self._obs(obs))
+            embed = world_model.encode(self._obs(obs, (batch, length)))
             observed = world_model.rssm.observe(embed, prev_action, self._tensor(first), self._state(state))
         return self._latents(observed.state)
 
@@ -111,17 +114,27 @@ class WorldModelView:
         array = np.asarray(array)
         return th.as_tensor(array.astype(np.float32) if array.dtype == np.float64 else array, device=self.policy.device)
 
-    def _obs(self, obs: Obs) -> dict[str, th.Tensor]:
-        arrays = as_dict(obs)
+    def _obs(self, obs: Obs, lead: tuple[int, int]) -> dict[str, th.Tensor]:
+        """Observations by key, ``(*lead, *shape)``, images channel-first."""
+        arrays, spaces = as_dict(obs), space_dict(self.policy.observation_space)
         missing = [key.name for key in self.policy.keys if key.name not in arrays]
         if missing:
             raise ValueError(f"obs has no {missing[0]!r}: the model needs {[key.name for key in self.policy.keys]}")
-        return {key.name: self._tensor(arrays[key.name]) for key in self.policy.keys}
+        tensors = {}
+        for key in self.policy.keys:
+            array = np.asarray(arrays[key.name])
+            if is_image_space(spaces[key.name]) and array.ndim == 5:
+                frames = maybe_transpose(array.reshape(-1, *array.shape[2:]), spaces[key.name])
+                array = frames.reshape(*array.shape[:2], *frames.shape[1:])
+            _check_shape(f"obs {key.name!r}", array, (*lead, *key.shape))
+            tensors[key.name] = self._tensor(array)
+        return tensors
 
     def _actions(self, actions: np.ndarray) -> th.Tensor:
         actions = np.asarray(actions)
-        codec = self.policy.codec
-        flat = codec.from_env(actions.reshape(-1, *(codec.space.shape or ())))
+        codec, shape = self.policy.codec, self.policy.codec.space.shape or ()
+        _check_shape("actions", actions, (*(actions.shape[:2] if actions.ndim > 1 else "BT"), *shape))
+        flat = codec.from_env(actions.reshape(-1, *shape))
         return codec.to_model(self._tensor(flat)).unflatten(0, actions.shape[:2])
 
     def _state(self, state: Latents | None) -> LatentState | None:
@@ -135,3 +148,10 @@ class WorldModelView:
     @staticmethod
     def _latents(state: LatentState) -> Latents:
         return Latents(state.deter.cpu().numpy(), state.stoch.cpu().numpy())
+
+
+def _check_shape(name: str, array: np.ndarray, expected: tuple[int | str, ...]) -> None:
+    """Refuse an array of another shape; B and T of the expected one stand for any number."""
+    if array.shape != expected:
+        shapes = [f"({', '.join(map(str, shape))})" for shape in (array.shape, expected)]
+        raise ValueError(f"{name} of shape {shapes[0]}: pass {shapes[1]}, B sequences of T steps")

@@ -1,5 +1,6 @@
 """Open-loop prediction: numbers against arithmetic, videos, the callback, and the world model with numpy."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -112,12 +113,51 @@ def test_callback(tmp_path) -> None:
     text = (tmp_path / "progress.csv").read_text()
     for name in ("image_error", "psnr", "psnr_copy", "reward_error_1", "cont_error"):
         assert f"open_loop/{name}" in text, header
+    assert callback.videos["cam"].shape == (6, 24 + 2 * 12 * 20, 3 * 12 * 20, 3), "enlarged and labeled"
     videos = list((tmp_path / "videos").iterdir())
     assert len(videos) == 2 and all(video.stat().st_size > 500 for video in videos)
     events = b"".join(path.read_bytes() for path in Path(tmp_path).glob("events*"))
     assert b"open_loop/cam" in events and b"GIF89a" in events
     lines = horizon_table(callback.errors).splitlines()
     assert len(lines) == 2 and "psnr" in lines[0] and lines[1].split()[0] == "1"
+
+
+def test_nothing_to_predict_is_told_once(tmp_path) -> None:
+    make().learn(30).save(tmp_path / "model.zip")
+    model = DreamerV3.load(tmp_path / "model.zip", device="cpu")
+    callback = OpenLoopCallback(context=2, horizon=4)
+    callback.init_callback(model)
+    with pytest.warns(UserWarning, match=r"replay holds 0 rows.* at least 4; call learn\(\) or model.load_replay"):
+        assert callback.look() == {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert callback.look() == {}
+    with pytest.warns(UserWarning, match=r"replay holds 4 rows, and context=5 needs at least 7; wait"):
+        make(learning_starts=2, batch_length=3).learn(5, callback=OpenLoopCallback(3))
+
+
+def test_a_loaded_model_needs_no_log(tmp_path) -> None:
+    model = make().learn(30)
+    model.save(tmp_path / "model.zip")
+    model.save_replay_buffer(tmp_path / "replay")
+    loaded = DreamerV3.load(tmp_path / "model.zip", device="cpu")
+    loaded.load_replay_buffer(tmp_path / "replay")
+    callback = OpenLoopCallback(context=2, horizon=4)
+    callback.init_callback(loaded)
+    assert callback.look()["image_error"].shape == (4,) and "cam" in callback.videos
+
+
+def test_a_folder_for_videos_of_vectors_is_told(tmp_path) -> None:
+    env = SpacesEnv(spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3))
+    model = DreamerV3("MlpPolicy", env, model_size="debug", buffer_size=100, device="cpu", seed=0)
+    callback = OpenLoopCallback(folder=tmp_path / "videos")
+    with pytest.warns(UserWarning, match=r"folder=.*videos' will get no videos, because Box.* has no image"):
+        callback.init_callback(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        callback.init_callback(model)
+        OpenLoopCallback().init_callback(model)
+    assert not (tmp_path / "videos").exists()
 
 
 def test_callback_with_context_in_replay() -> None:
@@ -158,6 +198,25 @@ def test_world_model_with_numpy(size) -> None:
     np.testing.assert_allclose(np.concatenate([first.deter, rest.deter], 1), whole.deter, atol=1e-5)
     with pytest.raises(ValueError, match="obs has no"):
         view.observe({"cam": obs["cam"]}, actions)
+
+
+def test_world_model_takes_frames_as_the_environment_has_them() -> None:
+    space = spaces.Dict({"cam": image(16, 16, 3), "pos": spaces.Box(-1, 1, (2,), np.float32)})
+    model = DreamerV3("MultiInputPolicy", SpacesEnv(space, spaces.Discrete(3)), model_size="debug", device="cpu")
+    view, rng = model.world_model, np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 5, 16, 16, 3)).astype(np.uint8)
+    actions, pos = rng.integers(0, 3, (2, 5)), rng.normal(size=(2, 5, 2))
+    states = []
+    for cam in (frames, np.moveaxis(frames, -1, 2)):
+        model.policy.seed_random_state(0)
+        states.append(view.observe({"cam": cam, "pos": pos}, actions))
+    np.testing.assert_array_equal(states[0].deter, states[1].deter)
+    np.testing.assert_array_equal(states[0].stoch, states[1].stoch)
+    for wrong in (frames[:, :, :8], frames[0], frames[:, :4]):
+        with pytest.raises(ValueError, match=r"obs 'cam' of shape .*: pass \(2, 5, 3, 16, 16\)"):
+            view.observe({"cam": wrong, "pos": pos}, actions)
+    with pytest.raises(ValueError, match=r"actions of shape \(5\): pass \(B, T\)"):
+        view.observe({"cam": frames, "pos": pos}, actions[0])
 
 
 class Deterministic:

@@ -90,7 +90,7 @@ def _table(results: dict[str, list[Result]]) -> Any:
 
 
 def draw(results: dict[str, list[Result]], path: Path, title: str) -> None:
-    """Draw three panels with logarithmic axes; a dotted line shows time in proportion.
+    """Draw three panels with logarithmic axes; a dotted line shows time in proportion, as far as it is in sight.
 
     :param results: measurements by axis
     :param path: picture file
@@ -101,24 +101,41 @@ def draw(results: dict[str, list[Result]], path: Path, title: str) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(results), figsize=(10, 3.2), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, len(results), figsize=(9, 3.6), sharey=True, layout="constrained")
+    times = [run["update"][kind] for runs in results.values() for run in runs for kind in ("min", "median")]
     for panel, (axis, runs) in zip(panels, results.items(), strict=True):
         values = [run[axis] for run in runs]
-        times = [run["update"]["median"] for run in runs]
-        panel.plot(values, times, marker="o", markersize=4, label="median")
+        median = [run["update"]["median"] for run in runs]
+        panel.plot(values, median, marker="o", label="median")
         panel.plot(values, [run["update"]["min"] for run in runs], marker=".", linewidth=0.8, label="fastest")
         if len(values) > 1:
-            panel.plot(values, [times[-1] * v / values[-1] for v in values], ":", color="gray", label="in proportion")
+            panel.plot(values, [median[-1] * v / values[-1] for v in values], ":", color="gray", label="in proportion")
+        panel.set(xscale="log", yscale="log", xlabel=AXES[axis], ylim=(0.6 * min(times), 1.6 * max(times)))
+        panel.margins(x=0.12)
+        panel.yaxis.set_major_formatter("{x:g}")
         if axis == "parameters":
-            for run in runs:
-                panel.annotate(run["case"]["size"], (run[axis], run["update"]["median"]), fontsize=7)
-        panel.set(xscale="log", yscale="log", xlabel=AXES[axis])
-        if axis != "parameters":
+            _name_sizes(panel, runs)
+        else:
             panel.set_xticks(values, [str(value) for value in values])
             panel.minorticks_off()
     panels[0].set_ylabel("seconds of an update")
-    panels[0].legend(fontsize=7)
-    figure.suptitle(title, fontsize=10)
+    panels[0].legend()
+    figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _name_sizes(panel: Any, runs: list[Result]) -> None:
+    """Write the names of sizes by turns below and above their points, so that neighbors do not overlap."""
+    for i, run in enumerate(runs):
+        place, side = ((0, -9), "top") if i % 2 else ((0, 9), "bottom")
+        panel.annotate(
+            run["case"]["size"],
+            (run["parameters"], run["update"]["median"]),
+            xytext=place,
+            textcoords="offset points",
+            ha="center",
+            va=side,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )

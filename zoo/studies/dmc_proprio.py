@@ -34,6 +34,8 @@ BIN = 10_000  # frames over which the published scores are averaged
 MARKS = (20_000, 50_000)  # frames at which scores are compared
 NOTE = "DreamerV3 2024, size 1m; published: scores/dmc_proprio-dreamerv3.json.gz of github.com/danijar/dreamerv3"
 
+Runs = dict[str, dict[int, list[dict[str, float]]]]  # episodes by task and seed
+
 
 def run(args: argparse.Namespace) -> None:
     """Train one seed of one task, from its checkpoint on."""
@@ -148,31 +150,14 @@ def read_published(path: Path, task: str) -> dict[int, list[float]]:
 
 def plot(args: argparse.Namespace) -> None:
     """Draw every task that was run, print the table and write the figures."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import EngFormatter, MultipleLocator
-
     runs = read_runs(Path(args.out))
-    figure, axes = plt.subplots(1, len(runs), figsize=(4.5 * len(runs), 3.5), squeeze=False, layout="constrained")
-    rows: list[dict[str, Any]] = []
-    for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
-        published = read_published(Path(args.scores), task)
-        most = max(episode["frames"] for episodes in seeds.values() for episode in episodes)
-        xs = [x for x in sorted(published) if x < most + BIN]
-        low, high = ([pick(published[x]) for x in xs] for pick in (min, max))
-        axis.fill_between(xs, low, high, color="0.85", label=f"published, {len(published[xs[0]])} seeds")
-        axis.plot(xs, [sum(published[x]) / len(published[x]) for x in xs], color="0.5", label="published mean")
-        for seed, episodes in seeds.items():
-            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + BIN, BIN) if reached(episodes, x)]
-            drawn = [(x, y) for x, y in points if y is not None]
-            axis.plot(*zip(*drawn, strict=True), marker="o", markersize=3, label=f"ours, seed {seed}")
-            rows += compare(task, seed, episodes, published)
-        axis.set(title=task, xlabel="environment frames", ylabel="episode return")
-        axis.xaxis.set_major_locator(MultipleLocator(max(1, round(most / (6 * BIN))) * BIN))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.legend(fontsize=7)
+    published = {task: read_published(Path(args.scores), task) for task in runs}
+    rows = [
+        row
+        for task, seeds in runs.items()
+        for seed, episodes in seeds.items()
+        for row in compare(task, seed, episodes, published[task])
+    ]
     print("| task | seed | frames | ours | published mean | published range |\n|---|---|---|---|---|---|")
     for row in rows:
         low_score, high_score = row["published_range"]
@@ -180,10 +165,45 @@ def plot(args: argparse.Namespace) -> None:
         print(f" | {low_score} to {high_score} |")
     for target in (Path(args.picture), Path(args.json)):
         target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.picture, dpi=120)
+    draw(runs, published, Path(args.picture))
     system = {name: part for name, part in describe_system().items() if name != "git"}  # of the plot, not of the runs
     record = {"note": NOTE, "commands": commands(Path(args.out)), "system": system}
     Path(args.json).write_text(json.dumps(record | {"scores": rows, "episodes": runs}, indent=1) + "\n")
+
+
+def draw(runs: Runs, published: dict[str, dict[int, list[float]]], picture: Path) -> None:
+    """Draw a panel for each task: our runs inside the range of the published seeds, one legend for all.
+
+    :param runs: episodes by task and seed
+    :param published: scores by task and frames
+    :param picture: file
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import EngFormatter, MultipleLocator
+
+    figure, axes = plt.subplots(1, len(runs), figsize=(3 * len(runs), 3.6), squeeze=False, layout="constrained")
+    for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
+        scores = published[task]
+        most = max(episode["frames"] for episodes in seeds.values() for episode in episodes)
+        xs = [x for x in sorted(scores) if x <= most + BIN / 2]
+        low, high = ([pick(scores[x]) for x in xs] for pick in (min, max))
+        axis.fill_between(xs, low, high, color="0.85", label=f"published, {len(scores[xs[0]])} seeds")
+        axis.plot(xs, [sum(scores[x]) / len(scores[x]) for x in xs], color="0.5", label="published, mean")
+        for seed, episodes in seeds.items():
+            points = [(x, score_at(episodes, x)) for x in range(BIN, int(most) + BIN, BIN) if reached(episodes, x)]
+            drawn = [(x, y) for x, y in points if y is not None]
+            axis.plot(*zip(*drawn, strict=True), marker="o", markersize=4, label=f"ours, seed {seed}")
+        axis.set(title=task.replace("_", " "), xlabel="environment frames", ylim=(0, None))
+        axis.xaxis.set_major_locator(MultipleLocator(max(1, round(most / (6 * BIN))) * BIN))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes[0, 0].set_ylabel("episode return")
+    labels = {label: line for axis in axes[0] for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
 
 
 def commands(out: Path) -> list[str]:
@@ -198,9 +218,9 @@ def commands(out: Path) -> list[str]:
     return lines
 
 
-def read_runs(out: Path) -> dict[str, dict[int, list[dict[str, float]]]]:
+def read_runs(out: Path) -> Runs:
     """Read the episodes of all runs by task and seed."""
-    runs: dict[str, dict[int, list[dict[str, float]]]] = {}
+    runs: Runs = {}
     for path in sorted(out.glob("*/episodes.jsonl")):
         task, text = path.parent.name.rsplit("_", 1)
         runs.setdefault(task, {})[int(text)] = read_episodes(path)

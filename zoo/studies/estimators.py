@@ -60,7 +60,7 @@ class LatentNetwork(nn.Module):
 
     def __init__(self, row: str) -> None:
         super().__init__()
-        task, latent = row.split("_")
+        task, latent = row.replace("bernoulli", "Bernoulli").split("_")
         sizes, pixels = ((32, UNITS), 32) if task == "sbn" else ((64,), 64)
         self.bernoulli = latent == "bernoulli"  # S = 80, K = 2, the first class passed on; categorical: S = 8, K = 10
         self.layers = nn.ModuleList(nn.Linear(size, UNITS) for size in sizes)
@@ -201,23 +201,29 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def plot(rows: dict[str, dict[str, Any]], file: Path) -> None:
-    """Draw test figures (dots: seeds, bars: 95% intervals) above mean validation curves, one column per row."""
+    """Draw test figures (dots: seeds, bars: 95% intervals) beside mean validation curves, a line of panels per row."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.25 * len(rows), 8), layout="constrained")
-    for (row, cells), above, below in zip(rows.items(), *figure.subplots(2, len(rows), squeeze=False), strict=True):
+    figure = Figure(figsize=(9, 2.4 * len(rows) + 0.8), layout="constrained")
+    for (row, cells), left, right in zip(rows.items(), *figure.subplots(len(rows), 2, squeeze=False).T, strict=True):
         ranks = [sorted(PAPER[row]).index(x) + 1 for x in PAPER[row]]
         for i, (method, cell) in enumerate(cells.items()):
-            above.plot([i] * len(cell["test"]), cell["test"], ".", color=f"C{i}", alpha=0.4)
-            above.errorbar(i, cell["mean"], cell["half"], fmt="o", color=f"C{i}", capsize=4)
+            left.plot(cell["test"], [i] * len(cell["test"]), ".", color=f"C{i}", alpha=0.4)
+            left.errorbar(cell["mean"], i, xerr=cell["half"], fmt="o", color=f"C{i}", capsize=4)
             epochs = EVAL_EVERY * np.arange(1, len(cell["valid_curve"]) + 1)
-            below.plot(epochs, cell["valid_curve"], color=f"C{i}", label=METHODS[method][0])
+            right.plot(epochs, cell["valid_curve"], color=f"C{i}", label=METHODS[method][0])
         labels = [f"{METHODS[method][0]} (paper: {rank})" for method, rank in zip(cells, ranks, strict=True)]
-        above.set_xticks(range(len(cells)), labels, rotation=45, ha="right")
-        above.set(title=row.replace("_", ", "), ylabel="test, nats (lower is better)")
-        below.set(xlabel="epoch", ylabel="validation, nats")
-    figure.legend(*below.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.savefig(file, dpi=100)
+        left.set_yticks(range(len(cells)), labels)
+        left.invert_yaxis()
+        left.grid(axis="x", alpha=0.3)
+        task, latent = row.replace("bernoulli", "Bernoulli").split("_")
+        left.set_title(f"{task.upper()}, {latent}: test")
+        right.set_title(f"{task.upper()}, {latent}: validation")
+        right.set_ylabel("nats")
+    left.set_xlabel("nats (lower is better)")
+    right.set_xlabel("epoch")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.savefig(file, dpi=110)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

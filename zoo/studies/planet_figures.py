@@ -2,7 +2,7 @@
 
 ::
 
-    python -m sb3_dreamer.zoo.studies.planet_figures curves runs/planet_pendulum_s0 ... --out planet_pendulum.png
+    python -m sb3_dreamer.zoo.studies.planet_figures curves docs/results/planet_pendulum.json --out planet_pendulum.png
     python -m sb3_dreamer.zoo.studies.planet_figures table runs/*
     python -m sb3_dreamer.zoo.studies.planet_figures collect runs/planet_pendulum_s0 ... --out planet_pendulum.json
     python -m sb3_dreamer.zoo.studies.planet_figures open-loop runs/planet_cartpole_balance_pixels_s0 --out video.gif
@@ -19,44 +19,71 @@ import torch as th
 from PIL import Image
 
 from sb3_dreamer import PlaNet
+from sb3_dreamer.core.open_loop import PANELS
 from sb3_dreamer.core.types import LatentState
-from sb3_dreamer.video import write_video
+from sb3_dreamer.video import label_columns, write_video
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS, read_rows
 
 COLORS = {"planet": "#1f77b4", "random-shooting": "#d62728", "random-collection": "#7f7f7f"}
+TASKS = {
+    "pendulum": "Pendulum-v1, action repeat 2",
+    "pendulum_slow": "Pendulum-v1, action repeat 4",
+    "cartpole_balance": "cartpole balance",
+    "cartpole_swingup": "cartpole swing-up",
+    "cartpole_balance_pixels": "cartpole balance, pixels",
+}
+RUNS = {"planet": "PlaNet", "random-shooting": "random shooting", "random-collection": "random actions"}
+ACTORS = {"cem": "CEM", "random_shooting": "random shooting", "random": "random actions"}
 
 
-def curves(folders: list[Path], out: Path) -> None:
-    """Draw training returns over episodes, one line a run, and the returns after training as points at the right."""
+def curves(paths: list[Path], out: Path) -> None:
+    """Draw training returns over episodes, one line for each run, and the returns after training as points.
+
+    Of several runs with one seed the longest is drawn.
+
+    :param paths: folders of runs, or files that ``collect`` wrote
+    :param out: picture file
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=[3, 2])
-    labelled: set[str] = set()
-    ends: dict[tuple[str, str], Any] = {}
-    for folder in folders:
-        rows, result = read_rows(folder / "episodes.csv"), json.loads((folder / "result.json").read_text())
-        name = result["command"]
-        returns = np.array([float(row["return"]) for row in rows])
-        label = None if name in labelled else f"{name}, training"
-        labelled.add(name)
-        left.plot(np.arange(1, len(rows) + 1), moving_average(returns, 5), color=COLORS[name], alpha=0.8, label=label)
-        for actor, values in result["returns"].items():
+    by_length = sorted(read_records(paths), key=lambda record: record["episodes"])
+    records = list({(record["command"], record["seed"]): record for record in by_length}.values())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=[3, 2], layout="constrained")
+    labeled: set[str] = set()
+    ends: dict[tuple[str, str], list[float]] = {}
+    for record in records:
+        name, returns = record["command"], np.array(record["training_returns"])
+        label = None if name in labeled else f"{RUNS[name]}, one line per run"
+        labeled.add(name)
+        left.plot(np.arange(1, len(returns) + 1), moving_average(returns, 5), color=COLORS[name], label=label)
+        for actor, values in record["returns"].items():
             ends.setdefault((name, actor), []).append(float(np.mean(values)))
-    left.set(xlabel="training episodes (the first are random)", ylabel="return, mean of 5 episodes")
-    left.set_title(result["env"])
-    left.legend(frameon=False)
-    places = [key for key in ends if not key[1].endswith("_sampled") and (key[1] != "random" or key[0] == "planet")]
+    left.set(xlabel="training episodes (the first act at random)", ylabel="return, mean of 5 episodes")
+    left.set_title(f"{TASKS.get(records[0]['env'], records[0]['env'])}: training")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    places = [key for key in ends if key[1] in ACTORS and (key[1] != "random" or key[0] == "planet")]
     for i, (name, actor) in enumerate(places):
-        right.plot([i] * len(ends[name, actor]), ends[name, actor], "o", color=COLORS[name])
-    right.set_xticks(range(len(places)), [f"{name}:\n{actor}" for name, actor in places], rotation=35, ha="right")
-    right.set_title("after training, a point a seed")
-    figure.tight_layout()
+        right.plot(ends[name, actor], [i] * len(ends[name, actor]), "o", color=COLORS[name], alpha=0.6)
+    right.set_yticks(range(len(places)), [_in_words(name, actor) for name, actor in places])
+    right.margins(y=0.2)
+    right.invert_yaxis()
+    right.grid(axis="x", alpha=0.3)
+    right.locator_params(axis="x", nbins=5)
+    right.set(title="after training, one point per run", xlabel="return, mean over episodes")
     figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def _in_words(name: str, actor: str) -> str:
+    """Say how a model was trained and how it acts."""
+    if actor == "random" or RUNS[name] == ACTORS[actor]:
+        return ACTORS[actor]
+    return f"{RUNS[name]}:\n{ACTORS[actor]}"
 
 
 def table(folders: list[Path]) -> str:
@@ -72,18 +99,26 @@ def table(folders: list[Path]) -> str:
     return "\n".join(lines)
 
 
-def collect(folders: list[Path]) -> str:
-    """Write results and training episodes of runs as JSON, a line a run."""
-    lines = []
-    for folder in folders:
-        record, rows = json.loads((folder / "result.json").read_text()), read_rows(folder / "episodes.csv")
+def read_records(paths: list[Path]) -> list[dict[str, Any]]:
+    """Read results and training episodes of runs, from their folders or from files that ``collect`` wrote."""
+    records: list[dict[str, Any]] = []
+    for path in paths:
+        if path.is_file():
+            records += json.loads(path.read_text())
+            continue
+        record, rows = json.loads((path / "result.json").read_text()), read_rows(path / "episodes.csv")
         record["returns"] = {name: [round(value, 1) for value in values] for name, values in record["returns"].items()}
         columns = {"return": "training_returns", "loss_model": "loss_model", "loss_recon": "loss_recon"}
         for name, column in columns.items():
             record[column] = [round(float(row[name]), 3) if row[name] else None for row in rows]
         record["seconds"] = float(rows[-1]["seconds"])
-        lines.append(json.dumps(record))
-    return "[\n" + ",\n".join(lines) + "\n]\n"
+        records.append(record)
+    return records
+
+
+def collect(folders: list[Path]) -> str:
+    """Write results and training episodes of runs as JSON, a line for each."""
+    return "[\n" + ",\n".join(json.dumps(record) for record in read_records(folders)) + "\n]\n"
 
 
 @th.no_grad()
@@ -122,8 +157,8 @@ def open_loop_video(folder: Path, out: Path, context: int, length: int) -> dict[
         frames.append(np.concatenate([real, predicted, error], 3))
         errors.append(((predicted - real)[context:] / 255.0) ** 2)
         still.append(((real[context - 1] - real[context:]) / 255.0) ** 2)
-    strip = np.concatenate(frames, 2).transpose(0, 2, 3, 1).astype(np.uint8)
-    write_video(out, strip, fps=1000 / 120)
+    strip = np.concatenate(frames, 2).transpose(0, 2, 3, 1).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
+    write_video(out, label_columns(strip, PANELS), fps=1000 / 120)
     mse, copy = (np.mean(values, (0, 2, 3, 4), dtype=float) for values in (errors, still))
     return {"context": context, "mse": mse.round(5).tolist(), "mse_last_frame": copy.round(5).tolist()}
 

@@ -108,6 +108,32 @@ def test_record_video_writes_a_video(logs: Path, tmp_path: Path) -> None:
     assert image.n_frames >= 2 and min(image.size) >= 256
 
 
+def test_record_video_records_dreams(tmp_path: Path, small: list[str], capsys) -> None:
+    from PIL import Image
+
+    catch = "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0"
+    for algo in ("dreamerv3", "planet"):
+        words = ["--algo", algo, "--env", catch, "-f", str(tmp_path / "logs")]
+        tiny = ["--hyperparams", "model_size:debug", "batch_size:2", "batch_length:8", "learning_starts:40"]
+        assert main(["train", *words, "-n", "40", "--seed", "3", *tiny, *small[-4:], "--eval-freq", "-1"]) == 0
+        capsys.readouterr()
+        out = tmp_path / algo
+        assert main(["record_video", *words, "--dream", "2", "--n-episodes", "2", "-o", str(out), "--gif"]) == 0
+        text = capsys.readouterr().out
+        (video,) = out.glob("*-dream-obs.gif")
+        assert str(video) in text and "image_error_copy" in text and "steps ahead" in text
+        image = Image.open(video)
+        assert image.n_frames == 5 + 2 and image.width >= 3 * 192 and image.height >= 2 * 192 + 24
+
+
+def test_dreams_are_refused_without_images(logs: Path, tmp_path: Path, capsys) -> None:
+    assert main(["record_video", "-f", str(logs), "--dream", "-o", str(tmp_path / "videos")]) == 2
+    assert "--dream shows images" in capsys.readouterr().err
+    assert main(["record_video", "-f", str(logs), "--dream", "-n", "9"]) == 2
+    assert "--dream STEPS takes the place of -n" in capsys.readouterr().err
+    assert not (tmp_path / "videos").exists()
+
+
 def test_plot(logs: Path, tmp_path: Path) -> None:
     files = [tmp_path / "curves.png", tmp_path / "curves.svg"]
     assert main(["plot", "-f", str(logs), "-e", "CartPole-v1", "-o", *map(str, files)]) == 0
