@@ -304,6 +304,23 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         ratio = report.ratio_text(float(self.updates_per_step))
         return f"{ratio} (train_ratio {self.train_ratio:g}), after {self.learning_starts:,} random steps"
 
+    def update_seconds(self) -> float:
+        """Measure how long an update takes on this machine, in a few seconds and before the first step.
+
+        It is done on copies: weights, optimizers, replay and random streams stay as they are.
+        """
+        own, replay = (self.policy, self.optimizers), report.trial_replay(self.replay_buffer, self.batch_length)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with th.random.fork_rng(cuda):
+            self.policy, self.optimizers = copy.deepcopy(own)
+            self.policy.set_training_mode(True)
+            try:
+                return report.trial_seconds(
+                    self._eager_update, replay.sample_sequences, self.batch_size, self.batch_length
+                )
+            finally:
+                self.policy, self.optimizers = own
+
     # ---- acting ----------------------------------------------------------------------------------------------------
 
     def predict(
