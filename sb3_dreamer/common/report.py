@@ -127,7 +127,7 @@ def trial_seconds(
     batch_size: int,
     batch_length: int,
 ) -> float:
-    """Measure how long an update takes, or estimate it from a smaller one if it takes long.
+    """Measure how long an update takes, or estimate it from a smaller one if it takes long (up to twice too high).
 
     :param update: of a batch
     :param draw: a batch of so many sequences of so many rows
@@ -136,14 +136,16 @@ def trial_seconds(
     :return: seconds
     """
     sequences, length = 1, min(8, batch_length)
-    update(draw(sequences, length))  # the first one warms up
+    warm = False
     while True:
         batch, start = draw(sequences, length), time.perf_counter()
         update(batch)
         seconds, share = time.perf_counter() - start, sequences * length / (batch_size * batch_length)
-        if share >= 1 or seconds > TRIAL_SECONDS:
+        if seconds > TRIAL_SECONDS or (warm and share >= 1):
             return seconds / share
-        if length < batch_length:
+        if not warm:
+            warm = True  # the first one is done again
+        elif length < batch_length:
             length = min(2 * length, batch_length)
         else:
             sequences = min(2 * sequences, batch_size)
@@ -258,8 +260,8 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: ``40 s``, ``12 min``, ``5.7 h``, ``3.2 days``."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0)):
+    """Seconds in words: ``40 s``, ``12 min``, ``5.7 h``, ``3.2 days``, ``2.6 years``."""
+    for unit, size in (("years", 365 * 86400.0), ("days", 86400.0), ("h", 3600.0)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

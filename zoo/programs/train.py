@@ -249,6 +249,7 @@ class Session:
         if self.checkpoint is not None:
             folder = self.checkpoint.parents[1]
         rows = tables.plan_rows(plan, self.model, notes, self.replay_note, folder)
+        rows += tables.hopeless_rows(plan, self.model)
         tables.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
     def open_folder(self, command: str) -> None:

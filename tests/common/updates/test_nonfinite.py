@@ -68,5 +68,3 @@ def test_the_newest_checkpoint_is_named_and_can_be_loaded(tmp_path: Path, monkey
     newest = checkpoints(tmp_path / "run")[-1]
     assert newest.name >= good.name and f"resume from '{newest}'" in str(stop.value)
     assert PlaNet.load_checkpoint(newest, env=model.env).num_timesteps < model.num_timesteps
-
-
