@@ -93,13 +93,9 @@ def hopeless_rows(plan: Plan, model: Any) -> Rows:
     size = "1m" if model.policy.size_name.endswith("m") else SMALL_SIZES[plan.algo]
     smaller = f", a smaller model (--hyperparams model_size:{size})" if not plan.trained_agent else ""
     lower = f", fewer updates (--hyperparams train_ratio:{model.train_ratio / 4:g})"
-    return [
-        (
-            "time",
-            f"hopeless on this CPU: {updates:,.0f} updates of {seconds:,.1f} s take roughly {duration(updates * seconds)}"
-            f". Use a GPU{smaller}{lower} or fewer steps: -n {fits} takes about a day",
-        )
-    ]
+    total = duration(updates * seconds)
+    text = f"hopeless on this CPU: {updates:,.0f} updates of {seconds:,.1f} s take roughly {total}. "
+    return [("time", f"{text}Use a GPU{smaller}{lower} or fewer steps: -n {fits} takes about a day")]
 
 
 def preset_rows(preset: dict[str, Any] | None) -> Rows:

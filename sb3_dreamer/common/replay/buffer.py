@@ -354,8 +354,9 @@ class SequenceReplayBuffer(ReplayBuffer):
         """
         rows, n_envs = metadata.get("rows"), metadata.get("n_envs")
         if (rows, n_envs) != (self.buffer_size, self.n_envs):
-            whole = isinstance(rows, int) and isinstance(n_envs, int) and 0 < rows < 2**40 and 0 < n_envs < 2**20
-            size, envs = (rows * n_envs, n_envs) if whole else ("...", "...")
+            size, envs = "...", "..."
+            if isinstance(rows, int) and isinstance(n_envs, int) and 0 < rows < 2**40 and 0 < n_envs < 2**20:
+                size, envs = str(rows * n_envs), str(n_envs)
             raise ModelFileError(
                 f"{name} is a replay of {one_line(n_envs)} environment(s) with {one_line(rows)} rows each, this model "
                 f"has {self.n_envs} with {self.buffer_size}: load the model with env=make_vec_env(..., n_envs={envs}) "

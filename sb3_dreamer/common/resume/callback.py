@@ -27,9 +27,9 @@ class ResumableCheckpoint(BaseCallback):
 
     Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
 
-    A write that fails, for example on a full disk or because weights are NaN, is a warning: training continues and older
-    checkpoints stay. While ``learn`` runs, no other process can write checkpoints to the folder; a process that dies
-    leaves it free.
+    A write that fails, for example on a full disk or because weights are NaN, is a warning: training continues and
+    older checkpoints stay. While ``learn`` runs, no other process can write checkpoints to the folder; a process that
+    dies leaves it free.
     """
 
     def __init__(
@@ -51,13 +51,14 @@ class ResumableCheckpoint(BaseCallback):
         self.last_path: Path | None = None
 
     def _on_training_start(self) -> None:
-        if not hasattr(self.model, "save_checkpoint"):
+        model: Any = self.model
+        if not hasattr(model, "save_checkpoint"):
             raise TypeError(
-                f"ResumableCheckpoint is for the algorithms of sb3_dreamer, not for {type(self.model).__name__}: "
+                f"ResumableCheckpoint is for the algorithms of sb3_dreamer, not for {type(model).__name__}: "
                 "use SB3's CheckpointCallback"
             )
-        self.model.while_learning.enter_context(sole_writer(self.folder))
-        self.last_step = self.model.num_timesteps
+        model.while_learning.enter_context(sole_writer(self.folder))
+        self.last_step = model.num_timesteps
 
     def _on_rollout_start(self) -> None:
         step = self.model.num_timesteps

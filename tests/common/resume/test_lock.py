@@ -45,7 +45,7 @@ def test_another_process_writes_there(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
     with another_process(folder) as process:
-        with pytest.raises(FolderInUseError, match="another run is writing to .*checkpoints.*: wait until it ends"):
+        with pytest.raises(FolderInUseError, match=r"another run is writing to .*checkpoints.*: wait until it ends"):
             model.learn(20, callback=ResumableCheckpoint(folder, 10))
         assert model.num_timesteps == 0 and names(folder) == []
         os.kill(process.pid, signal.SIGKILL)

@@ -32,7 +32,7 @@ def test_several_in_a_row_end_the_run(algorithm, tmp_path: Path, monkeypatch) ->
     monkeypatch.chdir(tmp_path)
     model = tiny(algorithm, "MlpPolicy", "CartPole-v1")
     poison(model, from_update=4)
-    with pytest.raises(NonFiniteError, match="3 updates in a row were not finite .*: batch reward") as stop:
+    with pytest.raises(NonFiniteError, match=r"3 updates in a row were not finite .*: batch reward") as stop:
         model.learn(400)
     assert model._n_updates == 6, "three good ones, three skipped"
     assert "model.zip, whose weights are those after the last good update" in str(stop.value)
@@ -44,7 +44,7 @@ def test_several_in_a_row_end_the_run(algorithm, tmp_path: Path, monkeypatch) ->
 def test_a_finite_update_that_was_too_large(algorithm, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     model = tiny(algorithm, "MlpPolicy", "CartPole-v1", learning_rate=1e300)
-    with pytest.raises(NonFiniteError, match="the model is lost: weight .* others hold NaN or infinity") as stop:
+    with pytest.raises(NonFiniteError, match=r"the model is lost: weight .* others hold NaN or infinity") as stop:
         model.learn(400)
     broken = [name for name, value in weights(model).items() if not np.isfinite(value).all()]
     assert f"weight {broken[0]} and {len(broken) - 1} others" in str(stop.value)
