@@ -87,8 +87,8 @@ class DiskRows:
             raise ModelFileError(
                 f"'{self.folder}' is a replay of {found['n_envs']} environments with {found['ring']} rows each and "
                 f"of {one_line(found['layout'])}; this model has {n_envs} with {rows} and "
-                f"{one_line(describe(layout))}: load the model with the number of environments, buffer_size and spare_rows "
-                "that it was written with"
+                f"{one_line(describe(layout))}: load the model with the number of environments, buffer_size and "
+                "spare_rows that it was written with"
             )
         for index, (shape, dtype) in enumerate(layout.values()):
             size = n_envs * rows * math.prod(shape) * dtype.itemsize
