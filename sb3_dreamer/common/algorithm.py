@@ -56,7 +56,7 @@ from sb3_dreamer.common.resume.random_state import RandomState
 from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space, space_dict
 from sb3_dreamer.common.updates import prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
-from sb3_dreamer.common.updates.nonfinite import SkipWatch
+from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_weights
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.common.vector_env import GymnasiumVecEnv
@@ -131,8 +131,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._callback_states: list[Any] = []  #: what callbacks remembered when learn() ended
         self._resume: checkpoint.TrainingState | None = None
         self._restart_seed: int | None = None
+        self._last_checkpoint: Path | None = None
         self._collecting = False
         self._warned: set[str] = set()
+        self.while_learning = contextlib.ExitStack()  #: what callbacks open for learn(); closed however it ends
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -303,6 +305,23 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             return f"{self.gradient_steps} per {every} (gradient_steps)"
         ratio = report.ratio_text(float(self.updates_per_step))
         return f"{ratio} (train_ratio {self.train_ratio:g}), after {self.learning_starts:,} random steps"
+
+    def update_seconds(self) -> float:
+        """Measure how long an update takes on this machine, in a few seconds and before the first step.
+
+        It is done on copies: weights, optimizers, replay and random streams stay as they are.
+        """
+        own, replay = (self.policy, self.optimizers), report.trial_replay(self.replay_buffer, self.batch_length)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with th.random.fork_rng(cuda):
+            self.policy, self.optimizers = copy.deepcopy(own)
+            self.policy.set_training_mode(True)
+            try:
+                return report.trial_seconds(
+                    self._eager_update, replay.sample_sequences, self.batch_size, self.batch_length
+                )
+            finally:
+                self.policy, self.optimizers = own
 
     # ---- acting ----------------------------------------------------------------------------------------------------
 
@@ -517,16 +536,17 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
-        callback.on_training_start(locals(), globals())
-        self._resume_rest()
-        while self.num_timesteps < total_timesteps:
-            rollout, filled = self._collect_on_all_ranks(callback, log_interval)
-            if not rollout.continue_training:
-                break
-            if self.num_timesteps > self.learning_starts and filled:
-                self._train_after(rollout)
-        self._train_owed()
-        callback.on_training_end()
+        with self.while_learning:
+            callback.on_training_start(locals(), globals())
+            self._resume_rest()
+            while self.num_timesteps < total_timesteps:
+                rollout, filled = self._collect_on_all_ranks(callback, log_interval)
+                if not rollout.continue_training:
+                    break
+                if self.num_timesteps > self.learning_starts and filled:
+                    self._train_after(rollout)
+            self._train_owed()
+            callback.on_training_end()
         # A callback holds modules, which would keep the model from being copied.
         self._callback_states, self._callback = parts.callback_states(callback), None
         return self
@@ -665,18 +685,19 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         return self._forecast.text(self.num_timesteps, self._total_timesteps, per_step)
 
     def _stop_with_report(self) -> NoReturn:
-        """Write model, batch and report, and end the run.
+        """Write batch, report and, if it could be loaded, the model, and end the run.
 
-        Skipped updates change no weight, so the model at hand is the one after the last good update. Of several ranks
-        each reports its own batch.
+        Skipped updates change no weight, so the model at hand is the one after the last update that was not skipped.
+        That may have been finite, and yet so large that its weights are not. Of several ranks each reports its own
+        batch.
         """
         folder = Path(distributed.broadcast_object(self.logger.get_dir() or ".")) / NAN_REPORT
         folder = distributed.rank_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if distributed.is_rank_zero():
+        if distributed.is_rank_zero() and not nonfinite_weights(self.policy):
             self.save(folder / "model.zip")
         where = f"update {self._n_updates}, step {self.num_timesteps}"
-        self._skip_watch.stop(self.policy, folder, where)
+        self._skip_watch.stop(self.policy, folder, where, self._last_checkpoint)
 
     def learn_offline(self: Self, updates: int, log_interval: int = 100, tb_log_name: str | None = None) -> Self:
         """Train on what replay holds, without an environment. ``num_timesteps`` stays.
@@ -786,7 +807,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
         process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
         process += ["_resume", "_restart_seed", "_env_watch", "_forecast", "_metrics", "_skip_watch", "_diagnosis"]
-        process += ["_graphed", "_logged_step", "_warned"]
+        process += ["_graphed", "_logged_step", "_warned", "_last_checkpoint", "while_learning"]
         return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -947,6 +968,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :return: the checkpoint
         :raises RuntimeError: in the middle of a rollout
         :raises OSError: if it cannot be written, for example to a full disk; older checkpoints stay
+        :raises FloatingPointError: if weights are NaN or infinite: it could not be loaded, and older checkpoints stay
         """
         if self._collecting:
             raise RuntimeError(
@@ -956,6 +978,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self.replay_buffer.cut()
         # Whether writing succeeds or not: the run must not depend on it.
         self._restart_seed = checkpoint.restart_seed(self.seed, self.num_timesteps)
+        weights = nonfinite_weights(self.policy)
+        if weights:
+            raise FloatingPointError(broken(weights))
         with shared_checkpoint(folder, self.num_timesteps, keep) as (part, final):
             if distributed.is_rank_zero():
                 self.save(part / checkpoint.MODEL)
@@ -963,6 +988,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             checkpoint.write_training(part / checkpoint.TRAINING, type(self).__name__, state)
             if replay and not self.replay_buffer.on_disk:
                 self.save_replay_buffer(part / checkpoint.REPLAY)
+        self._last_checkpoint = final
         return final
 
     def _training_state(self, restart_seed: int, replay: bool) -> checkpoint.TrainingState:
@@ -1022,7 +1048,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 )
             model_file = found / checkpoint.MODEL
             model = cls.load(model_file, env=env, device=device, custom_objects=custom_objects, **kwargs)
-            model._last_obs = None
+            model._last_obs, model._last_checkpoint = None, found
             if state is None:
                 return model
             model._take_over(state, own)

@@ -1,10 +1,12 @@
 """Tell what a run will cost, before it starts and after its first updates, and average what its updates measured."""
 
+import copy
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch as th
 from torch import nn
 
@@ -12,9 +14,13 @@ from sb3_dreamer.common import distributed
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.replay.storage import MemoryRows
+from sb3_dreamer.common.spaces import space_dict
+from sb3_dreamer.core.types import SequenceBatch
 
 MEMORY_SHARE = 0.8  #: replay may take this share of the memory at most
 FORECAST_AFTER = 50  #: updates before the time forecast, the first of which is not counted
+TRIAL_SECONDS = 1.0  #: a trial update that takes longer is not followed by a larger one
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -95,6 +101,54 @@ def check_memory(replay: SequenceReplayBuffer, steps: int) -> None:
             f"{limit / 2**30:.1f} GiB memory: lower buffer_size={rows:,}, store smaller or gray images, "
             "keep it on disk (replay_buffer_kwargs={'replay_dir': ...}), or train on a machine with more memory"
         )
+
+
+def trial_replay(replay: SequenceReplayBuffer, length: int) -> SequenceReplayBuffer:
+    """Make a small buffer like another one, filled with one arbitrary row, for updates whose results do not count.
+
+    :param replay: which stays as it is
+    :param length: T of the longest sequence that is drawn
+    """
+    trial, rows = copy.copy(replay), replay.rows_for(length)
+    trial.storage, trial.n_envs, trial.rng = MemoryRows(), 1, np.random.default_rng(0)
+    trial.buffer_size = trial.ring = rows
+    trial.arrays = {name: np.zeros((1, rows, *shape), dtype) for name, (shape, dtype) in replay.layout().items()}
+    for key in replay.keys:
+        space = copy.deepcopy(space_dict(replay.observation_space)[key.name])
+        space.seed(0)
+        trial.arrays[f"obs.{key.name}"][:] = np.reshape(space.sample(), key.shape)
+    trial.cursor, trial.filled = np.zeros(1, np.int64), np.full(1, rows)
+    return trial
+
+
+def trial_seconds(
+    update: Callable[[SequenceBatch], object],
+    draw: Callable[[int, int], SequenceBatch],
+    batch_size: int,
+    batch_length: int,
+) -> float:
+    """Measure how long an update takes, or estimate it from a smaller one if it takes long (up to twice too high).
+
+    :param update: of a batch
+    :param draw: a batch of so many sequences of so many rows
+    :param batch_size: B of an update
+    :param batch_length: T of an update
+    :return: seconds
+    """
+    sequences, length = 1, min(8, batch_length)
+    warm = False
+    while True:
+        batch, start = draw(sequences, length), time.perf_counter()
+        update(batch)
+        seconds, share = time.perf_counter() - start, sequences * length / (batch_size * batch_length)
+        if seconds > TRIAL_SECONDS or (warm and share >= 1):
+            return seconds / share
+        if not warm:
+            warm = True  # the first one is done again
+        elif length < batch_length:
+            length = min(2 * length, batch_length)
+        else:
+            sequences = min(2 * sequences, batch_size)
 
 
 class MetricMeans:
@@ -206,8 +260,8 @@ class Forecast:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: ``40 s``, ``12 min``, ``5.7 h``, ``3.2 days``."""
-    for unit, size in (("days", 86400.0), ("h", 3600.0)):
+    """Seconds in words: ``40 s``, ``12 min``, ``5.7 h``, ``3.2 days``, ``2.6 years``."""
+    for unit, size in (("years", 365 * 86400.0), ("days", 86400.0), ("h", 3600.0)):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -12,6 +12,11 @@ from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.plan import Plan
 
 Rows = list[tuple[str, str]]
+DAY = 86_400.0
+HOPELESS = 3 * DAY  #: updates that take longer are worth a word before the first step
+SMALL_WORK = 1e11  #: updates times parameters that no CPU needs so long for
+FEW_PARAMETERS = 500_000  #: an update of fewer is not faster
+SMALL_SIZES = {"dreamerv3": "XXS", "dreamerv2": "XXS", "planet": "small"}
 UNCHANGED = {  # settings that are not worth a word
     "resize": "area",
     "action_repeat": 1,
@@ -66,6 +71,31 @@ def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, fo
         rows.append(("replay so far", replay_note))
     rows += [("evaluation", evaluation_in_words(plan)), ("checkpoints", checkpoints_in_words(plan, model))]
     return [*rows, ("seed", str(plan.seed)), ("folder", str(folder))]
+
+
+def hopeless_rows(plan: Plan, model: Any) -> Rows:
+    """Say so if this CPU needs days for the updates, and what it could do instead; none for other runs.
+
+    An update is measured for it, which takes some seconds, unless the run is small. Updates that follow episodes cannot
+    be counted before.
+    """
+    from sb3_dreamer.common.report import duration, parameter_count
+
+    warmup = max(0, model.learning_starts - model.num_timesteps)
+    per_step = 0.0 if model.gradient_steps is not None else float(model.updates_per_step)
+    updates = per_step * max(0, plan.n_timesteps - model.num_timesteps - warmup)
+    if model.device.type != "cpu" or updates * max(FEW_PARAMETERS, parameter_count(model.policy)) < SMALL_WORK:
+        return []
+    seconds = model.update_seconds()
+    if updates * seconds < HOPELESS:
+        return []
+    fits = int(float(f"{warmup + DAY / (seconds * per_step):.1e}"))
+    size = "1m" if model.policy.size_name.endswith("m") else SMALL_SIZES[plan.algo]
+    smaller = f", a smaller model (--hyperparams model_size:{size})" if not plan.trained_agent else ""
+    lower = f", fewer updates (--hyperparams train_ratio:{model.train_ratio / 4:g})"
+    total = duration(updates * seconds)
+    text = f"hopeless on this CPU: {updates:,.0f} updates of {seconds:,.1f} s take roughly {total}. "
+    return [("time", f"{text}Use a GPU{smaller}{lower} or fewer steps: -n {fits} takes about a day")]
 
 
 def preset_rows(preset: dict[str, Any] | None) -> Rows:

@@ -1,5 +1,6 @@
 """The program ``train``: flags, plan, table, training, evaluation at the end."""
 
+import contextlib
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -178,7 +179,10 @@ class Session:
         self.envs: list[Any] = []
         self.tracking: Any = None
         self.replay_note = ""
+        self.held = contextlib.ExitStack()
         try:
+            if checkpoint is not None:
+                self._lock(checkpoint.resolve().parents[1])
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
             plan.suite_preset = environments.suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
@@ -191,6 +195,18 @@ class Session:
             raise
         self.run: RunFolder
         self.evaluation: Any = None
+
+    def _lock(self, folder: Path) -> None:
+        """Keep other processes from writing to the run folder.
+
+        :raises UsageError: if one does
+        """
+        from sb3_dreamer.common.resume.folder import FolderInUseError, sole_writer
+
+        try:
+            self.held.enter_context(sole_writer(folder))
+        except FolderInUseError as error:
+            raise UsageError(str(error)) from error
 
     def _keep(self, env: Any) -> Any:
         self.envs.append(env)
@@ -233,6 +249,7 @@ class Session:
         if self.checkpoint is not None:
             folder = self.checkpoint.parents[1]
         rows = tables.plan_rows(plan, self.model, notes, self.replay_note, folder)
+        rows += tables.hopeless_rows(plan, self.model)
         tables.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
     def open_folder(self, command: str) -> None:
@@ -244,6 +261,8 @@ class Session:
         shared = distributed.broadcast_object(folder)
         assert shared is not None, "the first process has the folder"
         self.run = shared
+        if self.checkpoint is None:
+            self._lock(self.run.path)
         self.model.verbose = args.verbose
         if self.rank:
             from stable_baselines3.common.logger import Logger
@@ -302,11 +321,15 @@ class Session:
         """Return the error in one line; write the traceback to a file of the run and save the model so far."""
         import traceback
 
+        from sb3_dreamer.common.updates.nonfinite import NonFiniteError
+
         path = self.run.path / (f"error_rank_{self.rank}.txt" if self.rank else "error.txt")
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
         kept = self.run.path / f"rl_model_{self.model.num_timesteps}_steps.zip"
         if self.rank:
             return RunError(f"rank {self.rank}: {one_line(error) or type(error).__name__} (the traceback is in {path})")
+        if isinstance(error, NonFiniteError):  # It names the model.
+            return RunError(f"{one_line(error)} (the traceback is in {path})")
         try:
             self.model.save(kept)
             text = f"the model at step {self.model.num_timesteps:,} is in {kept}"
@@ -385,7 +408,8 @@ class Session:
         return folder + (["--gym-packages", *self.args.gym_packages] if self.args.gym_packages else [])
 
     def close(self) -> None:
-        """Close environments, logger and tracking."""
+        """Close environments, logger and tracking, and let other processes have the run folder."""
+        self.held.close()
         for env in self.envs:
             env.close()
         if hasattr(self, "run"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.wrappers.benchmarks.presets import warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
@@ -102,7 +103,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
         render_mode=render_mode,
     )
     try:
-        warn_if_task_changed(config, env)
+        warn_if_different(config.get("suite_preset"), environments.suite_preset(env))
         model = building.load_model(path, args.algo, device=args.device, seed=args.seed, verbose=0)
         check_spaces(model, env, path)
     except BaseException:
@@ -159,16 +160,6 @@ def checkpoints(run: RunFolder) -> dict[int, Path]:
     folders = (run.path / run_folder.CHECKPOINTS).glob("checkpoint_*_step_*")
     found = {int(folder.name.rpartition("_")[2]): folder / "model.zip" for folder in folders}
     return found | {int(path.stem.split("_")[2]): path for path in run.path.glob("rl_model_*_steps.zip")}
-
-
-def warn_if_task_changed(config: dict[str, Any], env: Any) -> None:
-    """Warn if the environment is set up differently from the one that the agent was trained on."""
-    from sb3_dreamer.wrappers.benchmarks.presets import compare_presets
-
-    stored, current = config.get("suite_preset"), environments.suite_preset(env)
-    differences = compare_presets(stored, current) if stored and current else []
-    if differences:
-        print(f"Note: the environment differs from the one of training: {'; '.join(differences)}")
 
 
 def check_spaces(model: Any, env: Any, path: Path) -> None:

@@ -71,7 +71,7 @@ def start(folder: Path, args: argparse.Namespace) -> Any:
 def hidden(folder: Path) -> set[str]:
     """Find names of checkpoints that are being written, or were when a process died."""
     root = folder / "checkpoints"
-    return {path.name for path in root.iterdir() if path.name.startswith(".")} if root.is_dir() else set()
+    return {path.name for path in root.glob(".checkpoint_*")}
 
 
 def unreadable(folder: Path, kind: str) -> list[str]:

@@ -316,7 +316,8 @@ class SequenceReplayBuffer(ReplayBuffer):
         sound = (filled >= 0).all() and (filled <= np.minimum(written, self.buffer_size)).all()
         if not fits or not sound or (cursors["cursor"] != written % self.ring).any():
             raise ModelFileError(
-                f"the cursors for '{self.storage.folder}' do not fit its rows: another buffer_size, or damaged"
+                f"the cursors for '{self.storage.folder}' do not fit its rows: load the model with the buffer_size and "
+                "the number of environments that wrote them; if it has these, the folder is damaged"
             )
         intact = np.clip(written - (np.array(journal["limit"], np.int64) - self.ring), 0, filled)
         lost = int((filled - intact).sum())
@@ -351,11 +352,15 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param name: of the file, for messages
         :raises ModelFileError: if the rows are of other spaces, another number of environments or another size
         """
-        if (metadata.get("rows"), metadata.get("n_envs")) != (self.buffer_size, self.n_envs):
+        rows, n_envs = metadata.get("rows"), metadata.get("n_envs")
+        if (rows, n_envs) != (self.buffer_size, self.n_envs):
+            size, envs = "...", "..."
+            if isinstance(rows, int) and isinstance(n_envs, int) and 0 < rows < 2**40 and 0 < n_envs < 2**20:
+                size, envs = str(rows * n_envs), str(n_envs)
             raise ModelFileError(
-                f"{name} is a replay of {one_line(metadata.get('n_envs'))} environments with "
-                f"{one_line(metadata.get('rows'))} rows each, this model has {self.n_envs} with {self.buffer_size}: "
-                "load the model with the same buffer_size and n_envs"
+                f"{name} is a replay of {one_line(n_envs)} environment(s) with {one_line(rows)} rows each, this model "
+                f"has {self.n_envs} with {self.buffer_size}: load the model with env=make_vec_env(..., n_envs={envs}) "
+                f"and buffer_size={size}"
             )
         if "reward" in arrays:  # format version 1: (n_envs, rows, ...)
             arrays = _by_environment(arrays, self.n_envs)

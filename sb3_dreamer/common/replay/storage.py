@@ -86,7 +86,9 @@ class DiskRows:
         if found["layout"] != describe(layout) or (found["n_envs"], found["ring"]) != (n_envs, rows):
             raise ModelFileError(
                 f"'{self.folder}' is a replay of {found['n_envs']} environments with {found['ring']} rows each and "
-                f"of {one_line(found['layout'])}; this model has {n_envs} with {rows} and {one_line(describe(layout))}"
+                f"of {one_line(found['layout'])}; this model has {n_envs} with {rows} and "
+                f"{one_line(describe(layout))}: load the model with the number of environments, buffer_size and "
+                "spare_rows that it was written with"
             )
         for index, (shape, dtype) in enumerate(layout.values()):
             size = n_envs * rows * math.prod(shape) * dtype.itemsize

@@ -8,6 +8,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_dreamer.common import distributed
+from sb3_dreamer.common.resume.folder import sole_writer
 
 
 class ResumableCheckpoint(BaseCallback):
@@ -26,7 +27,9 @@ class ResumableCheckpoint(BaseCallback):
 
     Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
 
-    A write that fails, for example on a full disk, is a warning: training continues and older checkpoints stay.
+    A write that fails, for example on a full disk or because weights are NaN, is a warning: training continues and
+    older checkpoints stay. While ``learn`` runs, no other process can write checkpoints to the folder; a process that
+    dies leaves it free.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class ResumableCheckpoint(BaseCallback):
         self.last_path: Path | None = None
 
     def _on_training_start(self) -> None:
-        if not hasattr(self.model, "save_checkpoint"):
+        model: Any = self.model
+        if not hasattr(model, "save_checkpoint"):
             raise TypeError(
-                f"ResumableCheckpoint is for the algorithms of sb3_dreamer, not for {type(self.model).__name__}: "
+                f"ResumableCheckpoint is for the algorithms of sb3_dreamer, not for {type(model).__name__}: "
                 "use SB3's CheckpointCallback"
             )
-        self.last_step = self.model.num_timesteps
+        model.while_learning.enter_context(sole_writer(self.folder))
+        self.last_step = model.num_timesteps
 
     def _on_rollout_start(self) -> None:
         step = self.model.num_timesteps
@@ -77,7 +82,7 @@ class ResumableCheckpoint(BaseCallback):
         self.last_step = model.num_timesteps
         try:
             self.last_path = model.save_checkpoint(self.folder, self.keep, self.replay)
-        except OSError as error:
+        except (OSError, FloatingPointError) as error:
             warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}", stacklevel=2)
             return
         if self.verbose and distributed.is_rank_zero():

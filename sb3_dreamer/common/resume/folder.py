@@ -1,12 +1,15 @@
-"""Folders that are whole or not there: checkpoints appear by one rename, and the oldest ones go."""
+"""Folders of a run: checkpoints appear whole, by one rename, the oldest ones go, and one process at a time writes."""
 
 import contextlib
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.files.atomic import sync_folder
@@ -14,6 +17,41 @@ from sb3_dreamer.common.files.json_text import ModelFileError
 
 _NAME = re.compile(r"checkpoint_(\d{6,})_step_(\d+)")
 _LEFT_OVER = re.compile(r"\.checkpoint_\d{6,}_step_\d+\.[0-9a-f]{12}\.tmp")
+
+LOCK = ".lock"  #: file in a run's folder; that it is there says nothing, only the operating system's lock on it counts
+
+
+class FolderInUseError(RuntimeError):
+    """Another process writes to the folder of a run."""
+
+
+@contextlib.contextmanager
+def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep others from writing to the folder of a run until the block ends, or this process dies in any way.
+
+    Of several ranks only the first one locks. Where files cannot be locked, that is a warning.
+
+    :param folder: made if it does not exist
+    :raises FolderInUseError: if somebody else has the folder
+    """
+    if not distributed.is_rank_zero():
+        yield
+        return
+    lock = FileLock(Path(folder) / LOCK, timeout=0)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise FolderInUseError(
+            f"another run is writing to '{folder}': wait until it ends, or stop it (what it has written stays, and can "
+            "be resumed), or use another folder"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        warnings.warn(f"'{folder}' cannot be locked ({error}): let no other process write to it", stacklevel=3)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:

@@ -16,7 +16,7 @@ HOST_EVERY = 16  #: updates between two looks at the count on a GPU, which has t
 
 
 class NonFiniteError(RuntimeError):
-    """Several updates in a row were not finite. ``folder`` holds the report, the batch and the last good model."""
+    """Several updates in a row were not finite. ``folder`` holds the report, the batch and, if finite, the model."""
 
     def __init__(self, message: str, folder: Path):
         super().__init__(message)
@@ -58,40 +58,49 @@ class SkipWatch:
         self.updates, self.longest = 0, None
         return found
 
-    def stop(self, policy: WorldModelPolicy, folder: Path, where: str) -> NoReturn:
-        """Write ``report.txt`` and ``batch.npz`` beside the model, and end the run.
+    def stop(self, policy: WorldModelPolicy, folder: Path, where: str, last_checkpoint: Path | None) -> NoReturn:
+        """Write ``report.txt`` and ``batch.npz``, beside the model if there is one, and end the run.
 
-        :param policy: at hand; skipped updates change no weight, so it is that of the last good update
-        :param folder: that holds the model
+        :param policy: at hand; skipped updates change no weight, so it is that of the last update that was not skipped
+        :param folder: that exists, and holds the model if all weights are finite
         :param where: update and step, for the message
+        :param last_checkpoint: the newest one of the run, for the message
         :raises NonFiniteError: always
         """
         assert self.bad_batch is not None
-        text = f"{self.limit} updates in a row were not finite ({where})"
-        first = _write_report(policy, self.bad_batch, folder, text)
-        raise NonFiniteError(
-            f"{text}. The first tensor that is not finite: {first}. Training stopped; {folder} holds report.txt, "
-            "batch.npz and model.zip, whose weights are those after the last good update. Look at the rewards and "
-            "observations of the batch first, then lower the learning rate",
-            folder,
-        )
+        first, lines = examine(policy, self.bad_batch)
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in batch_tensors(self.bad_batch)}
+        np.savez(folder / "batch.npz", **arrays)
+        head = f"{self.limit} updates in a row were not finite ({where}). The first tensor that is not finite: {first}."
+        weights = nonfinite_weights(policy)
+        if not weights:
+            advice = (
+                f"Training stopped; {folder} holds report.txt, batch.npz and model.zip, whose weights are those after "
+                "the last good update. Look at the rewards and observations of the batch first, then lower the "
+                "learning rate"
+            )
+        else:
+            advice = (
+                f"Training stopped, and the model is lost: {broken(weights)}, so an update before was too large. "
+                f"{folder} holds report.txt and batch.npz, but no model. Lower the learning rate, and "
+                + (f"resume from '{last_checkpoint}'" if last_checkpoint else "start again")
+            )
+        (folder / "report.txt").write_text("\n".join([head, advice + ".", "", *lines]) + "\n")
+        raise NonFiniteError(f"{head} {advice}", folder)
 
 
-def _write_report(policy: WorldModelPolicy, batch: SequenceBatch, folder: Path, text: str) -> str:
-    """Write ``report.txt`` and ``batch.npz``.
+def nonfinite_weights(policy: WorldModelPolicy) -> list[str]:
+    """Names of the policy's tensors that hold NaN or infinity: such a model is refused when it is loaded."""
+    return [name for name, value in policy.state_dict().items() if bad(value)]
 
-    :param policy: at hand when the updates were skipped
-    :param batch: of the last of them
-    :param folder: that exists
-    :param text: first words of the report
-    :return: name of the first tensor that is not finite
+
+def broken(weights: list[str]) -> str:
+    """Say which weights are not finite.
+
+    :param weights: their names, at least one
     """
-    first, lines = examine(policy, batch)
-    arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in batch_tensors(batch)}
-    np.savez(folder / "batch.npz", **arrays)
-    head = f"{text}. The first tensor that is not finite: {first}."
-    (folder / "report.txt").write_text("\n".join([head, "", *lines]) + "\n")
-    return first
+    others = f" and {len(weights) - 1} other{'s' * (len(weights) > 2)}" if len(weights) > 1 else ""
+    return f"weight {weights[0]}{others} hold{'s' * (len(weights) == 1)} NaN or infinity"
 
 
 def examine(policy: WorldModelPolicy, batch: SequenceBatch) -> tuple[str, list[str]]:

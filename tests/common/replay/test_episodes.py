@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from stable_baselines3 import DQN, SAC
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.offline import OfflineEnv
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
@@ -151,3 +153,22 @@ def test_learning_without_an_environment(algorithm, tmp_path) -> None:
     env = make_vec_env("CartPole-v1")
     with pytest.raises(ValueError, match="spaces do not match"):
         model.set_env(env)
+
+
+def test_replay_of_another_number_of_environments(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", make_vec_env("CartPole-v1", 2), buffer_size=200).learn(18)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "replay")
+    one = DreamerV3.load(tmp_path / "model", env=make_vec_env("CartPole-v1", 1))
+    with pytest.raises(ModelFileError, match=r"make_vec_env\(..., n_envs=2\) and buffer_size=200") as error:
+        one.load_replay_buffer(tmp_path / "replay")
+    assert "2 environment(s) with 100 rows each, this model has 1 with 200" in str(error.value)
+    advised = DreamerV3.load(tmp_path / "model", env=make_vec_env("CartPole-v1", n_envs=2), buffer_size=200)
+    advised.load_replay_buffer(tmp_path / "replay")
+    assert advised.replay_buffer.size() == model.replay_buffer.size() > 0
+
+
+@algorithms
+def test_a_replay_class_without_episodes(algorithm) -> None:
+    with pytest.raises(ValueError, match=r"replay_buffer_class=.* must be SequenceReplayBuffer or a subclass"):
+        tiny(algorithm, "MlpPolicy", "CartPole-v1", replay_buffer_class=ReplayBuffer)

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
-from sb3_dreamer.common.resume.folder import checkpoints, find_checkpoint
+from sb3_dreamer.common.resume.folder import LOCK, checkpoints, find_checkpoint
 from tests.algorithms import ALGORITHMS, equal, tiny, weights
 from tests.common.resume.resuming import Killed, difference, everything, run_part
 
@@ -203,6 +203,7 @@ def test_a_failed_write_loses_nothing_older(tmp_path, monkeypatch, step) -> None
             patch.setattr(DreamerV3, "save", full)
         with pytest.warns(UserWarning, match="no checkpoint at step 30: .*No space left"):
             model.learn(8, ResumableCheckpoint(tmp_path, 20), reset_num_timesteps=False)
+    (tmp_path / LOCK).unlink(missing_ok=True)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert len(list(tmp_path.iterdir())) == 1
     model.learn(5, reset_num_timesteps=False)
@@ -223,7 +224,7 @@ def test_a_disk_that_is_full_indeed(tmp_path) -> None:
         first = model.save_checkpoint(disk, keep=1)
         with pytest.warns(UserWarning, match="No space left"):
             model.learn(8, ResumableCheckpoint(disk, 20, keep=1), reset_num_timesteps=False)
-        assert [path.name for path in disk.iterdir()] == [first.name]
+        assert [path.name for path in disk.iterdir() if path.name != LOCK] == [first.name]
         assert DreamerV3.load_checkpoint(disk).num_timesteps == 22
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.resume.folder import sole_writer
 from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.runs import run_folder
 
@@ -51,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> dict[str
     dead = subprocess.run([sys.executable, "-c", KILLED, *words], check=False, **PROCESS)
     assert dead.returncode == -signal.SIGKILL
     paths = {name: folder / name / "dreamerv3" / "CartPole-v1_1" for name in ("straight", "killed")}
-    names = [path.name for path in (paths["killed"] / "checkpoints").iterdir()]
+    names = [path.name for path in (paths["killed"] / "checkpoints").glob("checkpoint_*")]
     assert len(names) == 2 and not (paths["killed"] / "CartPole-v1.zip").exists()
     assert last_episode(paths["killed"]) > max(int(name.rsplit("_", 1)[1]) for name in names), "rows are to be cut"
     assert main(["train", "-i", str(paths["killed"])]) == 0
@@ -166,3 +167,15 @@ def test_two_processes_are_one_run(tmp_path: Path, small: list[str]) -> None:
     newest = sorted((run / "checkpoints").iterdir())[-1]
     assert (newest / "rank_1" / "replay.safetensors").exists()
     assert np.load(run / "evaluations.npz")["timesteps"].tolist() == [50, 100, 150, 200]
+
+
+def test_a_run_that_still_runs_is_not_resumed(logs, capsys) -> None:
+    run = logs / "dreamerv3" / "CartPole-v1_1"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    with sole_writer(run):
+        assert main(["train", "-i", str(run), "-n", "50", "--device", "cpu"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1 and f"another run is writing to '{run}'" in error, error
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert after == before
+    assert main(["train", "-i", str(run), "-n", "50", "--device", "cpu", "--eval-freq", "-1"]) == 0
