@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 import stable_baselines3
 import torch as th
-from algorithms import TINY  # beside this file; the package ``tests`` is that of Stable-Baselines3 here
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 import sb3_dreamer
@@ -85,6 +84,8 @@ class Plugin:
     """
 
     def __init__(self, algorithm: type):
+        from algorithms import TINY  # beside this file; the package ``tests`` is that of Stable-Baselines3 here
+
         self.seen = Seen()
         self.tests: dict[str, dict[str, Any]] = {}
         changed = {name: value for name, value in DEFAULTS.items() if name in TINY[algorithm] or name != "train_ratio"}
