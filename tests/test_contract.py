@@ -235,6 +235,27 @@ def test_parameters_round_trip(algorithm, tmp_path) -> None:
     assert policy.predict(obs, deterministic=True)[0] == model.predict(obs, deterministic=True)[0]
 
 
+def test_a_compiled_policy_is_saved_as_the_policy_it_compiles(tmp_path) -> None:
+    model = tiny(VARIANTS[0], "MlpPolicy", "CartPole-v1")
+    before = weights(model)
+    model.policy = th.compile(model.policy)
+    model.save(tmp_path / "model")
+    assert equal(before, weights(VARIANTS[0].load(tmp_path / "model")))
+
+
+@algorithms
+def test_an_attribute_set_from_outside_does_not_spoil_the_file(algorithm, tmp_path) -> None:
+    model = tiny(algorithm, "MlpPolicy", "CartPole-v1").learn(30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save(tmp_path / "without")
+    model.exploration_rate = 0.9
+    with pytest.warns(UserWarning, match="exploration_rate: set on the model from outside"):
+        model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    assert not hasattr(loaded, "exploration_rate") and equal(weights(model), weights(loaded))
+
+
 @algorithms
 def test_replay_buffer_file(algorithm, tmp_path) -> None:
     env = make_vec_env("CartPole-v1", 2, seed=0)

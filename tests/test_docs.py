@@ -50,7 +50,10 @@ from tests.docs_blocks import CHAIN, PAGES, ROOT, Block, page_name, read_blocks,
 
 BLOCKS = {page_name(path): read_blocks(path) for path in PAGES}
 CHAINED = {page_name(path) for path in PAGES if CHAIN in " ".join(path.read_text(encoding="utf-8").split())}
-OTHERS = ("git", "cd", ".", "make", "pre-commit", "python3 -m venv", "python -m venv", "ruff", "tensorboard")
+OTHERS = (
+    *("git", "cd", ".", "make", "pre-commit", "python3 -m venv", "python -m venv", "ruff", "tensorboard"),
+    *("pip download", "tar"),
+)
 EXTRAS = metadata("sb3-dreamer").get_all("Provides-Extra")
 UNSOURCED = {"train_freq", "verbose", "stats_window_size"}  # SB3's own, no hyperparameters
 LANGUAGES = {"python", "bash", "console", "yaml", "text", "indented", "inline"}

@@ -824,11 +824,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     ) -> None:
         """Write the model: a zip of JSON and safetensors, whole or not at all.
 
+        Attributes that the constructor does not make are left out with a warning: ``load`` takes none from a file.
+
         :param path: file name (``.zip`` is added if it has no suffix) or binary file object
         :param exclude: attributes to leave out
         :param include: attributes to store although they are left out by default
         """
         skipped = (set(exclude or ()) | set(self._excluded_save_params())) - set(include or ())
+        if added := self._added_attributes() - skipped:
+            skipped |= added
+            self._warn_once(f"{', '.join(sorted(added))}: set on the model from outside, so not in its file")
         save_load.write_algorithm(
             path,
             type(self).__name__,
@@ -840,6 +845,13 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             warn=self._warn_once,
             verbose=self.verbose,
         )
+
+    def _added_attributes(self) -> set[str]:
+        """Names that :meth:`load` would refuse in a file, because the constructor does not make them."""
+        with contextlib.suppress(TypeError):  # a subclass may take other arguments; no file of it can be loaded
+            made = type(self)(self.policy_class, None, device=self.device, _init_setup_model=False)  # type: ignore[call-arg, arg-type]
+            return set(vars(self)) - set(vars(made)) - {*save_load.NEEDED, *save_load.WITH_ENV}
+        return set()
 
     @classmethod
     def load(

@@ -99,6 +99,7 @@ def write_algorithm(
             f"{', '.join(unstorable)} cannot be stored without code and will be missing in the file: "
             "pass it again with load(..., custom_objects={...})"
         )
+    policy = getattr(policy, "_orig_mod", policy)  # what torch.compile wrapped
     tensors: dict[str, Any] = {"policy": policy.state_dict()}
     settings = {}
     for name, optimizer in optimizers.items():
