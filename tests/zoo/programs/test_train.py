@@ -163,7 +163,7 @@ def test_ctrl_c_saves_and_the_printed_command_continues(tmp_path: Path, small: l
 def test_evaluation_takes_at_most_a_fifth_of_the_steps(tmp_path: Path, small: list[str], capsys) -> None:
     """Short episodes are evaluated as often as that allows; where one is too long, the command says how to do it."""
     words = ["train", "-n", "300", "-f", str(tmp_path), *small[:-2]]
-    assert main([*words, "--env", "FrozenLake-v1"]) == 0
+    assert main([*words, "--env", "FrozenLake-v1", "--env-kwargs", "max_episode_steps:8"]) == 0
     folder = tmp_path / "dreamerv3/FrozenLake-v1_1"
     lengths = [int(line.split(",")[1]) for line in (folder / "final_evaluation.csv").read_text().splitlines()[1:]]
     during = np.load(folder / "evaluations.npz")["ep_lengths"].sum() if (folder / "evaluations.npz").exists() else 0
