@@ -1,15 +1,11 @@
-"""What tests of several files share."""
+"""What tests of several files share: one thread of torch, here and in the processes that tests start.
 
-from collections.abc import Iterator
+Figures and bits must not depend on the number of threads, and small networks are faster with one.
+"""
 
-import pytest
+import os
+
 import torch as th
 
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread of torch, for figures and bits that must not depend on others."""
-    before = th.get_num_threads()
-    th.set_num_threads(1)
-    yield
-    th.set_num_threads(before)
+os.environ["OMP_NUM_THREADS"] = "1"
+th.set_num_threads(1)

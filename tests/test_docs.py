@@ -33,7 +33,6 @@ from unittest.mock import patch
 
 import gymnasium as gym
 import pytest
-import torch as th
 from stable_baselines3 import DQN, PPO, SAC
 
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
@@ -82,13 +81,10 @@ def test_every_block_has_a_known_language_and_every_exception_a_reason() -> None
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty folder and the smallest versions of everything, in one thread."""
+    """An empty folder and the smallest versions of everything."""
     monkeypatch.chdir(tmp_path)
-    threads = th.get_num_threads()
-    th.set_num_threads(1)
     with small_algorithms():
         yield
-    th.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -55,9 +55,6 @@ ROUNDS, ATTEMPTS = 8, 10
 skip = pytest.mark.skipif(os.environ.get("SB3_DREAMER_SKIP_SPEED") == "1", reason="SB3_DREAMER_SKIP_SPEED=1")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # ---- the ratio ------------------------------------------------------------------------------------------------
 
 

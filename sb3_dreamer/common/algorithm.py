@@ -56,6 +56,7 @@ from sb3_dreamer.common.resume.random_state import RandomState
 from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space, space_dict
 from sb3_dreamer.common.updates import prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
+from sb3_dreamer.common.updates.malloc import keep_freed_memory
 from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_weights
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
@@ -580,6 +581,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._callback = result[1]
         self._forecast = report.Forecast(self.device)
         return result

@@ -243,7 +243,7 @@ def launch(job: str, folder: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS)}
-    environment |= {"OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(RANKS)}
+    environment |= {"LOCAL_WORLD_SIZE": str(RANKS)}
     command = [sys.executable, "-m", "tests.common.test_distributed", job, str(folder)]
     processes = [
         subprocess.Popen(

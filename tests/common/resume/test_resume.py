@@ -42,7 +42,7 @@ def test_in_processes_of_their_own(tmp_path) -> None:
     for folder, totals in (("a", [60]), ("b", [30, 60])):
         for total in totals:
             options = {"algorithm": "DreamerV3", "n_envs": 1, "total": total}
-            environment = {**os.environ, "PART": "x", "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, "PART": "x"}
             (tmp_path / folder).mkdir(exist_ok=True)
             command = [
                 sys.executable,

@@ -37,9 +37,6 @@ UPDATES = WARMUP + 4
 each_case = pytest.mark.parametrize("name", CASES)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def make(name: str, **hyperparams: Any) -> Any:
     case = CASES[name]
     model = build(replace(case, hyperparams=case.hyperparams | hyperparams))

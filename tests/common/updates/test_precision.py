@@ -35,9 +35,6 @@ CASES = {
 each_case = pytest.mark.parametrize("name", CASES)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def make(name: str, mixed: bool = True, **hyperparams: Any) -> Any:
     case = CASES[name]
     values = {**case.hyperparams, "mixed_precision": mixed, **hyperparams}

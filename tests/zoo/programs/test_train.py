@@ -1,7 +1,6 @@
 """``train`` and ``enjoy`` from the command line to the files."""
 
 import csv
-import os
 import re
 import shlex
 import signal
@@ -140,8 +139,7 @@ def test_enjoy_repeats_itself_with_a_seed(logs: Path, capsys) -> None:
 def test_ctrl_c_saves_and_the_printed_command_continues(tmp_path: Path, small: list[str]) -> None:
     flags = ["--eval-freq", "-1", "--save-freq", "-1"]
     words = [sys.executable, "zoo/train.py", "-n", "100000", "-f", str(tmp_path), *small, *flags]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     monitor = tmp_path / "dreamerv3/CartPole-v1_1/0.monitor.csv"
     deadline = time.monotonic() + 120
     while not (monitor.exists() and len(monitor.read_text().splitlines()) > 6) and time.monotonic() < deadline:

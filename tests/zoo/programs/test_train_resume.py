@@ -39,7 +39,7 @@ cli.main(sys.argv[1:])
 """
 
 
-PROCESS: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+PROCESS: dict[str, Any] = {"cwd": ROOT, "env": dict(os.environ)}
 PROCESS |= {"capture_output": True, "text": True, "timeout": 400}
 
 
