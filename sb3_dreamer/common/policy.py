@@ -54,6 +54,8 @@ class WorldModelPolicy(BasePolicy):
     :param lr_schedule: accepted for compatibility with SB3; optimizers belong to the algorithm
     :param model_size: name of a size of the algorithm
     :param ignore_keys: keys of a Dict observation that are neither seen nor reconstructed
+    :param normalize_images: divide uint8 images by 255 (they always are); False: Boxes of floats of three axes, with
+        the channels in front and values of about 0 to 1, are images too, and not vectors
     :param spec_overrides: fields of the algorithm's spec to replace, and ``net_arch`` for the widths of all MLPs
     """
 
@@ -68,18 +70,19 @@ class WorldModelPolicy(BasePolicy):
         *,
         model_size: str = "auto",
         ignore_keys: tuple[str, ...] = (),
+        normalize_images: bool = True,
         use_sde: bool = False,
         **spec_overrides: Any,
     ):
         if use_sde:
             raise ValueError("use_sde=True is not supported by world-model policies: leave it False")
-        super().__init__(observation_space, action_space)
+        super().__init__(observation_space, action_space, normalize_images=normalize_images)
         self.model_size = model_size
         self.ignore_keys = tuple(ignore_keys)
         self.spec_overrides = spec_overrides
         self.codec = ActionCodec(action_space)
-        self.keys = observation_keys(observation_space, self.ignore_keys)
-        for key in self.keys:
+        self.keys = observation_keys(observation_space, self.ignore_keys, normalize_images=normalize_images)
+        for key in (key for key in self.keys if key.kind != "image"):
             advise_on_image(key.name, space_dict(observation_space)[key.name])
         self._check_alias()
         self.world_model, self.behavior = self.build_networks(self.keys, self.codec.layout, model_size, spec_overrides)
@@ -288,6 +291,7 @@ class WorldModelPolicy(BasePolicy):
             "action_space": self.action_space,
             "model_size": self.model_size,
             "ignore_keys": self.ignore_keys,
+            "normalize_images": self.normalize_images,
             **self.spec_overrides,
         }
 

@@ -10,26 +10,30 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.supported_spaces import MIN_IMAGE, action_faults, observation_faults
+from sb3_dreamer.supported_spaces import MAX_IMAGE, MIN_IMAGE, action_faults, observation_faults
 
 SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modeled
 
 
-def observation_keys(space: spaces.Space, ignore: tuple[str, ...] = ()) -> tuple[ObsKey, ...]:
+def observation_keys(
+    space: spaces.Space, ignore: tuple[str, ...] = (), *, normalize_images: bool = True
+) -> tuple[ObsKey, ...]:
     """Choose how each key of an observation space is modeled.
 
     :param space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
+    :param normalize_images: False: Boxes of floats of three axes are images as well, whose values are about 0 to 1
     :raises ValueError: for a space that is not supported, naming the key, or for an unknown key in ``ignore``
     """
     if not isinstance(space, spaces.Dict):
         check_observation_space(space)
-        return (_observation_key(SINGLE_KEY, space),)
+        return (_observation_key(SINGLE_KEY, space, normalize_images),)
     unknown = [key for key in ignore if key not in space.spaces]
     if unknown:
         raise ValueError(f"ignore_keys has {unknown[0]!r}, which is not a key of the observation: {list(space.spaces)}")
     check_observation_space(space, ignore)
-    return tuple(_observation_key(name, sub) for name, sub in space.spaces.items() if name not in ignore)
+    kept = {name: sub for name, sub in space.spaces.items() if name not in ignore}
+    return tuple(_observation_key(name, sub, normalize_images) for name, sub in kept.items())
 
 
 def check_observation_space(space: spaces.Space, ignore: tuple[str, ...] = ()) -> None:
@@ -42,7 +46,7 @@ def check_observation_space(space: spaces.Space, ignore: tuple[str, ...] = ()) -
         raise fault.error(str(fault))
 
 
-def _observation_key(name: str, space: spaces.Space) -> ObsKey:
+def _observation_key(name: str, space: spaces.Space, normalize_images: bool) -> ObsKey:
     shape = space.shape or ()
     if isinstance(space, spaces.Discrete):
         return ObsKey(name, "discrete", (), (int(space.n),), (int(space.start),))
@@ -50,9 +54,29 @@ def _observation_key(name: str, space: spaces.Space) -> ObsKey:
         return ObsKey(name, "discrete", shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, spaces.MultiBinary):
         return ObsKey(name, "vector", shape)
-    if not is_image_space(space):
-        return ObsKey(name, "vector", shape)
-    return ObsKey(name, "image", shape)
+    if is_image_space(space):
+        return ObsKey(name, "image", shape)
+    if not normalize_images and len(shape) == 3 and np.issubdtype(space.dtype, np.floating):
+        check_float_image(name, shape)
+        return ObsKey(name, "image", shape, white=1.0)
+    return ObsKey(name, "vector", shape)
+
+
+def check_float_image(name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an image of floats whose channels are not in front, as SB3 wants them, or that is too small or large.
+
+    :raises ValueError: naming the key, its shape and what to do
+    """
+    if min(shape) != shape[0]:
+        raise ValueError(
+            f"observation {name!r} of shape {shape} has its channels last: with normalize_images=False they stand in "
+            "front, as in Stable-Baselines3. Move them in a gymnasium.ObservationWrapper"
+        )
+    if not MIN_IMAGE <= min(shape[1:]) <= max(shape[1:]) <= MAX_IMAGE:
+        raise ValueError(
+            f"observation {name!r} is an image of {shape[1]}x{shape[2]} pixels, outside {MIN_IMAGE} to {MAX_IMAGE}: "
+            "resize it"
+        )
 
 
 def advise_on_image(name: str, space: spaces.Space) -> None:
@@ -63,7 +87,7 @@ def advise_on_image(name: str, space: spaces.Space) -> None:
     if len(shape) == 2:
         advice = f"add a channel axis: gymnasium.wrappers.ReshapeObservation(env, {(*shape, 1)})"
     elif len(shape) == 3 and space.dtype != np.uint8:
-        advice = "declare it as uint8 from 0 to 255"
+        advice = "declare it as uint8 from 0 to 255, or pass policy_kwargs={'normalize_images': False}"
     elif len(shape) == 3:
         advice = "declare low=0, high=255 and put the channels first or last"
     else:

@@ -15,7 +15,6 @@ OF_SB3 = {
     "features_extractor_class": "the encoder belongs to the world model; see cnn_depth, units and layers",
     "features_extractor_kwargs": "the encoder belongs to the world model; see cnn_depth, units and layers",
     "share_features_extractor": "actor and critic read the latent state; leave it out",
-    "normalize_images": "images are uint8 from 0 to 255; leave it out",
     "ortho_init": "weights start as in the paper; leave it out",
     "log_std_init": "the actor predicts its deviation; leave it out",
     "n_critics": "there is one critic; leave it out",

@@ -14,11 +14,12 @@ from sb3_dreamer.core.types import ObsKey
 
 
 def _image_groups(keys: tuple[ObsKey, ...]) -> dict[str, list[ObsKey]]:
-    """Image keys of one size share a convolutional stack, their channels side by side."""
+    """Image keys of one size and range share a convolutional stack, their channels side by side."""
     groups: dict[str, list[ObsKey]] = {}
     for key in keys:
         if key.kind == "image":
-            groups.setdefault(f"{key.shape[1]}x{key.shape[2]}", []).append(key)
+            name = f"{key.shape[1]}x{key.shape[2]}" + ("" if key.white == 255.0 else "_float")
+            groups.setdefault(name, []).append(key)
     return groups
 
 
@@ -78,9 +79,12 @@ class Encoder(nn.Module):
         """Prepare what encoder and decoder share of a training batch, once; the base class changes nothing."""
         return obs
 
-    def pixels(self, images: th.Tensor) -> th.Tensor:
-        """Raw (or prepared) images to floats of about [-0.5, 0.5], same shape."""
-        return images.float() / 255.0 - 0.5
+    def pixels(self, images: th.Tensor, white: float) -> th.Tensor:
+        """Raw (or prepared) images to floats of about [-0.5, 0.5], same shape.
+
+        :param white: see :class:`ObsKey`
+        """
+        return images.float() / white - 0.5
 
     def forward(self, obs: dict[str, th.Tensor]) -> th.Tensor:
         """Raw observations with any number of batch axes to ``(..., E)``."""
@@ -89,7 +93,7 @@ class Encoder(nn.Module):
         parts: list[th.Tensor] = []
         for name, group in self.image_groups.items():
             images = [obs[key.name].flatten(0, len(batch) - 1) for key in group]
-            parts.append(self.cnns[name](self.pixels(th.cat(images, 1))))
+            parts.append(self.cnns[name](self.pixels(th.cat(images, 1), group[0].white)))
         if self.mlp:
             parts.append(self.mlp(th.cat([self._flat(key, obs[key.name], len(batch)) for key in self.flat_keys], -1)))
         embed: th.Tensor = th.cat(parts, -1).unflatten(0, batch)
@@ -164,13 +168,16 @@ class Decoder(nn.Module):
         """Reconstruction losses by key, each with the batch axes of ``outs``."""
         return {recon_name(key): self._loss(key, outs[key.name], obs[key.name]) for key in self.keys}
 
-    def image_target(self, image: th.Tensor) -> th.Tensor:
-        """Raw (or prepared) images to what the decoder's output is compared with, in [0, 1]."""
-        return image.float() / 255.0
+    def image_target(self, image: th.Tensor, white: float) -> th.Tensor:
+        """Raw (or prepared) images to what the decoder's output is compared with, in [0, 1].
+
+        :param white: see :class:`ObsKey`
+        """
+        return image.float() / white
 
     def _loss(self, key: ObsKey, out: th.Tensor, target: th.Tensor) -> th.Tensor:
         if key.kind == "image":
-            error: th.Tensor = out.float() - self.image_target(target)
+            error: th.Tensor = out.float() - self.image_target(target, key.white)
             return error.square().sum((-3, -2, -1))
         batch = out.shape[:-1]
         if key.kind == "discrete":
@@ -182,12 +189,12 @@ class Decoder(nn.Module):
         return error.square().sum(-1)
 
     def observation(self, outs: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
-        """Reconstructions in the units of the environment: images 0..255 floats, vectors, category indices."""
+        """Reconstructions in the units of the environment: images as floats, vectors, category indices."""
         result: dict[str, th.Tensor] = {}
         for key in self.keys:
             out = outs[key.name]
             if key.kind == "image":
-                result[key.name] = out.clamp(0.0, 1.0) * 255.0
+                result[key.name] = out.clamp(0.0, 1.0) * 255.0 if key.white == 255.0 else out
             elif key.kind == "discrete":
                 index = th.stack([part.argmax(-1) for part in out.split(key.classes, -1)], -1)
                 index = index + index.new_tensor(key.starts)

@@ -87,7 +87,7 @@ def _key_error(key: ObsKey, guess: th.Tensor, real: th.Tensor) -> th.Tensor:
         wrong = (guess != real).float()
         return wrong.flatten(2).mean(-1) if key.shape else wrong
     guess, real = guess.float(), real.float()
-    difference = (guess - real) / 255.0 if key.kind == "image" else symlog(guess) - symlog(real)
+    difference = (guess - real) / key.white if key.kind == "image" else symlog(guess) - symlog(real)
     return difference.square().flatten(2).mean(-1)
 
 
@@ -101,7 +101,8 @@ def open_loop_frames(
 
     :param key: of kind ``image``; of more than three channels the last is shown
     """
-    real, model = batch.obs[key.name].float(), prediction.obs[key.name].float().clamp(0.0, 255.0)
+    pair = (batch.obs[key.name], prediction.obs[key.name])
+    real, model = ((255.0 / key.white * part.float()).clamp(0.0, 255.0) for part in pair)
     if key.shape[0] != 3:
         real, model = (part[:, :, -1:].expand(*part.shape[:2], 3, *part.shape[3:]) for part in (real, model))
     error = (model - real) / 2.0 + 127.5

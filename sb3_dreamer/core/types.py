@@ -105,10 +105,11 @@ class ObsKey(NamedTuple):
     """Kind, shape and categories of one observation key.
 
     :param name: key of the observation dict
-    :param kind: ``image`` (C, H, W uint8 0..255), ``vector`` (flattened floats) or ``discrete`` (category indices)
+    :param kind: ``image`` (C, H, W), ``vector`` (flattened floats) or ``discrete`` (category indices)
     :param shape: shape of one observation without batch axes
     :param classes: number of categories of each index of a ``discrete`` key, in row-major order; else empty
     :param starts: smallest value of each index of a ``discrete`` key; else empty
+    :param white: an ``image`` is divided by it: 255 for uint8, 1 for floats that are about 0 to 1
     """
 
     name: str
@@ -116,6 +117,7 @@ class ObsKey(NamedTuple):
     shape: tuple[int, ...]
     classes: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
+    white: float = 255.0
 
 
 class ActionLayout(NamedTuple):

@@ -85,7 +85,7 @@ class WorldModel(nn.Module):
         return self.rssm.imagine(policy, state, horizon)
 
     def decode(self, feat: th.Tensor) -> dict[str, th.Tensor]:
-        """Features ``(..., F)`` to mean observations in the units of the environment (images 0..255)."""
+        """Features ``(..., F)`` to mean observations in the units of the environment."""
         return self.decoder.observation(self.decoder(feat))
 
     def reward(self, feat: th.Tensor) -> th.Tensor:

@@ -92,7 +92,7 @@ class WorldModelView:
         return self._latents(states), in_env.reshape(*chosen.shape[:2], *in_env.shape[1:])
 
     def decode(self, state: Latents) -> Obs:
-        """Mean observations, ``(..., *shape)``: images 0 to 255, vectors, category numbers."""
+        """Mean observations, ``(..., *shape)``: images (uint8: 0 to 255), vectors, category numbers."""
         with th.no_grad():
             decoded = self.policy.world_model.decode(self._feat(state))
         arrays = {name: value.cpu().numpy() for name, value in decoded.items()}

@@ -1,6 +1,7 @@
 """Arguments of the constructors: ranges, names of other algorithms, spaces, policies."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -104,7 +105,7 @@ def test_policies_of_other_algorithms() -> None:
 def test_policy_kwargs_of_sb3() -> None:
     model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", policy_kwargs={"activation_fn": th.nn.ReLU, "net_arch": [8]})
     assert model.policy.spec.act == "relu" and model.policy.spec.mlp == (8,)
-    for name in ("optimizer_class", "optimizer_kwargs", "features_extractor_class", "normalize_images"):
+    for name in ("optimizer_class", "optimizer_kwargs", "features_extractor_class"):
         with pytest.raises(ValueError, match=f"policy_kwargs has '{name}', which world-model policies do not have"):
             tiny(DreamerV3, "MlpPolicy", "CartPole-v1", policy_kwargs={name: {}})
 
@@ -115,6 +116,49 @@ def test_the_policy_is_called_like_a_module() -> None:
     action = model.policy(th.as_tensor(obs), deterministic=True)
     wanted, _ = model.predict(obs, episode_start=np.ones(3, bool), deterministic=True)
     np.testing.assert_array_equal(action.numpy()[:, 0], wanted)
+
+
+FLOATS = spaces.Box(0, 1, (3, 16, 16), np.float32)
+AS_FLOATS = {"normalize_images": False}
+
+
+@pytest.mark.parametrize("algorithm", [DreamerV3, DreamerV2])
+def test_images_of_floats(algorithm: type, tmp_path: Path) -> None:
+    """As SB3's ``normalize_images=False``: an image, learned, saved, and embedded as the same image of uint8 is."""
+    env = SpacesEnv(FLOATS, spaces.Discrete(2))
+    model = tiny(algorithm, "CnnPolicy", env, policy_kwargs=AS_FLOATS).learn(40)
+    assert model._n_updates > 0 and model.policy.keys[0].kind == "image"
+    assert model.replay_buffer.arrays["obs.obs"].dtype == np.float32
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", device="cpu")
+    whole = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16), np.uint8)
+    np.testing.assert_array_equal(*(m.predict(whole / np.float32(255), deterministic=True)[0] for m in (model, loaded)))
+    bytes_model = tiny(algorithm, "CnnPolicy", SpacesEnv(image(3, 16, 16), spaces.Discrete(2)))
+    renamed = {name.replace("16x16_float", "16x16"): value for name, value in model.policy.state_dict().items()}
+    bytes_model.policy.load_state_dict(renamed)
+    world = model.policy.world_model
+    embed = world.encode({"obs": th.as_tensor(whole / np.float32(255))})
+    th.testing.assert_close(embed, bytes_model.policy.world_model.encode({"obs": th.as_tensor(whole)}))
+    feat = th.zeros(2, world.rssm.feat_size)
+    shown = bytes_model.policy.world_model.decode(feat)["obs"]
+    th.testing.assert_close(world.decode(feat)["obs"].clamp(0, 1) * 255, shown)
+
+
+def test_images_of_floats_that_are_refused() -> None:
+    def make(algorithm: type, shape: tuple[int, ...], policy: str = "CnnPolicy", **kwargs: Any) -> Any:
+        env = SpacesEnv(spaces.Box(0, 1, shape, np.float32), spaces.Discrete(2))
+        return tiny(algorithm, policy, env, **kwargs)
+
+    with pytest.raises(ValueError, match=r"\(16, 16, 3\) has its channels last"):
+        make(DreamerV3, (16, 16, 3), policy_kwargs=AS_FLOATS)
+    with pytest.raises(ValueError, match="8x8 pixels, outside 16 to 512"):
+        make(DreamerV3, (3, 8, 8), policy_kwargs=AS_FLOATS)
+    with pytest.raises(ValueError, match="leave out normalize_images=False"):
+        make(PlaNet, (3, 16, 16), policy_kwargs=AS_FLOATS)
+    with pytest.raises(AssertionError, match="CnnPolicy only with image observations"):
+        make(DreamerV3, (3, 16, 16))
+    with pytest.warns(UserWarning, match="'normalize_images': False"):
+        assert make(DreamerV3, (3, 16, 16), "MlpPolicy").policy.keys[0].kind == "vector"
 
 
 SPACES = [

@@ -32,14 +32,16 @@ class QuantizedEncoder(Encoder):
         super().__init__(*args, **kwargs)
         if not 1 <= bits <= 8:
             raise ValueError(f"bits={bits!r} must be 1 to 8")
+        if any(group[0].white != 255.0 for group in self.image_groups.values()):
+            raise ValueError(f"images of {bits} bits are made from uint8: leave out normalize_images=False")
         self.bits = bits
 
     def prepare(self, obs: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
         """Quantised images, so that input and target have the same noise."""
         names = [key.name for key in self.keys if key.kind == "image"]
-        return obs | {name: self.pixels(obs[name]) for name in names}
+        return obs | {name: self.pixels(obs[name], 255.0) for name in names}
 
-    def pixels(self, images: th.Tensor) -> th.Tensor:
+    def pixels(self, images: th.Tensor, white: float) -> th.Tensor:
         """Raw images are quantized; floats were prepared before."""
         return images if images.is_floating_point() else quantize(images, self.bits, noise=self.training)
 
@@ -47,6 +49,6 @@ class QuantizedEncoder(Encoder):
 class QuantizedDecoder(Decoder):
     """The decoder of a :class:`QuantizedEncoder`: compares with the prepared image (or with a raw one)."""
 
-    def image_target(self, image: th.Tensor) -> th.Tensor:
+    def image_target(self, image: th.Tensor, white: float) -> th.Tensor:
         """See :class:`Decoder`."""
-        return image + 0.5 if image.is_floating_point() else super().image_target(image)
+        return image + 0.5 if image.is_floating_point() else super().image_target(image, white)
