@@ -228,7 +228,7 @@ class WorldModelPolicy(BasePolicy):
 
         :raises ValueError: for a missing key, or a shape that is neither one observation nor a batch
         """
-        arrays, tensors, batched = as_dict(observation), {}, False
+        arrays, tensors, batched, device = as_dict(observation), {}, False, self.device
         for name, space in space_dict(self.observation_space).items():
             if name not in arrays:
                 raise ValueError(
@@ -243,14 +243,15 @@ class WorldModelPolicy(BasePolicy):
                     f"{('n', *shape)}".replace("'", "")
                 )
             batched = array.ndim == len(shape) + 1
-            tensors[name] = th.as_tensor(array if batched else array[None], device=self.device)
+            tensors[name] = th.as_tensor(array if batched else array[None], device=device)
         single = not isinstance(self.observation_space, spaces.Dict)
         return (next(iter(tensors.values())) if single else tensors), batched
 
     def _state_to_tensors(self, state: tuple[np.ndarray, ...] | None, n: int) -> PolicyState:
         if state is None:
             return self.initial_state(n)
-        parts = PolicyState(*(th.as_tensor(part, device=self.device) for part in state))
+        device = self.device
+        parts = PolicyState(*(th.as_tensor(part, device=device) for part in state))
         if len(parts.deter) != n:
             raise ValueError(
                 f"the recurrent state is for {len(parts.deter)} environments, but there are {n} observations: "
