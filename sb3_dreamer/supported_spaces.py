@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 MIN_IMAGE, MAX_IMAGE = 16, 512  #: pixels a side
+IGNORE = "policy_kwargs={'ignore_keys': [...]}"
 
 
 class SpaceFault(NamedTuple):
@@ -46,13 +47,14 @@ def _leaf_faults(name: str, space: spaces.Space[Any]) -> list[SpaceFault]:
     """Return what is wrong with a single observation."""
     if isinstance(space, spaces.Dict):
         what = f"{name} is a Dict inside a Dict (Nested observation spaces are not supported)"
-        advice = "flatten it with a gymnasium.ObservationWrapper or gymnasium.wrappers.FlattenObservation"
+        advice = f"flatten it with gymnasium.wrappers.FlattenObservation, or leave it out with {IGNORE}"
         return [SpaceFault(what, advice, NotImplementedError)]
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         what = f"{name} is a {type(space).__name__} space, which is not supported"
-        return [SpaceFault(what, "use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these")]
+        advice = f"use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these, or leave a key out with {IGNORE}"
+        return [SpaceFault(what, advice)]
     if 0 in (space.shape or ()):
-        advice = "leave it out with policy_kwargs={'ignore_keys': [...]}, or with sb3_dreamer.wrappers.TidyObservation"
+        advice = f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation"
         return [SpaceFault(f"{name} has no entries (shape {space.shape})", advice)]
     size = image_size(space)
     if size is not None and not MIN_IMAGE <= min(size) <= max(size) <= MAX_IMAGE:

@@ -53,7 +53,14 @@ from sb3_dreamer.common.replay.files import attach_replay, read_replay, write_re
 from sb3_dreamer.common.resume import checkpoint, parts
 from sb3_dreamer.common.resume.folder import damaged, find_checkpoint, shared_checkpoint
 from sb3_dreamer.common.resume.random_state import RandomState
-from sb3_dreamer.common.spaces import as_dict, check_action_space, check_observation_space, space_dict
+from sb3_dreamer.common.spaces import (
+    as_dict,
+    check_action_space,
+    check_ignore_keys,
+    check_observation_space,
+    space_dict,
+    without_unstackable,
+)
 from sb3_dreamer.common.updates import prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
@@ -103,9 +110,13 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         max_skipped_updates: int = 3,
         **of_sb3: Any,
     ):
+        ignore = (of_sb3.get("policy_kwargs") or {}).get("ignore_keys", ())
+        if env is not None:
+            env = maybe_make_env(env, of_sb3.get("verbose", 0))
+            check_ignore_keys(env.observation_space, ignore)
         super().__init__(
             policy,
-            env,
+            without_unstackable(env, ignore),
             learning_rate,
             gradient_steps=gradient_steps,  # type: ignore[arg-type]
             support_multi_env=True,
@@ -143,7 +154,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         env = maybe_make_env(env, verbose)
         if isinstance(env, gym.vector.VectorEnv):
             env = VecMonitor(GymnasiumVecEnv(env))
-        # Which keys of a Dict are ignored, the policy knows; those without a shape cannot even be stacked.
+        # Which keys of a Dict are ignored, the policy knows; those without a shape cannot be stacked.
         stackable = [key for key, space in space_dict(env.observation_space).items() if space.shape is not None]
         if not isinstance(env.observation_space, spaces.Dict) or len(stackable) < len(env.observation_space.spaces):
             check_observation_space(env.observation_space, tuple(stackable))
@@ -152,7 +163,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
-        super().set_env(env, force_reset)
+        super().set_env(without_unstackable(env, self.policy.ignore_keys), force_reset)
         self._env_watch = None
         warn_other_preset(self.suite_preset, self.env)
 
@@ -895,7 +906,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 f"Stored kwargs: {data['policy_kwargs']}, specified kwargs: {kwargs['policy_kwargs']}"
             )
         if env is not None:
-            env = cls._wrap_env(env, data.get("verbose", 0))
+            ignore = (data.get("policy_kwargs") or {}).get("ignore_keys", ())
+            env = cls._wrap_env(without_unstackable(env, ignore), data.get("verbose", 0))
             utils.check_for_correct_spaces(env, data["observation_space"], data["action_space"])
             data["n_envs"] = env.num_envs
             if force_reset:

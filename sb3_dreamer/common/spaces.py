@@ -1,8 +1,10 @@
 """From gymnasium spaces to what the core knows: observation keys and action layouts, and values to and fro."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 import torch.nn.functional as F
@@ -23,17 +25,38 @@ def observation_keys(
     :param space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
     :param normalize_images: False: Boxes of floats of three axes are images as well, whose values are about 0 to 1
-    :raises ValueError: for a space that is not supported, naming the key, or for an unknown key in ``ignore``
+    :raises ValueError: for a space that is not supported, naming the key
     """
     if not isinstance(space, spaces.Dict):
         check_observation_space(space)
         return (_observation_key(SINGLE_KEY, space, normalize_images),)
-    unknown = [key for key in ignore if key not in space.spaces]
-    if unknown:
-        raise ValueError(f"ignore_keys has {unknown[0]!r}, which is not a key of the observation: {list(space.spaces)}")
     check_observation_space(space, ignore)
     kept = {name: sub for name, sub in space.spaces.items() if name not in ignore}
     return tuple(_observation_key(name, sub, normalize_images) for name, sub in kept.items())
+
+
+def check_ignore_keys(space: spaces.Space, ignore: Iterable[str]) -> None:
+    """Refuse names that are no keys of an observation.
+
+    :raises ValueError: naming the key and those that there are
+    """
+    known = list(space.spaces) if isinstance(space, spaces.Dict) else []
+    for key in ignore:
+        if known and key not in known:
+            raise ValueError(f"ignore_keys has {key!r}, which is not a key of the observation: {known}")
+
+
+def without_unstackable(env: Any, ignore: Iterable[str]) -> Any:
+    """Leave out ignored keys whose spaces SB3 cannot stack (Text, a Dict inside a Dict, ...).
+
+    :param env: a gymnasium environment; anything else is returned as it is
+    :param ignore: keys of its Dict observation that the agent neither sees nor reconstructs
+    """
+    if not isinstance(env, gym.Env) or not isinstance(env.observation_space, spaces.Dict):
+        return env
+    lost = {key for key in ignore if key in env.observation_space.spaces and env.observation_space[key].shape is None}
+    kept = [key for key in env.observation_space.spaces if key not in lost]
+    return gym.wrappers.FilterObservation(env, kept) if lost and kept else env
 
 
 def check_observation_space(space: spaces.Space, ignore: tuple[str, ...] = ()) -> None:

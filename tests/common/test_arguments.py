@@ -118,6 +118,33 @@ def test_the_policy_is_called_like_a_module() -> None:
     np.testing.assert_array_equal(action.numpy()[:, 0], wanted)
 
 
+class WithMission(gym.ObservationWrapper):
+    """Adds what cannot be stacked, as MiniGrid's mission is."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        inner = spaces.Dict(goal=BOX)
+        self.observation_space = spaces.Dict(pole=self.env.observation_space, mission=spaces.Text(9), inner=inner)
+
+    def observation(self, observation: np.ndarray) -> dict[str, Any]:
+        return {"pole": observation, "mission": "balance", "inner": {"goal": BOX.sample()}}
+
+
+def test_ignored_keys_may_hold_anything(tmp_path: Path) -> None:
+    ignored = {"ignore_keys": ["mission", "inner"]}
+    model = tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs=ignored).learn(40)
+    assert model._n_updates > 0 and [key.name for key in model.policy.keys] == ["pole"]
+    obs, _ = WithMission().reset(seed=0)
+    model.save(tmp_path / "model")
+    loaded = DreamerV3.load(tmp_path / "model", env=WithMission(), device="cpu").learn(10, reset_num_timesteps=False)
+    loaded.set_env(WithMission())
+    np.testing.assert_array_equal(*(m.predict(obs, deterministic=True)[0].shape for m in (model, loaded)))
+    with pytest.raises(ValueError, match=r"'mission' is a Text space.* leave a key out with policy_kwargs"):
+        tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs={"ignore_keys": ["inner"]})
+    with pytest.raises(ValueError, match=r"ignore_keys has 'misson', which is not a key"):
+        tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs={"ignore_keys": ["misson"]})
+
+
 FLOATS = spaces.Box(0, 1, (3, 16, 16), np.float32)
 AS_FLOATS = {"normalize_images": False}
 
