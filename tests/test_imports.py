@@ -24,6 +24,7 @@ LAYERS = [
     {"planner", "imagination"},
     {"action_masks"},
 ]
+ZOO = {"config": 0, "runs": 1, "speed": 2, "studies": 3, "programs": 3}  #: floors of the zoo's folders, from the bottom
 
 
 def imports(path: Path) -> set[str]:
@@ -84,6 +85,14 @@ def test_wrappers_stand_alone() -> None:
 def test_nothing_imports_the_zoo() -> None:
     for path in [*(ROOT / "sb3_dreamer").rglob("*.py"), *(ROOT / "wrappers").rglob("*.py")]:
         assert not any(name.startswith("sb3_dreamer.zoo") for name in imports(path)), path
+
+
+def test_imports_of_the_zoo_point_down() -> None:
+    for path in [path for folder in ZOO for path in (ROOT / "zoo" / folder).glob("*.py")]:
+        for name in imports(path):
+            target = name.removeprefix("sb3_dreamer.zoo.").partition(".")[0]
+            if name.startswith("sb3_dreamer.zoo."):
+                assert ZOO[target] <= ZOO[path.parent.name], f"{path} imports {name} from above"
 
 
 def test_wrappers_import_without_torch() -> None:
