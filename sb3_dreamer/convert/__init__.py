@@ -1,0 +1,8 @@
+"""Weights and checkpoints of the authors' code in our models."""
+
+from sb3_dreamer.convert.dreamer_v2 import weights_v2
+from sb3_dreamer.convert.dreamer_v3_2023 import weights_2023
+from sb3_dreamer.convert.dreamer_v3_2024 import weights_2024
+from sb3_dreamer.convert.renaming import copy_weights
+
+__all__ = ["copy_weights", "weights_2023", "weights_2024", "weights_v2"]
