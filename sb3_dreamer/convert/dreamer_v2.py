@@ -76,7 +76,7 @@ def _encoder(names: Renaming, encoder: Encoder) -> np.ndarray:
     embed, start = [], 0
     for group, cnn in encoder.cnns.items():
         assert isinstance(cnn, ValidImageEncoder)
-        for i, conv in enumerate(cnn.convs):
+        for i in range(len(cnn.convs)):
             ours = f"{MODEL}.encoder.cnns.{group}"
             names.conv(f"enc/conv{i}", f"{ours}.convs.{i}")
             _norm(names, f"enc/convnorm{i}/", f"{ours}.norms.{i}.norm")

@@ -65,11 +65,11 @@ def _encoder(names: Renaming, encoder: Encoder) -> np.ndarray:
     embed, start = [], 0
     for group, cnn in encoder.cnns.items():
         assert isinstance(cnn, ImageEncoder)
-        for i, conv in enumerate(cnn.convs):
+        for i in range(len(cnn.convs)):
             stage, ours = f"{THEIRS}/enc/cnn/s{i}res", f"{MODEL}.encoder.cnns.{group}"
             names.conv(stage, f"{ours}.convs.{i}")
             _norm(names, stage, f"{ours}.norms.{i}.norm")
-        embed.append(start + channels_first(conv.out_channels, *cnn.sizes[-1]))
+        embed.append(start + channels_first(*cnn.out_shape))
         start += cnn.out_size
     if encoder.mlp:
         _stack(names, f"{THEIRS}/enc/mlp", f"{MODEL}.encoder.mlp")

@@ -62,12 +62,12 @@ def _encoder(names: Renaming, encoder: Encoder) -> np.ndarray:
     embed = []
     for group, cnn in encoder.cnns.items():
         assert isinstance(cnn, PoolingEncoder)
-        for i, conv in enumerate(cnn.convs):
+        for i in range(len(cnn.convs)):
             ours = f"{MODEL}.encoder.cnns.{group}"
             names.conv(f"enc/cnn{i}", f"{ours}.convs.{i}")
             names.copy(f"enc/cnn{i}norm/scale", f"{ours}.norms.{i}.norm.weight")
         vectors = encoder.mlp.out_size if encoder.mlp else 0
-        embed.append(vectors + channels_first(conv.out_channels, *cnn.sizes[-1]))
+        embed.append(vectors + channels_first(*cnn.out_shape))
     if encoder.mlp:
         _stack(names, "enc/mlp{}", "enc/mlp{}norm", f"{MODEL}.encoder.mlp", rows=_by_name(encoder))
         embed.append(after(0, encoder.mlp.out_size))
