@@ -1,6 +1,6 @@
 """Names of danijar/dreamerv2 (commit 07d906e).
 
-Keras does not name the layers of that code as its modules are named; what counts here is ``<module>/<layer>/<variable>``
+Keras does not name the layers of that code as its modules are named. A name is ``<module>/<layer>/<variable>`` here,
 with the modules enc, rssm, decoder, reward, discount, actor, critic, slow, and ``rssm/gru`` for the cell's layer.
 """
 
