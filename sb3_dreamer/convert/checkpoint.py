@@ -16,7 +16,8 @@ from sb3_dreamer.dreamer_v3.dreamer_v3 import DreamerV3
 from sb3_dreamer.dreamer_v3.spec import SIZES_2024
 
 STOCH = 32  #: latent variables of all released sizes; the arrays only tell their number times their classes
-TO_NPZ = "params = pickle.load(open('agent.pkl', 'rb'))['params']; np.savez('agent.npz', **params)"  #: where the pickle is trusted
+#: makes the .npz, where the pickle is trusted
+TO_NPZ = "params = pickle.load(open('agent.pkl', 'rb'))['params']; np.savez('agent.npz', **params)"
 NUMPY = {  #: all that a pickled dict of arrays is made of
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
