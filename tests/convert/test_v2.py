@@ -81,7 +81,7 @@ def with_released_losses(model: DreamerV2, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(model.behavior, "metrics", lambda dream, targets: {})
 
 
-@pytest.mark.parametrize("kind", ["discrete", "both", "continuous"])
+@pytest.mark.parametrize("kind", ["discrete", "both", "continuous", "untruncated"])
 def test_updates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trace, model = Trace("trace_v2", kind), make_v2(kind)
     before = weights_v2(model.policy, trace.under("init/"))

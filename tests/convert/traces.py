@@ -15,7 +15,7 @@ from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.convert import copy_weights
 from sb3_dreamer.core import action_heads, estimators
 from sb3_dreamer.core.types import SequenceBatch
-from tests.golden.reduce_traces import ENTRIES
+from tests.golden.reduce_traces import BASES, ENTRIES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NOISE = th.tensor([0.5, -0.25, 0.75])  #: standard normal that actors draw
@@ -33,15 +33,23 @@ class Trace:
         with np.load(GOLDEN / f"{file}.npz") as arrays:
             self.arrays = dict(arrays)
         self.kind = kind
+        self.owners = (f"{kind}/", f"{BASES.get(kind, kind)}/", "")
 
     def __getitem__(self, name: str) -> np.ndarray:
-        own = f"{self.kind}/{name}"
-        return self.arrays[own] if own in self.arrays else self.arrays[name]
+        for owner in self.owners:
+            if owner + name in self.arrays:
+                return self.arrays[owner + name]
+        raise KeyError(name)
 
     def under(self, prefix: str) -> Arrays:
         """All arrays below a name."""
-        names = {name.removeprefix(f"{self.kind}/") for name in self.arrays}
-        return {name.removeprefix(prefix): self[name] for name in names if name.startswith(prefix)}
+        names = {
+            name.removeprefix(owner + prefix)
+            for owner in self.owners
+            for name in self.arrays
+            if name.startswith(owner + prefix)
+        }
+        return {name: self[prefix + name] for name in names}
 
     def sampled(self, name: str) -> Arrays:
         """Gradients or changes by name, NaN where the trace does not have them."""
@@ -70,7 +78,7 @@ class Env(gym.Env):
 
 
 def make_env(kind: str) -> DummyVecEnv:
-    return DummyVecEnv([lambda: Env(kind != "continuous")])
+    return DummyVecEnv([lambda: Env(kind in ("discrete", "both"))])
 
 
 def make_2024(kind: str) -> DreamerV3:
@@ -85,11 +93,13 @@ def make_2023(kind: str) -> DreamerV3:
 
 
 def make_v2(kind: str, **sizes: Any) -> DreamerV2:
-    discrete = kind != "continuous"
+    discrete = kind in ("discrete", "both")
     settings = DreamerV2.presets["atari" if discrete else "dmc"] | SMALL | {"model_size": "debug", "pretrain": 0}
     sizes = LATENTS | {"hidden": 16, "cnn_depth": 4, "layers": 2, "discount_head": discrete} | sizes
     if kind == "both":
         settings["rho"], sizes["norm"] = 0.9, "layer"
+    if kind == "untruncated":
+        sizes["box_gradient"] = kind
     return DreamerV2("MultiInputPolicy", make_env(kind), policy_kwargs=sizes, **settings)
 
 

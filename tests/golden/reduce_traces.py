@@ -22,8 +22,9 @@ METRICS = {
 FILES = {
     "2024": {kind: f"trace_2024_{kind}" for kind in ("discrete", "continuous")},
     "2023": {kind: f"trace_2023_{kind}" for kind in ("discrete", "continuous")},
-    "v2": {kind: f"v2_{kind}" for kind in ("discrete", "both", "continuous")},
+    "v2": {kind: f"v2_{kind}" for kind in ("discrete", "both", "continuous", "untruncated")},
 }
+BASES = {"untruncated": "continuous"}  #: a kind that starts from the same weights and batches as another
 
 Arrays = dict[str, np.ndarray]
 
@@ -78,17 +79,20 @@ def reduced(version: str, full: Arrays) -> Arrays:
 
 
 def merged(traces: dict[str, Arrays]) -> Arrays:
-    """Traces of several kinds under their names; what all of them share stands once, without."""
+    """Traces of several kinds under their names; what all share stands once, without, and what a base has, there."""
     first, *others = traces.values()
-    shared = {
-        name
-        for name, value in first.items()
-        if all(name in other and np.array_equal(value, other[name]) for other in others)
-    }
-    rest = {
-        f"{kind}/{name}": value for kind, trace in traces.items() for name, value in trace.items() if name not in shared
-    }
-    return {name: first[name] for name in shared} | rest
+    shared = {name for name, value in first.items() if all(same(value, other.get(name)) for other in others)}
+    result = {name: first[name] for name in shared}
+    for kind, trace in traces.items():
+        base = traces.get(BASES.get(kind, ""), {})
+        new = [name for name in trace if name not in shared and not same(trace[name], base.get(name))]
+        result |= {f"{kind}/{name}": trace[name] for name in new}
+    return result
+
+
+def same(left: np.ndarray, right: np.ndarray | None) -> bool:
+    """Whether two arrays are equal; NaNs are."""
+    return right is not None and np.array_equal(left, right, equal_nan=left.dtype.kind == "f")
 
 
 def main(source: Path) -> None:
