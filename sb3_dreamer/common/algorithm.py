@@ -909,7 +909,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         model.__dict__.update(kwargs)
         weights = stored.tensors.get("policy", {})
         with only_stored(weights, stored.name):
-            model.policy_kwargs |= model.policy_class.unnamed_fields(model.policy_kwargs, model.model_size, weights)
+            if isinstance(policy_class, type) and issubclass(policy_class, WorldModelPolicy):
+                model.policy_kwargs |= policy_class.unnamed_fields(model.policy_kwargs, model.model_size, weights)
             model._setup_model()
         model._restore(stored)
         warn_other_preset(data.get("suite_preset"), model.env)

@@ -28,7 +28,7 @@ def weights_2024(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
         raise ValueError("several images: the weights do not tell in which order the authors' decoder has them")
     pixels = _encoder(names, encoder)
     _dynamics(names, policy, pixels)
-    _decoder(names, decoder, deter=policy.spec.deter)
+    _decoder(names, decoder, swapped(policy.world_model.rssm.latent.flat_size, policy.spec.deter))
     for head, ours, layer in (
         ("rew", f"{MODEL}.reward_head", "logits"),
         ("con", f"{MODEL}.cont_head", "logit"),
@@ -107,12 +107,10 @@ def _dynamics(names: Renaming, policy: MlpPolicy, embed: np.ndarray) -> None:
     names.linear("dyn/obslogit", f"{rssm}.post_out")
 
 
-def _decoder(names: Renaming, decoder: Decoder, *, deter: int) -> None:
+def _decoder(names: Renaming, decoder: Decoder, feat: np.ndarray) -> None:
+    """:param feat: for each entry of our features its place in theirs, which have stoch first"""
     if decoder.mlp:
-        first = decoder.mlp.linears[0]
-        assert hasattr(first, "in_features")
-        stoch = int(first.in_features) - deter
-        _stack(names, "dec/mlp/linear{}", "dec/mlp/norm{}", f"{MODEL}.decoder.mlp", rows=swapped(stoch, deter))
+        _stack(names, "dec/mlp/linear{}", "dec/mlp/norm{}", f"{MODEL}.decoder.mlp", rows=feat)
     heads = {name.split("/")[2] for name in names.left if name.startswith("dec/vec/")}
     for i, key in enumerate(decoder.flat_keys):
         name = next(iter(heads)) if len(decoder.flat_keys) == len(heads) == 1 else key.name

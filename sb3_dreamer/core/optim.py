@@ -215,13 +215,13 @@ class Adam(FlatOptimizer):
         self, group: dict[str, Any], params: list[th.Tensor], state: _SideBySide, grad: th.Tensor, skip: th.Tensor
     ) -> th.Tensor:
         """See :class:`FlatOptimizer`."""
-        beta1, beta2 = group["betas"]
-        keep1, keep2 = (th.where(skip > 0, 1.0, grad.new_full((), beta)) for beta in group["betas"])
-        state.first.mul_(keep1).add_(grad, alpha=1.0 - beta1)
-        state.second.mul_(keep2).addcmul_(grad, grad, value=1.0 - beta2)
+        (beta1, beta2), taken = group["betas"], 1.0 - skip
+        state.first.lerp_(grad, taken * (1.0 - beta1))
+        state.second.lerp_(grad.square(), taken * (1.0 - beta2))
         step = state.step[0].clamp(min=1.0)
-        rate = group["lr"] * (1.0 - skip) * (1.0 - beta2**step).sqrt() / (1.0 - beta1**step)
-        return state.first / state.second.sqrt().add_(group["eps"]) * -rate
+        rate = taken * group["lr"] * (1.0 - beta2**step).sqrt() / (1.0 - beta1**step)
+        moves: th.Tensor = state.first / state.second.sqrt().add_(group["eps"]) * -rate
+        return moves
 
 
 class LaProp(FlatOptimizer):
@@ -271,7 +271,8 @@ class LaProp(FlatOptimizer):
         rate = group["lr"] * (1.0 - skip) / (1.0 - group["betas"][0] ** step)
         if group["warmup"]:  # The first update has rate 0, as in the released code.
             rate = rate * ((step - 1.0) / group["warmup"]).clamp(max=1.0)
-        return state.first * -rate
+        moves: th.Tensor = state.first * -rate
+        return moves
 
     def _clip(self, group: dict[str, Any], params: list[th.Tensor], grads: list[th.Tensor]) -> None:
         """Scale each gradient down in place to ``agc`` times the norm of its parameter."""
