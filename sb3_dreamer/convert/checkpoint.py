@@ -90,9 +90,11 @@ def read_arrays(path: Path, trust: bool) -> dict[str, np.ndarray]:
         ) as error:
             raise ModelFileError(f"{path} is no pickled dict of arrays ({one_line(error)})") from error
     params = data.get("params") if isinstance(data, Mapping) else None
-    if not isinstance(params, Mapping) or not all(isinstance(array, np.ndarray) for array in params.values()):
+    if not isinstance(params, Mapping) or not all(
+        isinstance(array, np.ndarray | np.generic) for array in params.values()
+    ):
         raise ModelFileError(f"{path} has no arrays in 'params': pass the agent.pkl of a checkpoint")
-    return dict(params)
+    return {name: np.asarray(array) for name, array in params.items()}
 
 
 def _read_npz(file: IO[bytes], path: Path) -> dict[str, np.ndarray]:

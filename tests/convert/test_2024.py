@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch as th
 import torch.nn.functional as F
+from gymnasium import spaces
 
 from sb3_dreamer.convert import weights_2024
 from sb3_dreamer.core.types import SequenceBatch
 from sb3_dreamer.dreamer_v3.replay import START
 from tests.convert.traces import (
     NOISE,
+    Env,
     Trace,
     close,
     make_2024,
@@ -90,6 +92,31 @@ def test_acting(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         close("deter", state[0], trace["deter"][t], 1e-4)
         expected = trace["act"][t]
         close("action", action, expected if kind == "discrete" else expected.clip(-1, 1), 1e-4)
+
+
+def test_several_vectors_are_in_the_order_of_their_names_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same agent, its vector of 5 called alpha (3) and zeta (2), in an environment that names zeta first."""
+    acting, init = Trace("acting_2024", "discrete"), Trace("trace_2024", "discrete").under("init/")
+    for part in ("kernel", "bias"):
+        head = init.pop(f"dec/vec/vector/pred/{part}")
+        init[f"dec/vec/alpha/pred/{part}"], init[f"dec/vec/zeta/pred/{part}"] = np.split(head, [3], -1)
+    sizes = {"image": spaces.Box(0, 255, (64, 64, 3), np.uint8)}
+    sizes |= {name: spaces.Box(-np.inf, np.inf, (size,), np.float32) for name, size in (("zeta", 2), ("alpha", 3))}
+    space = spaces.Dict(list(sizes.items()))
+    assert list(space) == ["image", "zeta", "alpha"]
+    monkeypatch.setattr(Env, "__init__", lambda self, discrete: vars(self).update(spaces_of(space)))
+    model = make_2024("discrete")
+    start(model, weights_2024(model.policy, init))
+    vector = acting["obs_vector"][0]
+    obs = {"image": acting["obs_image"][0], "alpha": vector[:, :3], "zeta": vector[:, 3:]}
+    action, state = model.predict(obs, deterministic=True)
+    close("action", action, acting["act"][0], 0)
+    close("deter", state[0], acting["deter"][0], 1e-4)
+    close("stoch", state[1], acting["stoch"][0], 0)
+
+
+def spaces_of(observations: spaces.Dict) -> dict[str, spaces.Space]:
+    return {"observation_space": observations, "action_space": spaces.Discrete(4)}
 
 
 def add_noise(model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,8 @@ def test_an_agent(kind: str, form: str, tmp_path: Path) -> None:
         np.savez(path.with_suffix(".npz"), **arrays)
         model = load(path.with_suffix(".npz"), kind)
     else:
-        path.write_bytes(pickle.dumps({"params": arrays, "counters": {"updates": 3, "batches": 3, "actions": 7}}))
+        data = {"params": arrays, "counters": {"updates": 3, "batches": 3, "actions": 7}}
+        path.write_bytes(pickle.dumps(data, protocol=4 if kind == "discrete" else 5))
         model = load(path, kind, trust=True)
     assert model.policy.spec.deter == 32 and model.policy.spec.blocks == 4 and model.policy.spec.layers == 3
     assert float(model.behavior.return_norm.low) == -1.5 and float(model.behavior.return_norm.high) == 2.5

@@ -103,7 +103,7 @@ def main(source: Path) -> None:
     acting = {}
     for kind in ("discrete", "continuous"):
         full = dict(np.load(source / f"acting_{kind}.npz"))
-        names = ("obs_image", "obs_vector", "obs_is_first", "act", "deter")
+        names = ("obs_image", "obs_vector", "obs_is_first", "act", "deter", "stoch")
         acting[kind] = {name: small(full[name][:ACTING_STEPS]) for name in names}
     np.savez_compressed(HERE / "acting_2024.npz", **merged(acting))
 
