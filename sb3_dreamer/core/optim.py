@@ -180,7 +180,10 @@ class FlatOptimizer(th.optim.Optimizer):
         if known is not None and len(known.views) == len(mus) and all(map(operator.is_, mus, known.views)):
             return known
         fresh = {p: {"step": p.new_zeros(()), first: th.zeros_like(p), second: th.zeros_like(p)} for p in params}
-        parts = {key: [(self.state[p] or fresh[p])[key].reshape(-1) for p in params] for key in fresh[params[0]]}
+        # torch loads a step count to the CPU, wherever its parameter is.
+        parts = {
+            key: [(self.state[p] or fresh[p])[key].to(p.device).reshape(-1) for p in params] for key in fresh[params[0]]
+        }
         sizes = [p.numel() for p in params]
         state = _SideBySide(th.cat(parts["step"]), th.cat(parts[first]), th.cat(parts[second]), sizes, [])
         rows = zip(params, state.step, state.first.split(sizes), state.second.split(sizes), strict=True)
