@@ -171,12 +171,27 @@ def test_an_algorithm_is_two_classes(name: str) -> None:
 
 
 def test_no_pickle_on_the_loading_path() -> None:
-    """No file of the library can unpickle, evaluate or execute what it reads."""
+    """No file of the library can unpickle, evaluate or execute what it reads.
+
+    One reads pickled arrays of the authors' code, where the user says so, with an unpickler that knows nothing else:
+    ``tests/convert/test_checkpoint.py``.
+    """
     folders = (ROOT / "sb3_dreamer", ROOT / "wrappers", ROOT / "zoo")
-    forbidden = ("eval", "exec", "th.load", "torch.load", "yaml.unsafe_load", "yaml.full_load")
+    forbidden = (
+        "eval",
+        "exec",
+        "th.load",
+        "torch.load",
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+    )
     for path in [path for folder in folders for path in folder.rglob("*.py")]:
         tree = ast.parse(path.read_text())
-        assert not {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} & imports(path), path
+        pickles = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} & imports(path)
+        assert not pickles or path == ROOT / "sb3_dreamer" / "convert" / "checkpoint.py", path
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)

@@ -919,7 +919,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         # As in SB3, custom objects replace what is there and add nothing.
         model.__dict__.update({name: value for name, value in custom.items() if hasattr(model, name)})
         model.__dict__.update(kwargs)
-        with only_stored(stored.tensors.get("policy", {}), stored.name):
+        weights = stored.tensors.get("policy", {})
+        with only_stored(weights, stored.name):
+            if isinstance(policy_class, type) and issubclass(policy_class, WorldModelPolicy):
+                model.policy_kwargs |= policy_class.unnamed_fields(model.policy_kwargs, model.model_size, weights)
             model._setup_model()
         model._restore(stored)
         warn_other_preset(data.get("suite_preset"), model.env)

@@ -1,7 +1,7 @@
 """The policy that SB3 sees: a world model, a behavior, and the recurrent state between two observations."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +94,18 @@ class WorldModelPolicy(BasePolicy):
     ) -> Networks:
         """World model and behavior of the algorithm."""
         raise NotImplementedError
+
+    @classmethod
+    def unnamed_fields(
+        cls, overrides: Mapping[str, Any], model_size: Any, weights: Mapping[str, th.Tensor]
+    ) -> dict[str, Any]:
+        """Fields of the spec whose default has changed since a file was written, as its weights show them.
+
+        :param overrides: fields that the file names
+        :param model_size: of the file
+        :param weights: of the file
+        """
+        return {}
 
     def _check_alias(self) -> None:
         has_image = any(key.kind == "image" for key in self.keys)
@@ -309,7 +321,8 @@ class WorldModelPolicy(BasePolicy):
         """
         device = get_device(device)
         file = read_model(path, kind=cls.__name__, device=str(device))
-        with only_stored(file.tensors.get("policy", {}), str(path)):
-            policy = cls(**file.data)
+        weights = file.tensors.get("policy", {})
+        with only_stored(weights, str(path)):
+            policy = cls(**file.data | cls.unnamed_fields(file.data, file.data.get("model_size"), weights))
         policy.load_state_dict(file.tensors["policy"])
         return policy.to(device)

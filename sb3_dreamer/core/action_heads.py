@@ -88,6 +88,8 @@ class TruncatedNormalHead(ActionHead):
 
     :param size: A
     :param min_std: 0.1
+    :param exact: give samples the exact pathwise gradient; False: that of a normal which is not cut, 1 by the mean and
+        the noise by the deviation, as TensorFlow's sampler has it
     """
 
     def __init__(
@@ -99,9 +101,11 @@ class TruncatedNormalHead(ActionHead):
         style: NormStyle,
         min_std: float = 0.1,
         outscale: float = 1.0,
+        exact: bool = True,
     ):
         super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
         self.min_std = min_std
+        self.exact = exact
 
     def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Mean and standard deviation before the cut, ``(..., A)`` each, float32."""
@@ -109,13 +113,13 @@ class TruncatedNormalHead(ActionHead):
         return th.tanh(mean), 2.0 * th.sigmoid(std / 2.0) + self.min_std
 
     def sample(self, out: th.Tensor) -> th.Tensor:
-        """By inverting the distribution function, which gives the exact pathwise gradient."""
+        """By inverting the distribution function; its gradient is the exact pathwise one."""
         mean, std = self.mean_std(out)
         below, above = _normal_cdf((-1.0 - mean) / std), _normal_cdf((1.0 - mean) / std)
         share = below + (above - below) * th.rand_like(mean)
         # The ends keep erfinv finite; the last clamp takes away what float rounding adds beyond the bounds.
         noise = math.sqrt(2.0) * th.erfinv((2.0 * share - 1.0).clamp(-1.0 + 1e-6, 1.0 - 1e-6))
-        sample = mean + std * noise
+        sample = mean + std * (noise if self.exact else noise.detach())
         return sample + (sample.clamp(-1.0, 1.0) - sample).detach()
 
     def mode(self, out: th.Tensor) -> th.Tensor:

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch as th
 
@@ -16,7 +16,8 @@ class OptimizerGroup:
 
     :param name: prefix of the metrics
     :param params: parameters to update
-    :param optimizer: a fused ``th.optim.Adam`` or any optimizer that honors ``grad_scale`` and ``found_inf``
+    :param optimizer: a fused ``th.optim.Adam``, a :class:`FlatOptimizer`, or any other that honors ``grad_scale`` and
+        ``found_inf``
     :param clip: largest global norm of the gradients; None does not clip
     :param weight_decay: share that every parameter loses at each update, whatever the learning rate (decoupled;
         DreamerV2's released code: 1e-6); a skipped update decays nothing
@@ -112,20 +113,121 @@ def make_adam(
 
 
 class _SideBySide(NamedTuple):
-    """States of P parameters with M entries in all: ``step (P,)``, ``mu (M,)``, ``nu (M,)``.
+    """States of P parameters with M entries in all: ``step (P,)``, and two moments ``(M,)``.
 
     :param sizes: entries of each parameter
-    :param views: of ``mu``, as the optimizer's ``state`` holds them
+    :param views: of ``first``, as the optimizer's ``state`` holds them
     """
 
     step: th.Tensor
-    mu: th.Tensor
-    nu: th.Tensor
+    first: th.Tensor
+    second: th.Tensor
     sizes: list[int]
     views: list[th.Tensor]
 
 
-class LaProp(th.optim.Optimizer):
+class FlatOptimizer(th.optim.Optimizer):
+    """Steps on all parameters of a group as one vector, with few operations and no host synchronization.
+
+    Gradients are divided by :attr:`grad_scale`, and nothing changes where :attr:`found_inf` is 1, as fused optimizers
+    of torch have it.
+
+    :cvar moments: names of the two moments in :attr:`state`
+    """
+
+    moments: ClassVar[tuple[str, str]]
+    grad_scale: th.Tensor | None = None
+    found_inf: th.Tensor | None = None
+
+    @th.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient; none at all where ``found_inf`` is 1."""
+        loss = closure() if closure else None
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step_group(group, params)
+        return loss
+
+    def _step_group(self, group: dict[str, Any], params: list[th.Tensor]) -> None:
+        state = self._side_by_side(params)
+        skip = params[0].new_zeros(()) if self.found_inf is None else self.found_inf.to(params[0].dtype)
+        grad = th.where(skip > 0, 0.0, th.cat([p.grad.reshape(-1) for p in params if p.grad is not None]))
+        if self.grad_scale is not None:
+            grad.div_(self.grad_scale)
+        state.step.add_(1.0 - skip)
+        moves = self._moves(group, params, state, grad, skip).split(state.sizes)
+        th._foreach_add_(params, [move.view(param.shape) for move, param in zip(moves, params, strict=True)])
+
+    def _moves(
+        self, group: dict[str, Any], params: list[th.Tensor], state: _SideBySide, grad: th.Tensor, skip: th.Tensor
+    ) -> th.Tensor:
+        """Update the moments and return what is added to the parameters, ``(M,)``.
+
+        :param grad: ``(M,)``, 0 where the update is skipped
+        :param skip: 0-d, 1 if the update is skipped: it decays and moves nothing then
+        """
+        raise NotImplementedError
+
+    def _side_by_side(self, params: list[th.Tensor]) -> _SideBySide:
+        """The states of the parameters as one vector of each kind.
+
+        The entries of :attr:`state` are views of them. Entries that someone else put there are copied first.
+        """
+        first, second = self.moments
+        known: _SideBySide | None = self.__dict__.get("_known_state")
+        mus = [self.state[p].get(first) for p in params]
+        if known is not None and len(known.views) == len(mus) and all(map(operator.is_, mus, known.views)):
+            return known
+        fresh = {p: {"step": p.new_zeros(()), first: th.zeros_like(p), second: th.zeros_like(p)} for p in params}
+        # torch loads a step count to the CPU, wherever its parameter is.
+        parts = {
+            key: [(self.state[p] or fresh[p])[key].to(p.device).reshape(-1) for p in params] for key in fresh[params[0]]
+        }
+        sizes = [p.numel() for p in params]
+        state = _SideBySide(th.cat(parts["step"]), th.cat(parts[first]), th.cat(parts[second]), sizes, [])
+        rows = zip(params, state.step, state.first.split(sizes), state.second.split(sizes), strict=True)
+        for p, step, mu, nu in rows:
+            self.state[p] = {"step": step, first: mu.view(p.shape), second: nu.view(p.shape)}
+            state.views.append(self.state[p][first])
+        self._known_state = state
+        return state
+
+
+class Adam(FlatOptimizer):
+    """Adam as TensorFlow has it: ε stands beside the root of the *uncorrected* second moment.
+
+    ``-lr sqrt(1 - β₂^t) / (1 - β₁^t) · m / (sqrt(v) + ε)``: the ε̂ of arXiv 1412.6980, end of Section 2. Torch's Adam
+    with ``ε / sqrt(1 - β₂^t)`` in place of ε: in the first updates a larger ε, and smaller steps where gradients are
+    small.
+
+    :param params: parameters
+    :param lr: learning rate
+    :param betas: decay of the two moments (0.9, 0.999)
+    :param eps: ε
+    """
+
+    moments = ("exp_avg", "exp_avg_sq")  # torch's names: files of earlier versions hold the state of its Adam
+
+    def __init__(
+        self, params: Iterable[th.nn.Parameter], lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    def _moves(
+        self, group: dict[str, Any], params: list[th.Tensor], state: _SideBySide, grad: th.Tensor, skip: th.Tensor
+    ) -> th.Tensor:
+        """See :class:`FlatOptimizer`."""
+        (beta1, beta2), taken = group["betas"], 1.0 - skip
+        state.first.lerp_(grad, taken * (1.0 - beta1))
+        state.second.lerp_(grad.square(), taken * (1.0 - beta2))
+        step = state.step[0].clamp(min=1.0)
+        rate = taken * group["lr"] * (1.0 - beta2**step).sqrt() / (1.0 - beta1**step)
+        moves: th.Tensor = state.first / state.second.sqrt().add_(group["eps"]) * -rate
+        return moves
+
+
+class LaProp(FlatOptimizer):
     """RMS scaling, then momentum (LaProp, arXiv 2002.04839), after adaptive gradient clipping (arXiv 2102.06171).
 
     As DreamerV3 2024 combines them. Each tensor's gradient is scaled down to ``agc`` times the tensor's norm.
@@ -141,8 +243,7 @@ class LaProp(th.optim.Optimizer):
         as the one tensor that they are parts of (see :func:`clipping_units`); None clips each by itself
     """
 
-    grad_scale: th.Tensor | None = None
-    found_inf: th.Tensor | None = None
+    moments = ("mu", "nu")
 
     def __init__(
         self,
@@ -159,63 +260,28 @@ class LaProp(th.optim.Optimizer):
         settings = {"lr": lr, "betas": betas, "eps": eps, "agc": agc, "pmin": pmin, "warmup": warmup, "units": units}
         super().__init__(params, settings)
 
-    @th.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient; none at all where ``found_inf`` is 1."""
-        loss = closure() if closure else None
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            if params:
-                self._step_group(group, params)
-        return loss
-
-    def _step_group(self, group: dict[str, Any], params: list[th.Tensor]) -> None:
-        first, state = params[0], self._side_by_side(params)
-        skip = first.new_zeros(()) if self.found_inf is None else self.found_inf.to(first.dtype)
-        grad = self._clipped(group, params, skip > 0, state.sizes)
-        # A skipped update decays nothing and moves nothing.
-        beta1, beta2 = (th.where(skip > 0, 1.0, first.new_full((), beta)) for beta in group["betas"])
-        state.step.add_(1.0 - skip)
+    def _moves(
+        self, group: dict[str, Any], params: list[th.Tensor], state: _SideBySide, grad: th.Tensor, skip: th.Tensor
+    ) -> th.Tensor:
+        """See :class:`FlatOptimizer`."""
+        if group["agc"]:
+            self._clip(group, params, list(grad.split(state.sizes)))
+        beta1, beta2 = (th.where(skip > 0, 1.0, grad.new_full((), beta)) for beta in group["betas"])
         step = state.step[0].clamp(min=1.0)
-        state.nu.mul_(beta2).addcmul_(grad, grad * (1.0 - beta2))
-        denominator = (state.nu / (1.0 - group["betas"][1] ** step)).sqrt_().add_(group["eps"])
-        state.mu.mul_(beta1).add_(grad.div_(denominator).mul_(1.0 - beta1))
+        state.second.mul_(beta2).addcmul_(grad, grad * (1.0 - beta2))
+        denominator = (state.second / (1.0 - group["betas"][1] ** step)).sqrt_().add_(group["eps"])
+        state.first.mul_(beta1).add_(grad.div_(denominator).mul_(1.0 - beta1))
         rate = group["lr"] * (1.0 - skip) / (1.0 - group["betas"][0] ** step)
         if group["warmup"]:  # The first update has rate 0, as in the released code.
             rate = rate * ((step - 1.0) / group["warmup"]).clamp(max=1.0)
-        moves = (state.mu * -rate).split(state.sizes)
-        th._foreach_add_(params, [move.view(param.shape) for move, param in zip(moves, params, strict=True)])
+        moves: th.Tensor = state.first * -rate
+        return moves
 
-    def _side_by_side(self, params: list[th.Tensor]) -> "_SideBySide":
-        """The states of the parameters as one vector of each kind, on which a step needs few operations.
-
-        The entries of :attr:`state` are views of them. Entries that someone else put there are copied first.
-        """
-        known: _SideBySide | None = self.__dict__.get("_known_state")
-        mus = [self.state[p].get("mu") for p in params]
-        if known is not None and len(known.views) == len(mus) and all(map(operator.is_, mus, known.views)):
-            return known
-        fresh = {p: {"step": p.new_zeros(()), "mu": th.zeros_like(p), "nu": th.zeros_like(p)} for p in params}
-        parts = {key: [(self.state[p] or fresh[p])[key].reshape(-1) for p in params] for key in ("step", "mu", "nu")}
-        sizes = [p.numel() for p in params]
-        state = _SideBySide(th.cat(parts["step"]), th.cat(parts["mu"]), th.cat(parts["nu"]), sizes, [])
-        for p, step, mu, nu in zip(params, state.step, state.mu.split(sizes), state.nu.split(sizes), strict=True):
-            self.state[p] = {"step": step, "mu": mu.view(p.shape), "nu": nu.view(p.shape)}
-            state.views.append(self.state[p]["mu"])
-        self._known_state = state
-        return state
-
-    def _clipped(self, group: dict[str, Any], params: list[th.Tensor], skip: th.Tensor, sizes: list[int]) -> th.Tensor:
-        """Gradients side by side after the adaptive clipping, zero where the update is skipped."""
-        grad = th.where(skip, 0.0, th.cat([p.grad.reshape(-1) for p in params if p.grad is not None]))
-        if self.grad_scale is not None:
-            grad.div_(self.grad_scale)
-        if group["agc"]:
-            grads = list(grad.split(sizes))
-            grad_norms, norms = self._unit_norms(group, grads), self._unit_norms(group, params)
-            ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
-            th._foreach_div_(grads, list(ratios.unbind()))
-        return grad
+    def _clip(self, group: dict[str, Any], params: list[th.Tensor], grads: list[th.Tensor]) -> None:
+        """Scale each gradient down in place to ``agc`` times the norm of its parameter."""
+        grad_norms, norms = self._unit_norms(group, grads), self._unit_norms(group, params)
+        ratios = (grad_norms / (norms.clamp(min=group["pmin"]) * group["agc"])).clamp(min=1.0)
+        th._foreach_div_(grads, list(ratios.unbind()))
 
     def _unit_norms(self, group: dict[str, Any], tensors: list[th.Tensor]) -> th.Tensor:
         """Norm of the clipping unit that each tensor belongs to, ``(P,)``."""

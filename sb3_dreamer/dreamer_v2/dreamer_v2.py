@@ -20,7 +20,7 @@ from sb3_dreamer.core.estimators import Estimator, make_estimator
 from sb3_dreamer.core.imagination import ActorGradient
 from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.objectives import BalancedKL, FreeNatsKL
-from sb3_dreamer.core.optim import OptimizerGroup, make_adam
+from sb3_dreamer.core.optim import Adam, OptimizerGroup
 from sb3_dreamer.core.types import SequenceBatch, UpdateResult
 from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
 from sb3_dreamer.dreamer_v2.networks import DiscountHead
@@ -288,12 +288,12 @@ class DreamerV2(WorldModelAlgorithm):
         return make_estimator(name, self.now[temperature] if fixed is None else fixed)
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
-        """Three Adams with epsilon 1e-5."""
+        """Three of TensorFlow's Adams with epsilon 1e-5."""
         modules = {"model": self.policy.world_model, "actor": self.behavior.actor, "critic": self.behavior.critic}
         groups = {}
         for name, module in modules.items():
             params = list(module.parameters())
-            adam = make_adam(params, 1e-4, eps=1e-5)  # The rate is set before every round of updates.
+            adam = Adam(params, 1e-4, eps=1e-5)  # The rate is set before every round of updates.
             groups[f"{name}_optim"] = OptimizerGroup(
                 name, params, adam, self.max_grad_norm, weight_decay=self.weight_decay
             )

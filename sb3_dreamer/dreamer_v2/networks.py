@@ -100,7 +100,8 @@ def build_behavior(spec: DreamerV2Spec, feat_size: int, actions: ActionLayout) -
     critic = MSEHead(feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":
-        actor = TruncatedNormalHead(feat_size, spec.mlp, actions.size, style=style)
+        exact = spec.box_gradient == "exact"
+        actor = TruncatedNormalHead(feat_size, spec.mlp, actions.size, style=style, exact=exact)
         return DreamerV2Behavior(actor, critic, actor_gradient="dynamics")
     estimator = make_estimator(spec.actor_estimator)
     actor = OneHotHead(feat_size, spec.mlp, actions.sizes, style=style, unimix=0.0, estimator=estimator)

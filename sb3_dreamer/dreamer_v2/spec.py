@@ -21,6 +21,8 @@ class DreamerV2Spec:
         ``st_gumbel_softmax``
     :param actor_estimator: gradient through discrete actions, where dynamics gradients are used; as above, or
         ``score_function`` for none
+    :param box_gradient: gradient through Box actions, which follow a normal cut to the bounds: ``exact``, or
+        ``untruncated``, as if it were not cut (TensorFlow's sampler and with it the released code)
     :param cnn_depth: channels of the first convolution
     :param units: width of the dense layers of encoder, decoder, heads, actor and critic
     :param layers: their number
@@ -38,6 +40,7 @@ class DreamerV2Spec:
     latent: str = "categorical"
     latent_estimator: str = "straight_through"
     actor_estimator: str = "straight_through"
+    box_gradient: str = "exact"
     cnn_depth: int = 48
     units: int = 400
     layers: int = 4
@@ -51,6 +54,7 @@ class DreamerV2Spec:
         positive_integers(self, ("deter", "hidden", "stoch", "classes", "cnn_depth", "units", "layers"))
         one_of("latent", self.latent, ("categorical", "gaussian"))
         one_of("norm", self.norm, ("none", "layer"))
+        one_of("box_gradient", self.box_gradient, ("exact", "untruncated"))
         one_of("actor_estimator", self.actor_estimator, ESTIMATORS)
         if self.latent_estimator == "score_function":
             raise ValueError(

@@ -43,14 +43,14 @@ def build_networks(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Actio
 def world_model_2023(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
     """Encoder, RSSM, decoder, reward and continue heads."""
     style, latent = NormStyle(norm="layer", act=spec.act, eps=1e-3), make_latent(spec)
-    encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.mlp, style=style, symlog_inputs=spec.symlog_inputs)
+    encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.codec_mlp, style=style, symlog_inputs=spec.symlog_inputs)
     cell = layer_norm_gru(latent, action=actions.size, hidden=spec.units, deter=spec.deter, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
     decoder = Decoder(
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
-        units=spec.mlp,
+        units=spec.codec_mlp,
         style=style,
         symlog_targets=spec.symlog_inputs,
     )
@@ -88,7 +88,7 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
     encoder = Encoder(
         keys,
         depth=spec.cnn_depth,
-        units=spec.mlp,
+        units=spec.codec_mlp,
         style=style,
         symlog_inputs=spec.symlog_inputs,
         image_encoder=PoolingEncoder,
@@ -108,7 +108,7 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
-        units=spec.mlp,
+        units=spec.codec_mlp,
         style=style,
         symlog_targets=spec.symlog_inputs,
         image_decoder=partial(BlockDecoder, deter=spec.deter, units=spec.units),

@@ -1,17 +1,33 @@
 """SB3's policy names for DreamerV3."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import torch as th
 
 from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.dreamer_v3.networks import build_networks
-from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec, resolve_size, resolve_spec
+from sb3_dreamer.dreamer_v3.spec import SIZES, WIDTHS, DreamerV3Spec, resolve_size, resolve_spec
 
 
 class MlpPolicy(WorldModelPolicy):
     """For vector and discrete observations."""
 
     spec: DreamerV3Spec
+
+    @classmethod
+    def unnamed_fields(
+        cls, overrides: Mapping[str, Any], model_size: Any, weights: Mapping[str, th.Tensor]
+    ) -> dict[str, Any]:
+        """See :class:`WorldModelPolicy`. Up to 0.1, sizes XS to XL had stacks for vectors as wide as all others."""
+        if WIDTHS & overrides.keys() or "codec_units" in overrides:
+            return {}
+        has_image = any(name.startswith("world_model.encoder.cnns.") for name in weights)
+        size = "S" if model_size == "auto" and has_image else model_size
+        released = SIZES[size].codec_units if size in SIZES else None
+        codec, head = (stack_widths(weights, f"world_model.{part}.mlp") for part in ("encoder", "reward_head"))
+        return {"codec_units": None} if released and codec and codec == head != released else {}
 
     def build_networks(
         self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]
@@ -32,3 +48,15 @@ class MultiInputPolicy(MlpPolicy):
     """For Dict observations: a CNN for the images of each size, an MLP for all the rest."""
 
     requires = "dict"
+
+
+def stack_widths(weights: Mapping[str, th.Tensor], stack: str) -> tuple[int, ...]:
+    """Widths of the dense layers of a stack.
+
+    :param weights: state of a policy
+    :param stack: name of an ``MLP`` in it
+    """
+    widths: list[int] = []
+    while (weight := weights.get(f"{stack}.linears.{len(widths)}.weight")) is not None:
+        widths.append(len(weight))
+    return tuple(widths)

@@ -8,6 +8,7 @@ from sb3_dreamer.core.estimators import ESTIMATORS
 from sb3_dreamer.core.types import ObsKey
 
 REGRESSIONS = ("twohot", "symlog", "mse")
+WIDTHS = {"units", "layers", "mlp_units", "net_arch"}  #: fields that set the widths of all dense stacks
 PATHWISE = [name for name in ESTIMATORS if name != "score_function"]  #: estimators that give a gradient to a sample
 
 
@@ -26,6 +27,7 @@ class DreamerV3Spec:
     :param symlog_inputs: squash vector inputs with symlog
     :param bins: two-hot bins of the reward and value heads
     :param mlp_units: widths of the dense stacks, one by one, instead of ``layers`` times ``units`` (SB3's ``net_arch``)
+    :param codec_units: widths of the encoder's and the decoder's stack for vectors; None: as all other stacks
     :param regression: form of reward head and critic: ``twohot``, or the ablations ``symlog`` and ``mse`` (Figure D.2)
     :param action_masks: learn which discrete actions are allowed, and dream with it
     :param hard_continue: dreams continue or end by the more likely flag, as in the 2023 code; False multiplies with the
@@ -51,6 +53,7 @@ class DreamerV3Spec:
     symlog_inputs: bool = True
     bins: int = 255
     mlp_units: tuple[int, ...] | None = None
+    codec_units: tuple[int, ...] | None = None
     regression: str = "twohot"
     action_masks: bool = False
     hard_continue: bool = True
@@ -79,6 +82,11 @@ class DreamerV3Spec:
     def mlp(self) -> tuple[int, ...]:
         """Widths of the dense stacks."""
         return self.mlp_units if self.mlp_units is not None else (self.units,) * self.layers
+
+    @property
+    def codec_mlp(self) -> tuple[int, ...]:
+        """Widths of the stacks that encode and decode vectors."""
+        return self.codec_units if self.codec_units is not None else self.mlp
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,11 @@ class DreamerV3Spec2024(DreamerV3Spec):
             raise ValueError(f"actor_unimix={self.actor_unimix!r} must be at least 0 and less than 1")
 
 
+def _size_2023(deter: int, depth: int, units: int, layers: int) -> DreamerV3Spec:
+    """A released size: its entry in the authors' configuration leaves the stacks for vectors at 5 layers of 1024."""
+    return DreamerV3Spec(deter=deter, cnn_depth=depth, units=units, layers=layers, codec_units=(1024,) * 5)
+
+
 def _size_2024(deter: int, classes: int, depth: int, units: int) -> DreamerV3Spec2024:
     return DreamerV3Spec2024(deter=deter, classes=classes, cnn_depth=depth, units=units, hidden=units)
 
@@ -119,11 +132,11 @@ def _size_2024(deter: int, classes: int, depth: int, units: int) -> DreamerV3Spe
 SIZES_2023: dict[str, DreamerV3Spec] = {
     "debug": DreamerV3Spec(deter=16, cnn_depth=2, units=16, layers=1, stoch=4, classes=4),
     "XXS": DreamerV3Spec(deter=128, cnn_depth=8, units=128, layers=1, stoch=16, classes=16),
-    "XS": DreamerV3Spec(deter=256, cnn_depth=24, units=256, layers=1),
-    "S": DreamerV3Spec(deter=512, cnn_depth=32, units=512, layers=2),
-    "M": DreamerV3Spec(deter=1024, cnn_depth=48, units=640, layers=3),
-    "L": DreamerV3Spec(deter=2048, cnn_depth=64, units=768, layers=4),
-    "XL": DreamerV3Spec(deter=4096, cnn_depth=96, units=1024, layers=5),
+    "XS": _size_2023(256, 24, 256, 1),
+    "S": _size_2023(512, 32, 512, 2),
+    "M": _size_2023(1024, 48, 640, 3),
+    "L": _size_2023(2048, 64, 768, 4),
+    "XL": _size_2023(4096, 96, 1024, 5),
 }
 SIZES_2024: dict[str, DreamerV3Spec] = {
     "debug2024": DreamerV3Spec2024(deter=32, stoch=4, classes=4, cnn_depth=2, units=16, hidden=16, layers=1, blocks=4),
@@ -156,7 +169,10 @@ def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str,
 
     :param model_size: a name in ``SIZES``, or ``auto`` (see :func:`resolve_size`)
     :param keys: observation keys
-    :param overrides: fields of the spec, or ``net_arch`` (list of widths) for all dense stacks
+    :param overrides: fields of the spec, or ``net_arch`` (list of widths) for all dense stacks. Widths that are chosen
+        for all stacks hold for vectors, too, unless ``codec_units`` is among them
     :raises ValueError: for an unknown size or field, with the nearest known one
     """
+    if WIDTHS & overrides.keys():
+        overrides = {"codec_units": None, **overrides}
     return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch as th
 
+from sb3_dreamer.common.files.optimizer_state import load_optimizer, optimizer_to_tensors
 from sb3_dreamer.core import functional as fn
 from sb3_dreamer.core.action_heads import BoundedNormalHead, OneHotHead
 from sb3_dreamer.core.behavior import RandomBehavior
@@ -14,7 +15,7 @@ from sb3_dreamer.core.images.convs import ImageDecoder, ImageEncoder, image_stag
 from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
 from sb3_dreamer.core.layers import NormStyle, init_weight
 from sb3_dreamer.core.objectives import BalancedKL, DynRepKL, FreeNatsKL
-from sb3_dreamer.core.optim import LaProp, OptimizerGroup, make_adam
+from sb3_dreamer.core.optim import Adam, LaProp, OptimizerGroup, make_adam
 from sb3_dreamer.core.rssm import limit_action
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
@@ -439,7 +440,14 @@ def test_slow_critic_moves_by_tau() -> None:
 # ---- optimizers ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", [lambda p: make_adam(p, 0.1), lambda p: LaProp(p, 0.1)], ids=["adam", "laprop"])
+OPTIMIZERS = {
+    "torch's Adam": lambda params: make_adam(params, 0.1),
+    "Adam": lambda params: Adam(params, 0.1, eps=1e-5),
+    "LaProp": lambda params: LaProp(params, 0.1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_non_finite_update_is_skipped_whole(optimizer, bad) -> None:
     param = th.nn.Parameter(th.ones(3))
@@ -451,6 +459,43 @@ def test_a_non_finite_update_is_skipped_whole(optimizer, bad) -> None:
     assert all(th.equal(state[key], value) for key, value in group.optimizer.state[param].items())
     group.step((param * 2).sum())
     assert not th.equal(param, before)
+
+
+def test_adam_adds_epsilon_beside_the_uncorrected_moment() -> None:
+    """As torch's with an epsilon of its own in each update, over steps of very different sizes; two parameters."""
+    ours, theirs = ([th.nn.Parameter(th.ones(3)), th.nn.Parameter(th.ones(2, 2))] for _ in range(2))
+    one, other = Adam(ours, 0.1, eps=1e-3), th.optim.Adam(theirs, 0.1)
+    start = [param.detach().clone() for param in ours]
+    for step in range(1, 6):
+        other.param_groups[0]["eps"] = 1e-3 / math.sqrt(1.0 - 0.999**step)
+        for param, same in zip(ours, theirs, strict=True):
+            same.grad = th.randn(param.shape, generator=th.Generator().manual_seed(step)) * 10.0 ** -(step + param.ndim)
+            param.grad = same.grad.clone()
+        one.step()
+        other.step()
+        for param, same in zip(ours, theirs, strict=True):
+            th.testing.assert_close(param, same)
+    assert all((param - old).abs().max() > 1e-3 for param, old in zip(ours, start, strict=True))
+
+
+def test_adam_continues_from_the_state_of_torch_s() -> None:
+    """DreamerV2's files of earlier versions hold it."""
+    params = [th.nn.Parameter(th.ones(3)), th.nn.Parameter(th.ones(2))]
+    former = make_adam(params, 0.1, eps=1e-5)
+    for _ in range(3):
+        for param in params:
+            param.grad = th.full_like(param, 0.5)
+        former.step()
+    ours = Adam(params, 0.1, eps=1e-5)
+    tensors, settings = optimizer_to_tensors(former)
+    load_optimizer(ours, tensors, settings)
+    for param in params:
+        param.grad = th.zeros_like(param)
+    ours.step()
+    state = ours.state[params[1]]
+    assert float(state["step"]) == 4
+    th.testing.assert_close(state["exp_avg"], 0.9 * former.state[params[1]]["exp_avg"])
+    th.testing.assert_close(state["exp_avg_sq"], 0.999 * former.state[params[1]]["exp_avg_sq"])
 
 
 def test_clipping_is_by_the_global_norm() -> None:

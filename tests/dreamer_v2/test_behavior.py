@@ -105,6 +105,24 @@ def test_truncated_normal(mean: float, std: float) -> None:
     assert float(samples.mean()) == pytest.approx(expected, abs=0.02)
 
 
+def test_truncated_normal_with_the_gradient_of_an_untruncated_one() -> None:
+    """TensorFlow's sampler: 1 by the mean, the noise by the deviation; the same samples."""
+    exact, other = (TruncatedNormalHead(1, (), 2, style=STYLE, exact=flag) for flag in (True, False))
+    out = th.tensor([[0.3, -0.2, -0.5, 1.0]] * 50, requires_grad=True)
+    samples = []
+    for head in (exact, other):
+        th.manual_seed(0)
+        samples.append(head.sample(out))
+    assert th.equal(*samples)
+    mean, std = (part.detach().requires_grad_() for part in other.mean_std(out))
+    other.mean_std = lambda _: (mean, std)
+    th.manual_seed(0)
+    sample = other.sample(out)
+    by_mean, by_std = th.autograd.grad(sample.sum(), (mean, std))
+    th.testing.assert_close(by_mean, th.ones_like(mean))
+    th.testing.assert_close(by_std, (sample - mean) / std)
+
+
 def test_truncated_normal_gradient_against_finite_differences() -> None:
     head = TruncatedNormalHead(1, (), 1, style=STYLE)
 

@@ -58,8 +58,8 @@ class ImageEncoder(nn.Module):
         )
         self.norms = nn.ModuleList(ChannelNorm(style.make_norm(b)) for b in depths[1:])
         self.act = style.activation
-        height, width = self.sizes[-1]
-        self.out_size = depths[-1] * height * width
+        self.out_shape = (depths[-1], *self.sizes[-1])
+        self.out_size = math.prod(self.out_shape)
 
     def forward(self, image: th.Tensor) -> th.Tensor:
         """Image in [-0.5, 0.5] to ``(N, E)``."""

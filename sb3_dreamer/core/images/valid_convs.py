@@ -60,7 +60,8 @@ class ValidImageEncoder(nn.Module):
         height, width = size
         for _ in range(count):
             height, width = (height - KERNEL) // 2 + 1, (width - KERNEL) // 2 + 1
-        self.out_size = depths[-1] * height * width
+        self.out_shape = (depths[-1], height, width)
+        self.out_size = math.prod(self.out_shape)
 
     def forward(self, image: th.Tensor) -> th.Tensor:
         """Image in [-0.5, 0.5] to ``(N, E)``."""

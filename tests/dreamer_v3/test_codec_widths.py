@@ -1,0 +1,86 @@
+"""The stacks for vectors of the 2023 version: 5 layers of 1024 at every released size, as in the authors' code."""
+
+import pytest
+import torch as th
+
+from sb3_dreamer import DreamerV3
+from sb3_dreamer.dreamer_v3.policies import MlpPolicy, stack_widths
+from sb3_dreamer.dreamer_v3.spec import SIZES_2023, resolve_spec
+from sb3_dreamer.zoo.studies import sizes
+
+SMALL = {"deter": 16, "cnn_depth": 2, "stoch": 4, "classes": 4, "bins": 15}
+SETTINGS = {"batch_size": 2, "batch_length": 4, "buffer_size": 200, "device": "cpu", "seed": 0}
+CODECS = ("world_model.encoder.mlp", "world_model.decoder.mlp")
+
+
+def test_released_and_own_sizes() -> None:
+    """Size S with 24 entries: 18.7M parameters there, from the layers of its code."""
+    for name, spec in SIZES_2023.items():
+        assert spec.codec_mlp == ((1024,) * 5 if name in ("XS", "S", "M", "L", "XL") else spec.mlp), name
+    assert sizes.count("S", vector=24, actions=6, discrete=False) == layers_2023(512, 512, 2, vector=24, actions=6)
+    assert sizes.count("S", vector=24, actions=6, discrete=False) == pytest.approx(18.7e6, abs=5e4)
+
+
+def layers_2023(deter: int, units: int, layers: int, *, vector: int, actions: int) -> int:
+    """Parameters of the 2023 code for vectors and Box actions, layer by layer."""
+    stoch, bins, codec = 32 * 32, 255, 1024
+
+    def hidden(inputs: int, width: int) -> int:  # no bias, and a norm with scale and shift
+        return inputs * width + 2 * width
+
+    def stack(inputs: int, width: int, count: int) -> int:
+        return hidden(inputs, width) + (count - 1) * hidden(width, width)
+
+    def dense(inputs: int, outputs: int) -> int:
+        return inputs * outputs + outputs
+
+    feat = deter + stoch
+    total = stack(vector, codec, 5) + stack(feat, codec, 5) + dense(codec, vector)
+    total += deter + hidden(stoch + actions, units) + hidden(deter + units, 3 * deter)
+    total += hidden(deter, units) + dense(units, stoch) + hidden(deter + codec, units) + dense(units, stoch)
+    outs = (bins, 1, bins, 2 * actions)  # reward, continue, critic, actor
+    return total + sum(stack(feat, units, layers) + dense(units, out) for out in outs)
+
+
+def test_widths_for_all_stacks_hold_for_vectors_too() -> None:
+    assert resolve_spec("S", (), {"units": 64}).codec_mlp == (64, 64)
+    assert resolve_spec("S", (), {"net_arch": [32]}).codec_mlp == (32,)
+    assert resolve_spec("S", (), {"net_arch": [32], "codec_units": (16, 16)}).codec_mlp == (16, 16)
+    assert resolve_spec("XXS", (), {"codec_units": (8,)}).codec_mlp == (8,)
+    assert resolve_spec("S", (), {"deter": 64}).codec_mlp == (1024,) * 5
+
+
+@pytest.mark.parametrize("what", ["model", "policy"])
+def test_files_of_earlier_versions_have_the_former_widths(what: str, tmp_path) -> None:
+    """They name a size and the fields that were replaced, and say nothing of this one."""
+    old = DreamerV3(
+        "MlpPolicy", "Pendulum-v1", model_size="XS", policy_kwargs=SMALL | {"codec_units": None}, **SETTINGS
+    )
+    for holder in (old.policy_kwargs, old.policy.spec_overrides):
+        holder.pop("codec_units", None)  # as 0.1 wrote it
+    saved = old if what == "model" else old.policy
+    saved.save(tmp_path / "old.zip")
+    loaded = type(saved).load(tmp_path / "old.zip")
+    policy = loaded.policy if what == "model" else loaded
+    assert policy.spec.codec_mlp == (256,)
+    th.testing.assert_close(policy.state_dict(), old.policy.state_dict(), rtol=0, atol=0)
+    loaded.save(tmp_path / "again.zip")
+    again = type(saved).load(tmp_path / "again.zip")
+    assert (again.policy if what == "model" else again).spec == policy.spec
+
+
+def test_files_of_today_are_read_as_they_are(tmp_path) -> None:
+    model = DreamerV3("MlpPolicy", "Pendulum-v1", model_size="XS", policy_kwargs=SMALL, **SETTINGS)
+    weights = model.policy.state_dict()
+    assert all(stack_widths(weights, stack) == (1024,) * 5 for stack in CODECS)
+    model.save(tmp_path / "model.zip")
+    assert DreamerV3.load(tmp_path / "model.zip").policy_kwargs == SMALL
+    assert MlpPolicy.unnamed_fields({}, "XS", weights) == {}
+
+
+def test_an_image_makes_auto_a_released_size() -> None:
+    stacks = {f"world_model.{part}.mlp.linears.0.weight": th.zeros(512, 3) for part in ("encoder", "reward_head")}
+    assert MlpPolicy.unnamed_fields({}, "auto", stacks) == {}, "XXS"
+    image = {"world_model.encoder.cnns.64x64.convs.0.weight": th.zeros(1)}
+    assert MlpPolicy.unnamed_fields({}, "auto", stacks | image) == {"codec_units": None}
+    assert MlpPolicy.unnamed_fields({"units": 512}, "auto", stacks | image) == {}
