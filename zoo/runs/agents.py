@@ -151,7 +151,8 @@ def find_run(args: Namespace) -> RunFolder:
     has = [names_of(folder) for folder in folders]
     there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has[0].items())
     of_algo = f" of {args.algo}" if args.algo else ""
-    hint = near(args.env, [name for by_algo in has for names in by_algo.values() for name in names])
+    known = {name for by_algo in has for names in by_algo.values() for name in names}
+    hint = near(args.env, known - {args.env})
     where = f"there is no run of {args.env!r}{of_algo} in {folders[0]}{hint}"
     shipped = "" if len(has) == 1 else "; sb3-dreamer list --agents shows the trained agents that come with sb3-dreamer"
     raise UsageError(f"{where}: {there or 'train one, or pass -f FOLDER'}{shipped}")

@@ -63,7 +63,7 @@ RECIPES = [
     Recipe("dreamerv3", "LunarLander-v3", flags=("--eval-freq", "1000")),
     Recipe("dreamerv3", "PixelCatch"),
     Recipe("dreamerv2", "CartPole-v1"),
-    Recipe("planet", "Pendulum-v1"),
+    Recipe("planet", "Pendulum-v1", flags=("-n", "2000")),
 ]
 
 
