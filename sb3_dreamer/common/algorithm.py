@@ -841,10 +841,12 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         Attributes that the constructor does not make are left out with a warning: ``load`` takes none from a file.
 
         :param path: file name (``.zip`` is added if it has no suffix) or binary file object
-        :param exclude: attributes to leave out
+        :param exclude: attributes to leave out; ``["optimizers"]`` leaves out the states of the optimizers, which are
+            more than half of a file: it acts the same, and learning continues from it with new optimizers
         :param include: attributes to store although they are left out by default
         """
-        skipped = (set(exclude or ()) | set(self._excluded_save_params())) - set(include or ())
+        left_out = set(exclude or ())
+        skipped = (left_out | set(self._excluded_save_params())) - set(include or ())
         if added := self._added_attributes() - skipped:
             skipped |= added
             self._warn_once(f"{', '.join(sorted(added))}: set on the model from outside, so not in its file")
@@ -853,7 +855,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             type(self).__name__,
             {name: value for name, value in self.__dict__.items() if name not in skipped},
             self.policy,
-            self._optimizers_by_name(),
+            {} if "optimizers" in left_out else self._optimizers_by_name(),
             None if self._carry is None else self._carry._asdict(),
             learning_rate=float(self.lr_schedule(self._current_progress_remaining)),
             warn=self._warn_once,
@@ -925,6 +927,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 model.policy_kwargs |= policy_class.unnamed_fields(model.policy_kwargs, model.model_size, weights)
             model._setup_model()
         model._restore(stored)
+        if env is not None and not stored.settings:
+            warnings.warn(f"{stored.name} holds no optimizers: learning continues with new ones", stacklevel=2)
         warn_other_preset(data.get("suite_preset"), model.env)
         return model
 

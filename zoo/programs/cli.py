@@ -17,7 +17,9 @@ PROGRAMS = {  # modules of this package, and what they do
     "plot": "plot learning curves, with published ones behind",
     "tune": "search hyperparameters with Optuna",
     "suite": "train on a whole benchmark with several seeds",
-    "list": "list algorithms, suites and their tasks, runs",
+    "list": "list suites and their tasks, runs, trained agents",
+    "push_to_hub": "upload a trained agent to the Hugging Face Hub",
+    "load_from_hub": "download a trained agent from the Hugging Face Hub",
     "bench": "measure speed on this machine, alone and against other programs",
     "doctor": "check what training needs on this machine",
 }

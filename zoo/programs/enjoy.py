@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.config import building, environments
+from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, find_run, load_agent
@@ -42,7 +42,6 @@ def main(words: Sequence[str]) -> int:
     :return: exit status
     """
     args = make_parser().parse_args(words)
-    building.set_threads(args.num_threads)
     window = not args.no_render and environments.has_display()
     agent = load_for_window(args) if window else load_agent(args)
     try:

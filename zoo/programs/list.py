@@ -1,4 +1,4 @@
-"""The program ``list``: list suites, their tasks, and runs."""
+"""The program ``list``: list suites, their tasks, runs, and the agents that come with the package."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -13,7 +13,8 @@ from sb3_dreamer.zoo.config.arguments import OneLineParser
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import CLASSIC, suite_files, suite_tasks
 from sb3_dreamer.zoo.programs import tables
-from sb3_dreamer.zoo.runs import run_folder
+from sb3_dreamer.zoo.runs import run_folder, sharing
+from sb3_dreamer.zoo.runs.agents import SHIPPED
 
 PACKAGES = {  # what each suite needs
     "atari": "ale_py",
@@ -30,10 +31,16 @@ PACKAGES = {  # what each suite needs
 
 def make_parser() -> OneLineParser:
     """Make the parser."""
-    parser = OneLineParser(prog="sb3-dreamer list", description="List suites, the tasks of a suite, or runs.")
+    parser = OneLineParser(
+        prog="sb3-dreamer list", description="List suites, the tasks of a suite, runs, or trained agents."
+    )
     parser.add_argument("what", nargs="?", metavar="SUITE", help="list the tasks of this suite")
     parser.add_argument("--algo", metavar="ALGO", help="list only this algorithm")
-    parser.add_argument("--runs", action="store_true", help="list runs instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--runs", action="store_true", help="list runs instead")
+    instead.add_argument(
+        "--agents", action="store_true", help="list the trained agents that come with sb3-dreamer instead"
+    )
     parser.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the runs are")
     return parser
 
@@ -49,6 +56,9 @@ def main(words: Sequence[str]) -> int:
     console = tables.make_console()
     if args.runs:
         console.print(run_table(Path(args.folder), algorithms))
+    elif args.agents:
+        console.print(agent_table(algorithms))
+        print("Watch one: sb3-dreamer enjoy --algo ALGO --env ENV")
     elif args.what:
         for line in suite_tasks(args.what, algorithms):
             print(line)
@@ -85,6 +95,23 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
             table.add_row(f"{algo}/{run.path.name}", steps, str(values.get("seed")), best, finished)
     if not table.rows:
         raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder}")
+    return table
+
+
+def agent_table(algorithms: Sequence[str]) -> Table:
+    """Make a table with one row per agent of the package: score, size, command.
+
+    :raises UsageError: if there is none
+    """
+    table = Table("algo", "env", "mean return", "episodes", "size", "command", box=box.ROUNDED)
+    for algo in algorithms:
+        for run in run_folder.all_runs(SHIPPED, algo):
+            scores = sharing.read_scores(run)
+            mean, size = f"{scores['mean']:.1f} +- {scores['std']:.1f}", f"{run.model.stat().st_size / 1000:.0f} kB"
+            command = run.command.read_text(encoding="utf-8").strip()
+            table.add_row(algo, run.name, mean, str(scores["n"]), size, command)
+    if not table.rows:
+        raise UsageError(f"sb3-dreamer comes with no trained agent of {', '.join(algorithms)}")
     return table
 
 

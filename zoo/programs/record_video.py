@@ -46,7 +46,7 @@ def make_parser() -> OneLineParser:
         "--output-folder",
         default="",
         metavar="DIR",
-        help="where to write the video (default: videos/ in the run folder)",
+        help="where to write the video (default: videos/ in the run folder; here for an agent of sb3-dreamer)",
     )
     group.add_argument(
         "--fps", type=positive, metavar="N", help=f"frames per second (default: the environment's, dreams: {DREAM_FPS})"
@@ -131,8 +131,8 @@ def record_dreams(agent: Agent, args: Any) -> None:
 
 
 def video_path(agent: Agent, args: Any, part: str = "") -> Path:
-    """Return the file to write, in the run folder unless another was named."""
-    folder = Path(args.output_folder) if args.output_folder else agent.run.path / "videos"
+    """Return the file to write, in the run folder unless another was named or the agent comes with the package."""
+    folder = Path(args.output_folder or ("videos" if agent.is_shipped else agent.run.path / "videos"))
     name = f"{agent.path.stem}-{agent.model.num_timesteps}-steps-seed{args.seed}{part}"
     return folder / f"{name}{'.gif' if args.gif else '.mp4'}"
 

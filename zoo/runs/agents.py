@@ -1,5 +1,6 @@
 """Find and load a trained agent with the environment that it was trained on."""
 
+import itertools
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive,
 from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
-from sb3_dreamer.zoo.runs import run_folder
+from sb3_dreamer.zoo.runs import run_folder, sharing
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
+
+LOGS = "logs"
+SHIPPED = Path(__file__).parents[1] / "agents"  #: run folders of trained agents, packed by ``studies.agents``
 
 
 @dataclass
@@ -35,6 +39,11 @@ class Agent:
     config: dict[str, Any]
     deterministic: bool
 
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it comes with the package, where nothing is written."""
+        return self.run.path.is_relative_to(SHIPPED)
+
 
 def add_agent_arguments(parser: OneLineParser) -> None:
     """Add the flags of rl_zoo3's ``enjoy`` that choose the agent and how it acts."""
@@ -43,7 +52,12 @@ def add_agent_arguments(parser: OneLineParser) -> None:
         "--algo", metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)} (default: the first with a run of ENV)"
     )
     group.add_argument("--env", default=DEFAULT_ENV, metavar="ENV", help="as passed to train")
-    group.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the run folders are")
+    group.add_argument(
+        "-f",
+        "--folder",
+        metavar="DIR",
+        help=f"where the run folders are (default: {LOGS}, then the trained agents that come with sb3-dreamer)",
+    )
     group.add_argument(
         "--exp-id", type=whole, default=0, metavar="N", help="number of the run (default: 0, the latest)"
     )
@@ -83,6 +97,7 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
     :raises UsageError: if there is no such run, file or environment, or the file does not fit
     """
     environments.import_packages(args.gym_packages)
+    building.set_threads(args.num_threads)
     building.check_device(args.device)
     run = find_run(args)
     path = model_file(run, args)
@@ -116,21 +131,37 @@ def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
 def find_run(args: Namespace) -> RunFolder:
     """Find the run of ``--env`` by any name that ``train`` takes for it.
 
-    :param args: flags of :func:`add_agent_arguments`; ``algo`` becomes the algorithm of the run
+    Without one, and unless a folder or the number of a run was passed, it is the agent that comes with the package, and
+    a line says so.
+
+    :param args: flags of :func:`add_agent_arguments`; ``algo`` and ``folder`` become those of the run
     :raises UsageError: if there is none, with what there is
     """
+    folders = [args.folder or LOGS, *([] if args.folder or args.exp_id else [SHIPPED])]
     algorithms = [check_algorithm(args.algo)] if args.algo else ALGORITHMS
-    for algo in algorithms:
-        names = run_folder.names_for(args.folder, algo, args.env)
+    for folder, algo in itertools.product(folders, algorithms):
+        names = run_folder.names_for(folder, algo, args.env)
         if names:
-            args.algo = algo
-            return run_folder.find(args.folder, algo, names[0], args.exp_id)
-    has = {algo: sorted({run.name for run in run_folder.all_runs(args.folder, algo)}) for algo in ALGORITHMS}
-    there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has.items() if names)
+            run = run_folder.find(folder, algo, names[0], args.exp_id)
+            if folder == SHIPPED:
+                score = sharing.score_in_words(run)
+                print(f"No run of your own in {LOGS}: this {algo} agent comes with sb3-dreamer ({score}).", flush=True)
+            args.algo, args.folder = algo, str(folder)
+            return run
+    has = [names_of(folder) for folder in folders]
+    there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has[0].items())
     of_algo = f" of {args.algo}" if args.algo else ""
-    hint = near(args.env, [name for names in has.values() for name in names])
-    where = f"there is no run of {args.env!r}{of_algo} in {args.folder}{hint}"
-    raise UsageError(f"{where}: {there or 'train one, or pass -f FOLDER'}")
+    known = {name for by_algo in has for names in by_algo.values() for name in names}
+    hint = near(args.env, known - {args.env})
+    where = f"there is no run of {args.env!r}{of_algo} in {folders[0]}{hint}"
+    shipped = "" if len(has) == 1 else "; sb3-dreamer list --agents shows the trained agents that come with sb3-dreamer"
+    raise UsageError(f"{where}: {there or 'train one, or pass -f FOLDER'}{shipped}")
+
+
+def names_of(folder: str | Path) -> dict[str, list[str]]:
+    """List what each algorithm has runs of."""
+    found = {algo: sorted({run.name for run in run_folder.all_runs(folder, algo)}) for algo in ALGORITHMS}
+    return {algo: names for algo, names in found.items() if names}
 
 
 def model_file(run: RunFolder, args: Namespace) -> Path:
@@ -138,7 +169,7 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
 
     :raises UsageError: if the run has no such file, with those it has
     """
-    if args.load_best:
+    if args.load_best and not run.scores.is_file():  # What was packed to share is one model.
         path = run.best_model
     elif args.load_checkpoint is not None or args.load_last_checkpoint:
         found = checkpoints(run)

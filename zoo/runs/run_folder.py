@@ -14,6 +14,7 @@
         tensorboard/                  the same for TensorBoard
         CartPole-v1/config.yml        all settings: train --config repeats the run
         CartPole-v1/args.yml, command.txt, system.yml
+        scores.json                   of an agent that is packed to share
         .lock                         locked by the process that trains, so that no other one writes here
 """
 
@@ -69,6 +70,16 @@ class RunFolder:
         return self.settings / "config.yml"
 
     @property
+    def command(self) -> Path:
+        """The command that started it."""
+        return self.settings / "command.txt"
+
+    @property
+    def scores(self) -> Path:
+        """Scores of its agent, in a folder that was packed to share (:mod:`sb3_dreamer.zoo.runs.sharing`)."""
+        return self.path / "scores.json"
+
+    @property
     def replay(self) -> Path:
         """The replay buffer."""
         return self.path / REPLAY
@@ -100,7 +111,7 @@ class RunFolder:
         self.write_config(config)
         write_yaml(self.settings / "args.yml", args)
         write_yaml(self.settings / "system.yml", system)
-        (self.settings / "command.txt").write_text(command + "\n", encoding="utf-8")
+        self.command.write_text(command + "\n", encoding="utf-8")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write the settings that ``train --config`` repeats."""

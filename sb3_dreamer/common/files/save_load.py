@@ -42,7 +42,7 @@ class StoredModel(NamedTuple):
     :param name: of the file, for messages
     :param data: attributes of the algorithm
     :param policy_class: name of the policy class, or the class that ``custom_objects`` names
-    :param settings: of the optimizers, by name
+    :param settings: of the optimizers, by name; empty if the file was saved without them
     :param tensors: by part: ``policy``, the optimizers, ``carry``
     :param system_info: where the file was written
     """
@@ -50,7 +50,7 @@ class StoredModel(NamedTuple):
     name: str
     data: dict[str, Any]
     policy_class: Any
-    settings: Any
+    settings: dict[str, Any]
     tensors: dict[str, dict[str, th.Tensor]]
     system_info: str
 
@@ -85,7 +85,7 @@ def write_algorithm(
     :param kind: name of the algorithm's class
     :param attributes: of the algorithm
     :param policy: whose class and weights are stored
-    :param optimizers: by name
+    :param optimizers: by name; none for a file that is only to act
     :param carry: recurrent state of the running episodes
     :param learning_rate: stored in place of a schedule that is a function
     :param warn: called with what the file cannot hold
@@ -125,6 +125,8 @@ def read_algorithm(path: Path, kind: str, custom_objects: Mapping[str, Any]) -> 
         if name not in data:
             raise ModelFileError(f"{path} has no {name!r}: it was saved with exclude, or is not a model of ours")
     policy_class, settings = data.pop(POLICY_CLASS), data.pop(OPTIMIZER_JSON)
+    if not isinstance(settings, dict):
+        raise ModelFileError(f"{path} has {OPTIMIZER_JSON}={one_line(settings)}: expected a table of optimizers")
     # A file does not choose where its reader writes.
     data.pop("tensorboard_log", None)
     if isinstance(data.get("replay_buffer_kwargs"), dict):
@@ -174,11 +176,13 @@ def find_policy_class(stored: Any, known: Iterable[type[BasePolicy]]) -> Any:
 
 
 def restore_tensors(policy: BasePolicy, optimizers: Mapping[str, th.optim.Optimizer], stored: StoredModel) -> None:
-    """Load the weights and the states of the optimizers.
+    """Load the weights and the states of the optimizers, unless the file was saved without any.
 
     :raises ModelFileError: if tensors are missing, or do not fit the model's settings
     """
+    optimizers = optimizers if stored.settings else {}
     missing = [part for part in ("policy", *optimizers) if part not in stored.tensors]
+    missing += [part for part in optimizers if part not in stored.settings and part not in missing]
     if missing:
         raise ModelFileError(f"{stored.name} holds no tensors for {', '.join(missing)}: the file is not complete")
     try:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_dreamer import DreamerV3
+from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.files.json_codec import encode
 from sb3_dreamer.common.files.json_text import ModelFileError
 from tests.algorithms import tiny
@@ -53,6 +54,8 @@ HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"surprise": 1}, "entry 'surprise', which is no setting of DreamerV3"),
     ({"policy_kwargs": [1]}, "policy_kwargs=.* expected dict"),
     ({"seed": "x"}, "seed=x: expected int"),
+    ({"_optimizer_settings": [3]}, "_optimizer_settings=.* expected a table of optimizers"),
+    ({"_optimizer_settings": {"other": {}}}, "holds no tensors for model_optim.*: the file is not complete"),
     ({"n_envs": "4"}, "n_envs=4: expected int"),
     ({"n_envs": -1}, "n_envs=-1: expected a number from 1 up"),
     ({"num_timesteps": 10**30}, "num_timesteps=.* expected a number from 0 up"),
@@ -97,3 +100,29 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     model.save(tmp_path / "nan.zip")
     with pytest.raises(ModelFileError, match="holds NaN or infinity"):
         DreamerV3.load(tmp_path / "nan.zip")
+
+
+@pytest.mark.parametrize("algorithm", [DreamerV3, DreamerV2, PlaNet])
+def test_a_file_without_optimizers_acts_the_same_and_learns_with_new_ones(algorithm: type, tmp_path: Path) -> None:
+    env = "CartPole-v1"
+    model = tiny(algorithm, "MlpPolicy", env).learn(60)
+    model.save(tmp_path / "whole.zip")
+    model.save(tmp_path / "small.zip", exclude=["optimizers"])
+    names = zipfile.ZipFile(tmp_path / "small.zip").namelist()
+    assert "policy.safetensors" in names and not [name for name in names if "optim" in name]
+    assert (tmp_path / "small.zip").stat().st_size < 0.6 * (tmp_path / "whole.zip").stat().st_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small = algorithm.load(tmp_path / "small.zip")
+    obs = model.observation_space.sample()
+    for one in (model, small):
+        one.policy.seed_random_state(3)
+    assert np.array_equal(*(one.predict(obs, deterministic=True)[0] for one in (model, small)))
+    with pytest.warns(UserWarning, match="small.zip holds no optimizers: learning continues with new ones"):
+        small = algorithm.load(tmp_path / "small.zip", env=env)
+    assert not any(one.optimizer.state for one in small.optimizers.values())
+    before = small._n_updates
+    small.learn(60, reset_num_timesteps=False)
+    assert small._n_updates > before
+    small.save(tmp_path / "again.zip")
+    algorithm.load(tmp_path / "again.zip", env=env)
