@@ -1,4 +1,4 @@
-"""The dream as an environment: any SB3 algorithm learns in a world model, and plays in the real task what it learned."""
+"""The dream as an environment: any SB3 algorithm learns in a world model and plays in the real task."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +60,11 @@ class DreamVecEnv(VecEnv):
             check_range("threshold", threshold, 0.0, 1.0)
         if observations not in ("latent", "decoded"):
             raise ValueError(f"observations={observations!r} is unknown: use 'latent' or 'decoded'")
+        if not model.replay_buffer.ready(model.batch_length):
+            raise ValueError(
+                f"replay holds no sequence of batch_length={model.batch_length} rows to start from: call learn(), or "
+                "load_replay_buffer() for a model from a file"
+            )
         self.model = model
         self.horizon, self.threshold, self.context = horizon, threshold, context
         self.decoded = observations == "decoded"
@@ -173,15 +178,17 @@ class DreamVecEnv(VecEnv):
 
     def _starts(self, n: int) -> LatentState:
         """The next ``n`` states from the pool, which is filled from replay."""
-        while self._pool.deter.shape[0] < n:
-            self._pool = LatentState(*(th.cat(parts) for parts in zip(self._pool, self._filter_replay(), strict=True)))
+        while (missing := n - self._pool.deter.shape[0]) > 0:
+            more = self._filter_replay(missing)
+            self._pool = LatentState(*(th.cat(parts) for parts in zip(self._pool, more, strict=True)))
         taken, self._pool = LatentState(*(p[:n] for p in self._pool)), LatentState(*(p[n:] for p in self._pool))
         return taken
 
-    def _filter_replay(self) -> LatentState:
-        """Posterior states of one batch of replayed sequences in random order, without ends of episodes, ``(N, ...)``."""
+    def _filter_replay(self, wanted: int) -> LatentState:
+        """Posterior states of replayed sequences in random order, without ends of episodes: about as many as wanted."""
         model = self.model
-        batch, state = model.replay_buffer.sample_aside(self._rng, model.batch_size, model.batch_length)
+        sequences = max(model.batch_size, -(-wanted // (model.batch_length - self.context)))
+        batch, state = model.replay_buffer.sample_aside(self._rng, sequences, model.batch_length)
         posts = model.policy.world_model.observe(batch, state).state
         begins = ~batch.is_terminal
         begins[:, : self.context] = False

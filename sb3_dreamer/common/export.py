@@ -13,6 +13,8 @@ from torch import nn
 from sb3_dreamer.common.files.atomic import atomic_path, atomic_write
 from sb3_dreamer.common.policy import PolicyState, WorldModelPolicy
 from sb3_dreamer.common.spaces import as_dict, space_dict
+from sb3_dreamer.core.action_heads import TruncatedNormalHead
+from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.planner import CEMPlanner
 
 ENDINGS = (".onnx", ".pt2")
@@ -72,7 +74,7 @@ def export_policy(policy: WorldModelPolicy, path: str | os.PathLike[str], *, det
         raise ValueError(f"{path.name!r} must end in {' or '.join(ENDINGS)}, which names the format")
     if path.suffix == ".onnx":
         _require_onnx()
-    _check_planner(policy, deterministic)
+    _check_behavior(policy.behavior, path.suffix, deterministic)
     step = ActingStep(policy, deterministic)
     arguments = step.example(2)
     batch = th.export.Dim("n", min=1)
@@ -109,23 +111,25 @@ def _require_onnx() -> None:
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"an .onnx file needs onnx and onnxscript: pip install 'sb3-dreamer[export]' ({error})"
-        ) from None
+        how = "pip install 'sb3-dreamer[export]'"
+        raise ImportError(f"an .onnx file needs onnx and onnxscript: {how} ({error})") from None
 
 
-def _check_planner(policy: WorldModelPolicy, deterministic: bool) -> None:
-    """Refuse a planner whose plan depends on what no graph holds.
+def _check_behavior(behavior: Behavior, suffix: str, deterministic: bool) -> None:
+    """Refuse a behavior that the format cannot hold.
 
     :raises ValueError: saying what to write instead
     """
-    planner = policy.behavior
-    if not isinstance(planner, CEMPlanner):
-        return
-    if planner.warm_start:
-        raise ValueError("warm_start=True: the last plan is not a part of the state, so the step cannot be exported")
-    if deterministic:
+    if isinstance(behavior, CEMPlanner) and behavior.warm_start:
+        raise ValueError("warm_start=True: the last plan is no part of the state, so the step cannot be exported")
+    if isinstance(behavior, CEMPlanner) and deterministic:
         raise ValueError(
             "deterministic=True: a planner then draws its candidates from a random generator that it seeds anew with "
             "each state, which no graph can hold: use export(..., deterministic=False)"
+        )
+    actor = getattr(behavior, "actor", None)
+    if isinstance(actor, TruncatedNormalHead) and suffix == ".onnx" and not deterministic:
+        raise ValueError(
+            "deterministic=False: ONNX has no inverse error function, which samples of DreamerV2's truncated normal "
+            "need: use deterministic=True, or a file name that ends in .pt2"
         )
