@@ -5,14 +5,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sb3_dreamer.common.offline import OfflineEnv
     from sb3_dreamer.common.resume.callback import ResumableCheckpoint
+    from sb3_dreamer.dream_env import DreamPolicy, DreamVecEnv
     from sb3_dreamer.dreamer_v2 import DreamerV2
     from sb3_dreamer.dreamer_v3 import DreamerV3
     from sb3_dreamer.planet import PlaNet
 
 __version__ = "0.2.0"
-__all__ = ["DreamerV2", "DreamerV3", "OfflineEnv", "PlaNet", "ResumableCheckpoint", "__version__"]
+__all__ = [
+    "DreamPolicy",
+    "DreamVecEnv",
+    "DreamerV2",
+    "DreamerV3",
+    "OfflineEnv",
+    "PlaNet",
+    "ResumableCheckpoint",
+    "__version__",
+]
 
 _HOMES = {
+    "DreamPolicy": "sb3_dreamer.dream_env",
+    "DreamVecEnv": "sb3_dreamer.dream_env",
     "DreamerV2": "sb3_dreamer.dreamer_v2",
     "DreamerV3": "sb3_dreamer.dreamer_v3",
     "OfflineEnv": "sb3_dreamer.common.offline",

@@ -119,15 +119,17 @@ def smallest(model_size: str, model: Any) -> str:
 @contextmanager
 def small_algorithms() -> Iterator[None]:
     """Make every algorithm, callback and planner as small as possible; ``learn`` stops after ``STEPS``."""
-    from sb3_dreamer import DreamerV2, DreamerV3, PlaNet, wrappers
+    from stable_baselines3 import PPO
+
+    from sb3_dreamer import DreamerV2, DreamerV3, DreamVecEnv, PlaNet, wrappers
     from sb3_dreamer.common.algorithm import WorldModelAlgorithm
     from sb3_dreamer.common.resume.callback import ResumableCheckpoint
     from sb3_dreamer.core.planner import CEMPlanner
     from sb3_dreamer.dreamer_v3 import OpenLoopCallback
 
     targets: list[tuple[Any, str]] = [(WorldModelAlgorithm, "learn"), (WorldModelAlgorithm, "learn_offline")]
-    targets.append((wrappers, "make_vec_env"))
-    classes = (DreamerV2, DreamerV3, PlaNet, ResumableCheckpoint, OpenLoopCallback, CEMPlanner)
+    targets += [(wrappers, "make_vec_env"), (PPO, "learn")]
+    classes = (DreamerV2, DreamerV3, PlaNet, DreamVecEnv, ResumableCheckpoint, OpenLoopCallback, CEMPlanner)
     targets += [(cls, "__init__") for cls in classes]
     patches = [patch.object(cls, name, lowered(getattr(cls, name))) for cls, name in targets]
     for one in patches:

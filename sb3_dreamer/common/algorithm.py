@@ -44,6 +44,7 @@ from sb3_dreamer.common.checks import (
 )
 from sb3_dreamer.common.diagnosis import Diagnosis, Facts, entropy_range
 from sb3_dreamer.common.env_watch import EnvWatch
+from sb3_dreamer.common.export import export_policy
 from sb3_dreamer.common.files import save_load
 from sb3_dreamer.common.files.fit import only_stored
 from sb3_dreamer.common.files.json_text import ModelFileError
@@ -861,6 +862,20 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             warn=self._warn_once,
             verbose=self.verbose,
         )
+
+    def export(self, path: str | os.PathLike[str], deterministic: bool = True) -> Path:
+        """Write one step of acting to a file that runs without this package; see docs/export.md.
+
+        It maps ``(observation, state, episode_start)`` to ``(action, next state)`` as :meth:`predict` does, for any
+        number of environments, preprocessing included.
+
+        :param path: ends in ``.onnx`` (needs the extra ``export``), or in ``.pt2`` for a program of ``torch.export``
+        :param deterministic: modes instead of samples; False: random numbers are drawn inside
+        :return: the path
+        :raises ValueError: for another ending, or a behavior that the format cannot hold (PlaNet's planner if
+            ``deterministic``; samples of DreamerV2's actor for Box actions in ONNX)
+        """
+        return export_policy(self.policy, path, deterministic=deterministic)
 
     def _added_attributes(self) -> set[str]:
         """Names that :meth:`load` would refuse in a file, because the constructor does not make them."""

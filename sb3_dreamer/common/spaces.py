@@ -200,16 +200,34 @@ class ActionCodec:
 
     def to_env(self, action: np.ndarray) -> np.ndarray:
         """Replay form ``(n, parts)`` to environment actions ``(n, *shape)``, within bounds; rounds integers."""
-        shape = (len(action), *(self.space.shape or ()))
+        shape, dtype = (len(action), *(self.space.shape or ())), self.space.dtype
         if isinstance(self.space, spaces.Box):
-            share = 0.5 * (np.clip(action, -1.0, 1.0).astype(np.float64) + 1.0)
-            scaled = np.clip(self.low * (1.0 - share) + self.high * share, self.low, self.high).reshape(shape)
-            if self.intervals is not None:
-                below_overflow = np.nextafter(float(np.iinfo(self.space.dtype).max) + 1.0, 0.0)
-                scaled = np.minimum(np.rint(scaled), below_overflow)
+            scaled = self._scaled(action.astype(np.float64), self.low, self.high).reshape(shape)
             # A float64 bound may round to a float32 outside the space.
-            return np.clip(scaled.astype(self.space.dtype), self.space.low, self.space.high)
-        return (action + self._start()).reshape(shape).astype(self.space.dtype)
+            return np.clip(scaled.astype(dtype), self.space.low, self.space.high)
+        return (action + self._start()).reshape(shape).astype(dtype)
+
+    def to_env_tensor(self, action: th.Tensor) -> th.Tensor:
+        """The model's executed actions ``(n, A)`` to environment actions ``(n, *shape)``: :meth:`to_env` on tensors."""
+        shape, dtype = (action.shape[0], *(self.space.shape or ())), getattr(th, self.space.dtype.name)
+        action = self.from_model(action)
+        if isinstance(self.space, spaces.Box):
+            bounds = (th.as_tensor(bound, device=action.device) for bound in (self.low, self.high))
+            scaled = self._scaled(action.double(), *bounds).reshape(shape).to(dtype)
+            if self.intervals is not None:
+                return scaled
+            bounds = (th.as_tensor(bound, device=action.device) for bound in (self.space.low, self.space.high))
+            return scaled.clip(*bounds)
+        return (action + th.as_tensor(self._start(), device=action.device)).reshape(shape).to(dtype)
+
+    def _scaled(self, action: Any, low: Any, high: Any) -> Any:
+        """Box actions from [-1, 1] to their bounds, and to the nearest integer of integers; arrays or tensors."""
+        share = 0.5 * (action.clip(-1.0, 1.0) + 1.0)
+        scaled = (low * (1.0 - share) + high * share).clip(low, high)
+        if self.intervals is None:
+            return scaled
+        below_overflow = np.nextafter(float(np.iinfo(self.space.dtype).max) + 1.0, 0.0)
+        return scaled.round().clip(None, below_overflow)
 
     def _start(self) -> np.ndarray:
         """Smallest value of each part."""

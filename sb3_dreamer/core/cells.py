@@ -178,4 +178,4 @@ class BlockGRU(RecurrentCell):
 
     def group(self, x: th.Tensor) -> th.Tensor:
         """``(N, D)`` to ``(G, N, D/G)``, a view."""
-        return x.view(len(x), self.blocks, -1).transpose(0, 1)
+        return x.view(x.shape[0], self.blocks, -1).transpose(0, 1)

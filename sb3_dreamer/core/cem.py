@@ -59,7 +59,7 @@ def _noise(draw: Callable[..., th.Tensor], candidates: int, like: th.Tensor, gen
     """Random numbers for the candidates of a belief ``(N, H, A)``: ``(N, J, H, A)``."""
     shape = (candidates, *like.shape[1:])
     if generators is None:
-        return draw((len(like), *shape), device=like.device)
+        return draw((like.shape[0], *shape), device=like.device)
     return th.stack([draw(shape, generator=generator, device=like.device) for generator in generators])
 
 

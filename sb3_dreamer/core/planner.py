@@ -42,7 +42,7 @@ def dream_returns(
     """
     count = actions.shape[1]
     latent = LatentState(*(part.repeat_interleave(count, 0) for part in state))
-    total = latent.deter.new_zeros(len(latent.deter))
+    total = latent.deter.new_zeros(latent.deter.shape[0])
     weight = th.ones_like(total)
     # Not `unroll`: it would keep all H states of all dreams, of which only the last is needed.
     for action in actions.flatten(0, 1).unbind(1):
@@ -123,7 +123,7 @@ class CEMPlanner(Behavior):
 
     def _initial(self, like: th.Tensor) -> th.Tensor:
         """Zeros, or uniform choices, ``(N, H, A)``."""
-        shape = (len(like), self.horizon)
+        shape = (like.shape[0], self.horizon)
         if self.layout.kind == "continuous":
             return like.new_zeros(*shape, self.layout.size)
         blocks = [like.new_full((*shape, size), 1.0 / size) for size in self.layout.sizes]

@@ -113,7 +113,7 @@ class RSSM(nn.Module):
         :param mode: take the posterior's mode instead of a sample
         """
         first = is_first.unsqueeze(1)
-        start = self.initial(len(embed))
+        start = self.initial(embed.shape[0])
         action = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
         deter, stoch = self._reset(state, start, first)
         deter = self.cell(deter, stoch, action)

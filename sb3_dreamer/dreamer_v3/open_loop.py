@@ -1,7 +1,6 @@
 """Open-loop prediction while training: numbers per horizon and a video, at an interval."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -11,7 +10,6 @@ from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.diagnosis import MIN_UPDATES, open_loop_no_better
 from sb3_dreamer.core.open_loop import PANELS, OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import ObsKey, SequenceBatch
-from sb3_dreamer.dreamer_v3.replay import AnnotatedReplayBuffer
 from sb3_dreamer.video import encode_gif, label_columns, whole_scale, write_video
 
 HORIZONS = (1, 5, 15, 45)  #: steps ahead that are logged one by one
@@ -97,7 +95,7 @@ class OpenLoopCallback(BaseCallback):
             self._warn_of_replay(rows)
             return {}
         with policy.own_random_state():
-            batch, state = self._draw(self.context + horizon)
+            batch, state = self.model.replay_buffer.sample_aside(self.rng, self.sequences, self.context + horizon)
             prediction = predict_open_loop(policy.world_model, batch, self.context, state)
         errors = open_loop_errors(prediction, batch, policy.keys, self.context)
         self.errors = {name: value.cpu().numpy() for name, value in errors.items()}
@@ -119,21 +117,6 @@ class OpenLoopCallback(BaseCallback):
     def _images(self) -> list[ObsKey]:
         assert isinstance(self.model, WorldModelAlgorithm)
         return [key for key in self.model.policy.keys if key.kind == "image"]
-
-    def _draw(self, length: int) -> tuple[SequenceBatch, Any]:
-        """Sample sequences and the states before them; the replay's own generator and last draw stay as they are."""
-        assert isinstance(self.model, WorldModelAlgorithm)
-        replay = self.model.replay_buffer
-        kept = replay.rng, getattr(replay, "drawn", None)
-        replay.rng = self.rng
-        try:
-            batch = replay.sample_sequences(self.sequences, length)
-            state = replay.start_state() if isinstance(replay, AnnotatedReplayBuffer) else None
-        finally:
-            replay.rng = kept[0]
-            if isinstance(replay, AnnotatedReplayBuffer):
-                replay.drawn = kept[1]
-        return batch, state
 
     def _log(self) -> None:
         for name, values in self.errors.items():

@@ -120,6 +120,16 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         """See :class:`SequenceReplayBuffer`. With context, the row before each sequence is drawn and held back."""
         return super().sample_sequences(batch, length + bool(self.context))
 
+    def sample_aside(
+        self, rng: np.random.Generator, batch: int, length: int
+    ) -> tuple[SequenceBatch, LatentState | None]:
+        """See :class:`SequenceReplayBuffer`; the next :meth:`write_back` goes where it would have gone."""
+        drawn = self.drawn
+        try:
+            return super().sample_aside(rng, batch, length)
+        finally:
+            self.drawn = drawn
+
     def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         """See :class:`SequenceReplayBuffer`; the first of the rows is context and not part of the batch."""
         self.drawn = (env, rows)

@@ -15,7 +15,7 @@ from sb3_dreamer.common.files.json_text import ModelFileError, one_line
 from sb3_dreamer.common.replay import episodes
 from sb3_dreamer.common.replay.storage import DiskRows, Layout, MemoryRows
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys, space_dict
-from sb3_dreamer.core.types import SequenceBatch
+from sb3_dreamer.core.types import LatentState, SequenceBatch
 
 Obs = np.ndarray | dict[str, np.ndarray]
 CURSORS = {"cursor": np.int64, "filled": np.int64, "starts_episode": bool}  #: arrays of a file beside the rows
@@ -190,6 +190,23 @@ class SequenceReplayBuffer(ReplayBuffer):
         env = np.searchsorted(ends, pick, side="right")
         first = (self.cursor - self.filled)[env] + pick - (ends - choices)[env]
         return self.gather(env, (first[:, None] + np.arange(length)) % self.ring)
+
+    def sample_aside(
+        self, rng: np.random.Generator, batch: int, length: int
+    ) -> tuple[SequenceBatch, LatentState | None]:
+        """Draw like :meth:`sample_sequences` with another generator, so that a training draws what it would have drawn.
+
+        :return: the sequences, and the latent state before them ``(B, ...)`` where replay stores it
+        """
+        own, self.rng = self.rng, rng
+        try:
+            return self.sample_sequences(batch, length), self.start_state()
+        finally:
+            self.rng = own
+
+    def start_state(self) -> LatentState | None:
+        """Latent state before the first row of the sequences drawn last; None: replay stores none."""
+        return None
 
     def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         """The given rows ``(B, T)`` of the given environments ``(B,)`` as tensors on the device."""
