@@ -1,0 +1,130 @@
+"""Measure what training costs by size, and print the table of docs/costs.md.
+
+    python -m sb3_dreamer.zoo.studies.costs                 # one thread of the CPU, 30 minutes on an idle core
+    python -m sb3_dreamer.zoo.studies.costs --device cuda
+    python -m sb3_dreamer.zoo.studies.costs --tables        # print the table of what is in docs/results
+
+Every case is measured as ``sb3-dreamer bench --threads 1`` does, in a process of its own, and written at once.
+"""
+
+import argparse
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sb3_dreamer.zoo.config.algorithms import algorithm_class
+from sb3_dreamer.zoo.config.errors import RunError
+from sb3_dreamer.zoo.speed.case import EPISODE, Case, Result, run_case
+from sb3_dreamer.zoo.speed.measure import measure
+from sb3_dreamer.zoo.speed.report import header, write_json
+
+RESULTS = Path("docs/results")
+SIZES = {"dreamerv3": ("XXS", "XS", "S", "1m", "12m"), "dreamerv2": ("XXS", "XS"), "planet": ("small",)}
+LARGE = {"dreamerv3": ("M", "L", "XL", "25m", "50m", "100m", "200m"), "dreamerv2": ("S", "paper"), "planet": ("paper",)}
+STEPS = 100_000  #: of the estimated run
+HEAD = (
+    "algorithm, size",
+    "observation",
+    "parameters",
+    "CPU: update",
+    "updates/s",
+    "memory",
+    "100,000 steps",
+    "GPU: update",
+    "GPU memory",
+)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, write, and print the table.
+
+    :return: 1 if a case failed
+    """
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda measures larger sizes, too (default: cpu)")
+    parser.add_argument("--updates", type=int, default=3, help="timed in each case (default: 3)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the JSON files (default: {RESULTS})")
+    parser.add_argument("--tables", action="store_true", help="measure nothing")
+    args = parser.parse_args(words)
+    failed = 0
+    if not args.tables:
+        device = args.device.partition(":")[0]
+        command = f"python -m sb3_dreamer.zoo.studies.costs --device {args.device} --updates {args.updates}"
+        head, results = header(command, seed=0, threads=1), []
+        for case in make_cases(args.device, args.updates):
+            try:
+                results.append(run_case(case, measure))
+            except RunError as error:
+                failed = 1
+                print(f"Failed: {error}", file=sys.stderr)
+                continue
+            print(f"{case.name}: {results[-1]['update']['min']:.3g} s", file=sys.stderr, flush=True)
+            write_json(args.results / f"costs_{device}.json", {**head, "results": results})
+    print(table(read(args.results / "costs_cpu.json"), read(args.results / "costs_cuda.json")))
+    return failed
+
+
+def make_cases(device: str, updates: int) -> list[Case]:
+    """Return what is measured on a device, small things first."""
+    groups = [SIZES] if device == "cpu" else [SIZES, LARGE]
+    return [
+        Case(algo, size, obs, device=device, threads=1, updates=updates, warmup=1, parts=("predict",))
+        for group in groups
+        for obs in ("vectors", "images")
+        for algo, sizes in group.items()
+        for size in sizes
+    ]
+
+
+def read(path: Path) -> dict[tuple[str, str, str], Result]:
+    """Return the results of a file by algorithm, size and observation; none if there is no file."""
+    results = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
+    return {(one["case"]["algo"], one["case"]["size"], one["case"]["obs"]): one for one in results}
+
+
+def table(cpu: Mapping[Any, Result], gpu: Mapping[Any, Result]) -> str:
+    """Write the Markdown table of both devices; what has not been measured is empty."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
+    keys = [(case.algo, case.size, case.obs) for case in make_cases("cuda", 1)]
+    for algo, size, obs in sorted(
+        filter((cpu.keys() | gpu.keys()).__contains__, keys), key=lambda key: key[0] != "dreamerv3"
+    ):
+        here, there = cpu.get((algo, size, obs)), gpu.get((algo, size, obs))
+        cells = [f"{algo} {size}", obs, f"{(here or there or {})['parameters'] / 1e6:.2g} M"]
+        cells += (
+            [""] * 4
+            if here is None
+            else [
+                f"{here['update']['min']:.2g} s",
+                f"{1 / here['update']['min']:.2g}",
+                f"{here['rss_mib'] / 1024:.1f} GiB",
+                f"{hours(here):.2g} h",
+            ]
+        )
+        cells += (
+            [""] * 2
+            if there is None
+            else [
+                f"{1e3 * there['update']['min']:.3g} ms",
+                f"{there['vram_mib'] / 1024:.1f} GiB",
+            ]
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def hours(result: Result) -> float:
+    """Estimate the hours of a run in one environment that costs nothing, with the algorithm's default updates."""
+    defaults = inspect.signature(algorithm_class(result["case"]["algo"]).__init__).parameters
+    if result["case"]["algo"] == "planet":  # after every episode
+        per_step = defaults["collect_interval"].default / EPISODE
+    else:
+        per_step = defaults["train_ratio"].default / (result["batch_size"] * result["batch_length"])
+    return STEPS * (per_step * result["update"]["min"] + result["predict"]["1"]["min"]) / 3600
+
+
+if __name__ == "__main__":
+    sys.exit(main())
