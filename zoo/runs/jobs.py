@@ -1,6 +1,7 @@
 """The jobs of a benchmark: one training per task and seed, whose state is read from its files."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
@@ -75,6 +76,10 @@ class Job:
         if run is not None and self.state() == "stopped":
             return [*words, *self.resume_flags, "-i", str(run.path if run.has_checkpoint else run.model)]
         return [*words, *self.flags, "--env", self.env, "--seed", str(self.seed)]
+
+    def command(self) -> list[str]:
+        """Return the command of a process that starts or resumes it."""
+        return [sys.executable, "-m", "sb3_dreamer.zoo", *self.words()]
 
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs.jobs import Job, mark_done
 
@@ -22,8 +24,9 @@ class Running:
         self.job = job
         job.log.parent.mkdir(parents=True, exist_ok=True)
         self.log = job.log.open("ab")
-        command = [sys.executable, "-m", "sb3_dreamer.zoo", *job.words()]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
+        self.process = subprocess.Popen(
+            job.command(), stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
     def ended(self) -> int | None:
         """Return the exit status, None while it runs."""
@@ -88,23 +91,26 @@ class Worker:
         :param directory: working directory, which all machines share
         :return: exit status
         """
-        from sb3_dreamer.common.resume.folder import FolderInUseError, sole_writer
-
         os.chdir(directory)
+        Path(job.folder).mkdir(parents=True, exist_ok=True)
+        lock = FileLock(Path(job.folder) / "job.lock", timeout=0)
         try:
-            with sole_writer(job.folder):
-                state = job.state()
-                if state in ("done", "running"):
-                    return 0 if state == "done" else ELSEWHERE
-                self.running = Running(job)
-                try:
-                    while (status := self.running.ended()) is None:
-                        time.sleep(0.2)
-                    return status
-                finally:
-                    self.running.finish()
-        except FolderInUseError:
+            lock.acquire()
+        except Timeout:
             return ELSEWHERE
+        except (OSError, NotImplementedError):  # a file system without locks; the training warns, too
+            pass
+        state = job.state()
+        if state in ("done", "running"):
+            return 0 if state == "done" else ELSEWHERE
+        self.running = Running(job)
+        try:
+            while (status := self.running.ended()) is None:
+                time.sleep(0.2)
+            return status
+        finally:
+            self.running.finish()
+            lock.release()
 
     def checkpoint(self, job: Job, directory: str) -> Any:
         """Stop the training and return what to queue again: submitit calls this when Slurm is about to end the job."""
@@ -166,6 +172,8 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
         raise UsageError('--launcher ray needs Ray: pip install "sb3-dreamer[ray]"') from None
 
     def work(job: Job, directory: str) -> int:
+        if os.name == "posix":  # Ray blocks this signal in its workers; a training would inherit that and not stop.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return Worker()(job, directory)
 
     try:
