@@ -1,5 +1,6 @@
 """Where the jobs of a benchmark run: processes here, a Slurm cluster through submitit, a Ray cluster."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -93,24 +94,23 @@ class Worker:
         """
         os.chdir(directory)
         Path(job.folder).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(Path(job.folder) / "job.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            return ELSEWHERE
-        except (OSError, NotImplementedError):  # a file system without locks; the training warns, too
-            pass
-        state = job.state()
-        if state in ("done", "running"):
-            return 0 if state == "done" else ELSEWHERE
-        self.running = Running(job)
-        try:
-            while (status := self.running.ended()) is None:
-                time.sleep(0.2)
-            return status
-        finally:
-            self.running.finish()
-            lock.release()
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(FileLock(Path(job.folder) / "job.lock", timeout=0))
+            except Timeout:
+                return ELSEWHERE
+            except (OSError, NotImplementedError):  # a file system without locks; the training warns, too
+                pass
+            state = job.state()
+            if state in ("done", "running"):
+                return 0 if state == "done" else ELSEWHERE
+            self.running = Running(job)
+            try:
+                while (status := self.running.ended()) is None:
+                    time.sleep(0.2)
+                return status
+            finally:
+                self.running.finish()
 
     def checkpoint(self, job: Job, directory: str) -> Any:
         """Stop the training and return what to queue again: submitit calls this when Slurm is about to end the job."""
@@ -143,10 +143,10 @@ def run_slurm(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, A
         folder = Path(jobs[0].folder).parent / "slurm"
         executor = submitit.AutoExecutor(folder, cluster=cluster, **{f"{cluster}_max_num_timeout": 1000})
         executor.update_parameters(**{f"{cluster}_{name}": value for name, value in values.items()})
+        with executor.batch():
+            handles = [executor.submit(Worker(), job, os.getcwd()) for job in jobs]
     except Exception as error:  # submitit has no class of its own for what it refuses
         raise UsageError(f"--launcher slurm: {one_line(error)}") from error
-    with executor.batch():
-        handles = [executor.submit(Worker(), job, os.getcwd()) for job in jobs]
     waiting = dict(zip(handles, jobs, strict=True))
     for handle, job in waiting.items():
         print(f"queued   {job.name} (job {handle.job_id}, output in {handle.paths.folder})", flush=True)
@@ -188,9 +188,14 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
             while waiting and len(running) < (parallel or len(jobs)):
                 job = waiting.pop(0)
                 running[remote.remote(job, os.getcwd())] = job
-                print(f"started  {job.name}", flush=True)
+                print(f"queued   {job.name}", flush=True)
             for reference in ray.wait(list(running))[0]:
-                yield running.pop(reference), ray.get(reference)
+                try:
+                    status = ray.get(reference)
+                except ray.exceptions.RayError as error:  # its machine was lost, and those of its repetitions
+                    print(f"{running[reference].name}: {error}", file=sys.stderr)
+                    status = 1
+                yield running.pop(reference), status
     finally:
         for reference in running:
             ray.cancel(reference)

@@ -4,7 +4,8 @@
     python -m sb3_dreamer.zoo.studies.costs --device cuda
     python -m sb3_dreamer.zoo.studies.costs --tables        # print the table of what is in docs/results
 
-Every case is measured as ``sb3-dreamer bench --threads 1`` does, in a process of its own, and written at once.
+Every case is measured as ``sb3-dreamer bench --threads 1`` does, in a process of its own, and written at once. Seconds on
+a CPU are those of the processor: about what a thread takes on a core of its own, even if other programs run.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
 from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.speed.case import EPISODE, Case, Result, run_case
-from sb3_dreamer.zoo.speed.measure import measure
+from sb3_dreamer.zoo.speed.measure import measure, measure_processor
 from sb3_dreamer.zoo.speed.report import header, write_json
 
 RESULTS = Path("docs/results")
@@ -56,7 +57,7 @@ def main(words: Sequence[str] | None = None) -> int:
         head, results = header(command, seed=0, threads=1), []
         for case in make_cases(args.device, args.updates):
             try:
-                results.append(run_case(case, measure))
+                results.append(run_case(case, measure_processor if device == "cpu" else measure))
             except RunError as error:
                 failed = 1
                 print(f"Failed: {error}", file=sys.stderr)

@@ -129,6 +129,42 @@ def test_slurm_requeues_a_job_that_is_about_to_be_ended(tmp_path: Path, capsys) 
     assert "queued   CartPole-v1-seed0 (job " in capsys.readouterr().out
 
 
+#: programs of Slurm: sbatch runs the tasks of an array here, in the background
+SLURM = {
+    "sbatch": """
+cp "$1" "$(dirname "$0")/script.sh"
+for task in 0 1; do
+    SLURM_JOB_ID=8$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$1" > /dev/null 2>&1 &
+done
+echo Submitted batch job 7
+""",
+    "srun": """
+while [[ $1 == -* ]]; do [[ $1 == --output || $1 == --error ]] && shift; shift; done
+exec "$@"
+""",
+    "sacct": "true",
+}
+
+
+def test_slurm_gets_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for Slurm's programs."""
+    pytest.importorskip("submitit")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in SLURM.items():
+        (programs / name).write_text(f"#!/bin/bash{text if text[0] == chr(10) else chr(10) + text}")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    job = make_job(tmp_path)
+    other = replace(job, folder=str(tmp_path / "CartPole-v1-seed1"), seed=1)
+    options = {"partition": "gpu", "timeout_min": 600, "gpus_per_node": 1, "cpus_per_task": 4, "mem_gb": 32}
+    ended = list(run_slurm([job, other], 1, options))
+    assert sorted((one.seed, status) for one, status in ended) == [(0, 0), (1, 0)]
+    script = (programs / "script.sh").read_text()
+    for flag in ("partition=gpu", "time=600", "gpus-per-node=1", "cpus-per-task=4", "mem=32GB", "array=0-1%1"):
+        assert f"#SBATCH --{flag}\n" in script
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({}, "srun"), ({"cluster": "local", "partion": "gpu"}, "partion"), ({"cluster": "sun"}, "sun")],
