@@ -1,16 +1,17 @@
-"""Measure what training costs by size, and print the table of docs/costs.md.
+"""Measure what training costs by size, and write the table of docs/costs.md.
 
     python -m sb3_dreamer.zoo.studies.costs                 # one thread of the CPU, 30 minutes on an idle core
     python -m sb3_dreamer.zoo.studies.costs --device cuda
-    python -m sb3_dreamer.zoo.studies.costs --tables        # print the table of what is in docs/results
+    python -m sb3_dreamer.zoo.studies.costs --tables        # from what is in docs/results
 
-Every case is measured as ``sb3-dreamer bench --threads 1`` does, in a process of its own, and written at once. Seconds on
-a CPU are those of the processor: about what a thread takes on a core of its own, even if other programs run.
+Every case is measured as ``sb3-dreamer bench --threads 1`` does, in a process of its own, and written at once. Seconds
+on a CPU are those of the processor: about what a thread takes on a core of its own, even if other programs run.
 """
 
 import argparse
 import inspect
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from sb3_dreamer.zoo.speed.case import EPISODE, Case, Result, run_case
 from sb3_dreamer.zoo.speed.measure import measure, measure_processor
 from sb3_dreamer.zoo.speed.report import header, write_json
 
-RESULTS = Path("docs/results")
+RESULTS, PAGE = Path("docs/results"), Path("docs/costs.md")
 SIZES = {"dreamerv3": ("XXS", "XS", "S", "1m", "12m"), "dreamerv2": ("XXS", "XS"), "planet": ("small",)}
 LARGE = {"dreamerv3": ("M", "L", "XL", "25m", "50m", "100m", "200m"), "dreamerv2": ("S", "paper"), "planet": ("paper",)}
 STEPS = 100_000  #: of the estimated run
@@ -40,7 +41,7 @@ HEAD = (
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measure, write, and print the table.
+    """Measure, write, and print the table, which replaces the one on the page.
 
     :return: 1 if a case failed
     """
@@ -48,6 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda measures larger sizes, too (default: cpu)")
     parser.add_argument("--updates", type=int, default=3, help="timed in each case (default: 3)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the JSON files (default: {RESULTS})")
+    parser.add_argument("--page", type=Path, default=PAGE, help=f"whose table is replaced (default: {PAGE})")
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     args = parser.parse_args(words)
     failed = 0
@@ -64,7 +66,12 @@ def main(words: Sequence[str] | None = None) -> int:
                 continue
             print(f"{case.name}: {results[-1]['update']['min']:.3g} s", file=sys.stderr, flush=True)
             write_json(args.results / f"costs_{device}.json", {**head, "results": results})
-    print(table(read(args.results / "costs_cpu.json"), read(args.results / "costs_cuda.json")))
+    text = table(read(args.results / "costs_cpu.json"), read(args.results / "costs_cuda.json"))
+    print(text)
+    if args.page.exists():
+        page = args.page.read_text(encoding="utf-8")
+        former = re.compile(rf"^\| {HEAD[0]} .*\n(\|.*\n)*", re.MULTILINE)
+        args.page.write_text(former.sub(lambda _: text + "\n", page), encoding="utf-8")
     return failed
 
 

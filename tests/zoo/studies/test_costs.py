@@ -31,15 +31,20 @@ def fake(case: Case, measure: Any) -> dict[str, Any]:
 
 def test_every_case_is_written_and_devices_share_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(costs, "run_case", fake)
-    assert costs.main(["--results", str(tmp_path)]) == 1  # one algorithm failed
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n\n| {costs.HEAD[0]} | old |\n|---|---|\n| x | y |\n\nText | with a bar\n")
+    where = ["--results", str(tmp_path), "--page", str(page)]
+    assert costs.main(where) == 1  # one algorithm failed
     assert "Failed: dreamerv2 XXS images: too large" in capsys.readouterr().err
     assert len(json.loads((tmp_path / "costs_cpu.json").read_text())["results"]) == 14
-    assert costs.main(["--results", str(tmp_path), "--device", "cuda"]) == 1
-    rows = capsys.readouterr().out.splitlines()[2:]
+    assert costs.main([*where, "--device", "cuda"]) == 1
+    out = capsys.readouterr().out
+    assert page.read_text() == f"# Page\n\n{out}\nText | with a bar\n"
+    rows = out.splitlines()[2:]
     both = (
         "| dreamerv3 XXS | vectors | 5 M | 0.36 s | 2.8 | 0.5 GiB | 6 h | 360 ms | 2.0 GiB |"  # (0.18 + 0.036) s a step
     )
     assert both in rows
     assert "| dreamerv3 XL | images | 5 M |  |  |  |  | 360 ms | 2.0 GiB |" in rows
-    assert costs.main(["--results", str(tmp_path), "--tables"]) == 0
+    assert costs.main([*where, "--tables"]) == 0
     assert capsys.readouterr().out.splitlines()[2:] == rows
