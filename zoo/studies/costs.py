@@ -24,8 +24,9 @@ from sb3_dreamer.zoo.speed.measure import measure, measure_processor
 from sb3_dreamer.zoo.speed.report import header, write_json
 
 RESULTS, PAGE = Path("docs/results"), Path("docs/costs.md")
-SIZES = {"dreamerv3": ("XXS", "XS", "S", "1m", "12m"), "dreamerv2": ("XXS", "XS"), "planet": ("small",)}
+SIZES = {"dreamerv3": ("XXS", "1m", "XS", "S", "12m"), "dreamerv2": ("XXS", "XS"), "planet": ("small",)}
 LARGE = {"dreamerv3": ("M", "L", "XL", "25m", "50m", "100m", "200m"), "dreamerv2": ("S", "paper"), "planet": ("paper",)}
+Key = tuple[str, str, str]  #: algorithm, size, observation
 STEPS = 100_000  #: of the estimated run
 HEAD = (
     "algorithm, size",
@@ -50,22 +51,29 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--updates", type=int, default=3, help="timed in each case (default: 3)")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the JSON files (default: {RESULTS})")
     parser.add_argument("--page", type=Path, default=PAGE, help=f"whose table is replaced (default: {PAGE})")
+    parser.add_argument("--resume", action="store_true", help="keep the cases that the JSON file has")
     parser.add_argument("--tables", action="store_true", help="measure nothing")
     args = parser.parse_args(words)
     failed = 0
     if not args.tables:
         device = args.device.partition(":")[0]
+        path = args.results / f"costs_{device}.json"
         command = f"python -m sb3_dreamer.zoo.studies.costs --device {args.device} --updates {args.updates}"
-        head, results = header(command, seed=0, threads=1), []
+        file = {**header(command, seed=0, threads=1), "results": []}
+        if args.resume and path.exists():
+            file = json.loads(path.read_text(encoding="utf-8"))
+        done = read(path) if args.resume else {}
         for case in make_cases(args.device, args.updates):
+            if (case.algo, case.size, case.obs) in done:
+                continue
             try:
-                results.append(run_case(case, measure_processor if device == "cpu" else measure))
+                file["results"].append(run_case(case, measure_processor if device == "cpu" else measure))
             except RunError as error:
                 failed = 1
                 print(f"Failed: {error}", file=sys.stderr)
                 continue
-            print(f"{case.name}: {results[-1]['update']['min']:.3g} s", file=sys.stderr, flush=True)
-            write_json(args.results / f"costs_{device}.json", {**head, "results": results})
+            print(f"{case.name}: {file['results'][-1]['update']['min']:.3g} s", file=sys.stderr, flush=True)
+            write_json(path, file)
     text = table(read(args.results / "costs_cpu.json"), read(args.results / "costs_cuda.json"))
     print(text)
     if args.page.exists():
@@ -76,52 +84,46 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def make_cases(device: str, updates: int) -> list[Case]:
-    """Return what is measured on a device, small things first."""
-    groups = [SIZES] if device == "cpu" else [SIZES, LARGE]
+    """Return what is measured on a device, small sizes first."""
+    sizes = SIZES if device == "cpu" else {algo: SIZES[algo] + LARGE[algo] for algo in SIZES}
     return [
-        Case(algo, size, obs, device=device, threads=1, updates=updates, warmup=1, parts=("predict",))
-        for group in groups
+        Case(algo, sizes[algo][rank], obs, device=device, threads=1, updates=updates, warmup=1, parts=("predict",))
+        for rank in range(max(map(len, sizes.values())))
+        for algo in sizes
+        if rank < len(sizes[algo])
         for obs in ("vectors", "images")
-        for algo, sizes in group.items()
-        for size in sizes
     ]
 
 
-def read(path: Path) -> dict[tuple[str, str, str], Result]:
+def read(path: Path) -> dict[Key, Result]:
     """Return the results of a file by algorithm, size and observation; none if there is no file."""
     results = json.loads(path.read_text(encoding="utf-8"))["results"] if path.exists() else []
     return {(one["case"]["algo"], one["case"]["size"], one["case"]["obs"]): one for one in results}
 
 
-def table(cpu: Mapping[Any, Result], gpu: Mapping[Any, Result]) -> str:
+def table(cpu: Mapping[Key, Result], gpu: Mapping[Key, Result]) -> str:
     """Write the Markdown table of both devices; what has not been measured is empty."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
-    keys = [(case.algo, case.size, case.obs) for case in make_cases("cuda", 1)]
-    for algo, size, obs in sorted(
-        filter((cpu.keys() | gpu.keys()).__contains__, keys), key=lambda key: key[0] != "dreamerv3"
-    ):
-        here, there = cpu.get((algo, size, obs)), gpu.get((algo, size, obs))
-        cells = [f"{algo} {size}", obs, f"{(here or there or {})['parameters'] / 1e6:.2g} M"]
-        cells += (
-            [""] * 4
-            if here is None
-            else [
-                f"{here['update']['min']:.2g} s",
-                f"{1 / here['update']['min']:.2g}",
+    rows = [HEAD, ("---", "---", *["---:"] * (len(HEAD) - 2))]
+    either = {**cpu, **gpu}
+
+    def place(key: Key) -> tuple[Any, ...]:
+        return list(SIZES).index(key[0]), key[2] == "images", either[key]["parameters"]
+
+    for key in sorted(either, key=place):
+        algo, size, obs = key
+        row = [f"{algo} {size}", obs, f"{either[key]['parameters'] / 1e6:.2g} M", *[""] * 6]
+        if here := cpu.get(key):
+            update = here["update"]["min"]
+            row[3:7] = (
+                f"{update:.2g} s",
+                f"{1 / update:.2g}",
                 f"{here['rss_mib'] / 1024:.1f} GiB",
                 f"{hours(here):.2g} h",
-            ]
-        )
-        cells += (
-            [""] * 2
-            if there is None
-            else [
-                f"{1e3 * there['update']['min']:.3g} ms",
-                f"{there['vram_mib'] / 1024:.1f} GiB",
-            ]
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            )
+        if there := gpu.get(key):
+            row[7:] = f"{1e3 * there['update']['min']:.3g} ms", f"{there['vram_mib'] / 1024:.1f} GiB"
+        rows.append(tuple(row))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def hours(result: Result) -> float:
