@@ -1,7 +1,8 @@
-"""Code blocks of Markdown pages, and the smallest versions of the algorithms to run them with."""
+"""Code blocks of Markdown pages and notebooks, and the smallest versions of the algorithms to run them with."""
 
 import functools
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from unittest.mock import patch
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *NOTEBOOKS]
 CHAIN = "The Python blocks on this page form one script."  #: on a page: its blocks share names, in order
 COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 PROGRAM = re.compile(r"(python3?|pytest|sb3-dreamer|pip install) ")  # how a command of ours begins
@@ -38,11 +40,25 @@ def page_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
+def page_text(path: Path) -> str:
+    """Text of a page; that of a notebook as a Markdown page whose blocks form one script."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    parts = [CHAIN]
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        if "skip-execution" in cell["metadata"].get("tags", ()):
+            parts.append("<!-- not executed: tagged skip-execution -->")
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+    return "\n\n".join(parts)
+
+
 def read_blocks(path: Path) -> list[Block]:
     """All code of a page in order, with the comment directly in front of it."""
     blocks: list[Block] = []
     reason, line = None, 0
-    for token in MarkdownIt().enable("table").parse(path.read_text(encoding="utf-8")):
+    for token in MarkdownIt().enable("table").parse(page_text(path)):
         line = token.map[0] + 1 if token.map else line
         where = f"{page_name(path)}:{line}"
         if token.type == "html_block":

@@ -6,6 +6,7 @@ What is checked:
   blocks on this page form one script." they run in order and share names. Nothing is set up for them. Networks and
   budgets are the smallest (:mod:`tests.docs_blocks`): ``learn`` stops after 40 steps, a few of which make updates.
   Arguments keep their names and kinds, so a wrong one fails. That agents learn is checked elsewhere.
+- Notebooks of docs/tutorials are checked like a page whose blocks form one script; ``-m slow`` runs them in full.
 - Commands of this repository are parsed by their own programs, which stop before any work; names of algorithms,
   environments, hyperparameters, files and extras must exist. Other commands (``git``, ``cd``) are not checked.
   ``.ci/run`` runs the README's two marked commands.
@@ -45,10 +46,10 @@ from sb3_dreamer.zoo.config.arguments import parse_value
 from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file
 from sb3_dreamer.zoo.config.values import check_values
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS
-from tests.docs_blocks import CHAIN, PAGES, ROOT, Block, page_name, read_blocks, small_algorithms
+from tests.docs_blocks import CHAIN, NOTEBOOKS, PAGES, ROOT, Block, page_name, page_text, read_blocks, small_algorithms
 
 BLOCKS = {page_name(path): read_blocks(path) for path in PAGES}
-CHAINED = {page_name(path) for path in PAGES if CHAIN in " ".join(path.read_text(encoding="utf-8").split())}
+CHAINED = {page_name(path) for path in PAGES if CHAIN in " ".join(page_text(path).split())}
 OTHERS = (
     *("git", "cd", ".", "make", "pre-commit", "python3 -m venv", "python -m venv", "ruff", "tensorboard"),
     *("pip download", "tar"),
@@ -66,6 +67,7 @@ def pages_with(language: str) -> list[str]:
 
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", str(tmp_path / "html")]
+    command += ["-D", "nb_execution_mode=off"]  # notebooks are executed below, and by `make docs`
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     assert (tmp_path / "html/index.html").exists()
@@ -107,6 +109,19 @@ def test_python_blocks_run(page: str, small: None) -> None:
             pytest.skip(f"{block.where}: {error}")
         except Exception as error:
             raise AssertionError(f"{block.where} failed: {type(error).__name__}: {error}\n{block.text}") from error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run_as_they_are(path: Path, tmp_path: Path) -> None:
+    """In a kernel of their own, at full size."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(path, 4)
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if "outputs" in cell)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [kind for cell in notebook.cells for out in cell.get("outputs", ()) for kind in out.get("data", ())]
+    assert {"image/png", "image/gif"} <= set(shown)
 
 
 # ---- commands ------------------------------------------------------------------------------------------------------

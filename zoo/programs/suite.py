@@ -7,20 +7,25 @@ from pathlib import Path
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.config.arguments import OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, to_words, whole
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry, suite_tasks
 from sb3_dreamer.zoo.programs import train
-from sb3_dreamer.zoo.runs.jobs import Job, read_jobs, run_local, run_ray, write_jobs
+from sb3_dreamer.zoo.runs.jobs import Job, read_jobs, write_jobs
+from sb3_dreamer.zoo.runs.launchers import ELSEWHERE, LAUNCHERS
 
 
 def make_parser() -> OneLineParser:
     """Make the parser."""
     parser = OneLineParser(
         prog="sb3-dreamer suite",
-        description="Train on every task of a suite with several seeds. Ctrl-C saves the running jobs;\n"
-        "the same command resumes them.",
-        epilog="Flags of train follow --, for example:\n  suite atari100k --seeds 0 1 2 -- --device cuda",
+        description="Train on every task of a suite with several seeds. Ctrl-C saves the running jobs (those of Slurm\n"
+        "continue); the same command resumes what is not done.",
+        epilog="""\
+Flags of train follow --, for example:
+  suite atari100k --seeds 0 1 2 -- --device cuda
+  suite atari100k --launcher slurm --launcher-options partition:gpu timeout_min:600 gpus_per_node:1 -- --device cuda
+  suite atari100k --launcher ray --launcher-options num_cpus:4 num_gpus:1 -- --device cuda""",
     )
     parser.add_argument("suite", metavar="SUITE", help=f"classic, {', '.join(SUITES)}")
     parser.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
@@ -28,10 +33,19 @@ def make_parser() -> OneLineParser:
     parser.add_argument(
         "--seeds", type=whole, nargs="+", default=[0], metavar="N", help="seeds of each task (default: 0)"
     )
-    parser.add_argument("-j", "--jobs", type=positive, default=1, metavar="N", help="jobs to run in parallel")
     parser.add_argument(
-        "--engine", choices=["local", "ray"], default="local", help="run processes here, or on a Ray cluster"
-    )
+        "-j", "--jobs", type=positive, metavar="N",
+        help="jobs to run in parallel (default: 1 here, as many as there is room for on a cluster)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--launcher", choices=list(LAUNCHERS), default="local",
+        help="run the jobs here, on a Slurm cluster (submitit), or on a Ray cluster",
+    )  # fmt: skip
+    parser.add_argument(
+        "--launcher-options", nargs="+", action=KeyValues, metavar="KEY:VALUE",
+        help="what each job gets. slurm: timeout_min, partition, gpus_per_node, cpus_per_task, mem_gb, account, ...; "
+        "ray: num_cpus, num_gpus, memory, ...",
+    )  # fmt: skip
     parser.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
     parser.add_argument("--status", action="store_true", help="show progress and exit")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the jobs and exit")
@@ -47,9 +61,10 @@ def main(words: Sequence[str]) -> int:
     split = list(words).index("--") if "--" in words else len(words)
     args = make_parser().parse_args(list(words[:split]))
     flags = list(words[split + 1 :])
-    train.make_parser().parse_args(flags)  # An error shows now, not in every job.
+    parser = train.make_parser()
+    resume_flags = to_words(parser, parser.parse_args(flags), train.NOT_FOR_RESUMING)  # errors show now, not in jobs
     path = Path(args.log_folder) / f"{args.algo}-{args.suite}-jobs.json"
-    jobs = merge(read_jobs(path) if path.exists() else [], make_jobs(args, flags))
+    jobs = merge(read_jobs(path) if path.exists() else [], make_jobs(args, flags, resume_flags))
     if args.status or args.dry_run:
         print_states(jobs, commands=args.dry_run)
         return 0
@@ -57,9 +72,11 @@ def main(words: Sequence[str]) -> int:
     return run(jobs, args)
 
 
-def make_jobs(args: Namespace, flags: Sequence[str]) -> list[Job]:
+def make_jobs(args: Namespace, flags: Sequence[str], resume_flags: Sequence[str]) -> list[Job]:
     """Make a job per task and seed.
 
+    :param flags: of ``train``
+    :param resume_flags: those of them that are passed when a job is resumed, too
     :raises UsageError: for an unknown suite or task
     """
     algo = check_algorithm(args.algo)
@@ -74,7 +91,7 @@ def make_jobs(args: Namespace, flags: Sequence[str]) -> list[Job]:
         run_name = find_entry(algo, name).run_name
         for seed in args.seeds:
             folder = str(Path(args.log_folder) / f"{run_name}-seed{seed}")
-            jobs.append(Job(algo, name, run_name, seed, folder, tuple(flags)))
+            jobs.append(Job(algo, name, run_name, seed, folder, tuple(flags), tuple(resume_flags)))
     return jobs
 
 
@@ -86,19 +103,21 @@ def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
 
 def run(jobs: Sequence[Job], args: Namespace) -> int:
     """Run what is not done, failed ones too."""
-    left = [job for job in jobs if job.state() != "done"]
-    print(f"{len(jobs)} job(s), {len(jobs) - len(left)} already done")
+    states = Counter(job.state() for job in jobs)
+    left = [job for job in jobs if job.state() not in ("done", "running")]
+    running = f", {states['running']} running already" if states["running"] else ""
+    print(f"{len(jobs)} job(s), {states['done']} already done{running}")
     failed = 0
-    engine = run_ray if args.engine == "ray" else run_local
     try:
-        for job, status in engine(left, args.jobs):
+        for job, status in LAUNCHERS[args.launcher](left, args.jobs, args.launcher_options or {}) if left else ():
             failed += status != 0
-            word = {0: "finished", 130: "stopped "}.get(status, "failed  ")
+            word = {0: "finished", 130: "stopped ", ELSEWHERE: "running "}.get(status, "failed  ")
             print(f"{word} {job.name}", flush=True)
             if word == "failed  ":
                 print(f"         {job.last_line()}\n         full log: {job.log}", flush=True)
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command to resume.")
+        what = "The jobs stay in Slurm's queue (scancel ends them)" if args.launcher == "slurm" else "Stopped"
+        print(f"\n{what}. Run the same command to resume.")
         print_states(jobs)
         return 130
     print_states(jobs)

@@ -1,15 +1,11 @@
-"""Run the jobs of a benchmark: one training per task and seed, whose state is read from its files."""
+"""The jobs of a benchmark: one training per task and seed, whose state is read from its files."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
-from typing import Any
 
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs import run_folder
@@ -26,6 +22,7 @@ class Job:
     :param seed: seed
     :param folder: its log folder
     :param flags: further flags of ``train``
+    :param resume_flags: those of them with which it is resumed; the others are settings of the run
     """
 
     algo: str
@@ -34,6 +31,7 @@ class Job:
     seed: int
     folder: str
     flags: tuple[str, ...] = ()
+    resume_flags: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -58,22 +56,30 @@ class Job:
             return None
 
     def state(self) -> str:
-        """Return ``new``, ``stopped`` (can be resumed), ``failed`` or ``done``; a running job looks failed."""
+        """Return ``new``, ``running``, ``stopped`` (can be resumed), ``failed`` or ``done``."""
         run = self.latest()
         if run is None:
             return "failed" if self.log.exists() else "new"
         if (run.path / "done").exists():
             return "done"
+        if in_use(run.path):
+            return "running"
+        if run.model.exists() and run.steps_done >= run_folder.read_config(run).get("n_timesteps", inf):
+            return "done"  # It was killed in its final evaluation.
         saved = run.has_checkpoint or (run.model.exists() and run.replay.exists())
         return "stopped" if saved else "failed"
 
     def words(self) -> list[str]:
         """Return the arguments of ``train`` that start or resume it."""
         run = self.latest()
-        words = ["train", "--algo", self.algo, "-f", self.folder, *self.flags]
+        words = ["train", "--algo", self.algo, "-f", self.folder]
         if run is not None and self.state() == "stopped":
-            return [*words, "-i", str(run.path if run.has_checkpoint else run.model)]
-        return [*words, "--env", self.env, "--seed", str(self.seed)]
+            return [*words, *self.resume_flags, "-i", str(run.path if run.has_checkpoint else run.model)]
+        return [*words, *self.flags, "--env", self.env, "--seed", str(self.seed)]
+
+    def command(self) -> list[str]:
+        """Return the command of a process that starts or resumes it."""
+        return [sys.executable, "-m", "sb3_dreamer.zoo", *self.words()]
 
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
@@ -89,7 +95,8 @@ def read_jobs(path: Path) -> list[Job]:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return [Job(**{**row, "flags": tuple(row["flags"])}) for row in rows]
+        flags = ("flags", "resume_flags")
+        return [Job(**row | {name: tuple(row.get(name, ())) for name in flags}) for row in rows]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UsageError(f"{path} is not a list of jobs: {error}") from error
 
@@ -101,79 +108,14 @@ def mark_done(job: Job) -> None:
     (run.path / "done").touch()
 
 
-class Running:
-    """Run a job in a process and session of its own, so that Ctrl-C reaches it only through us."""
+def in_use(folder: Path) -> bool:
+    """Return whether a training, on this machine or another one, writes to a run folder."""
+    from sb3_dreamer.common.resume.folder import LOCK, FolderInUseError, sole_writer
 
-    def __init__(self, job: Job):
-        self.job = job
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        self.log = job.log.open("ab")
-        command = [sys.executable, "-m", "sb3_dreamer.zoo", *job.words()]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
-
-    def ended(self) -> int | None:
-        """Return the exit status, None while it runs."""
-        status = self.process.poll()
-        if status is not None:
-            self.log.close()
-            if status == 0:
-                mark_done(self.job)
-        return status
-
-    def stop(self) -> None:
-        """Ask it to save and stop."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
-
-
-def run_local(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, int]]:
-    """Run jobs, some at a time, yielding each with its exit status; all are asked to save if this is interrupted."""
-    waiting = list(jobs)
-    running: list[Running] = []
     try:
-        while waiting or running:
-            while waiting and len(running) < parallel:
-                running.append(Running(waiting.pop(0)))
-                print(f"started  {running[-1].job.name}", flush=True)
-            time.sleep(0.2)
-            for item in list(running):
-                status = item.ended()
-                if status is not None:
-                    running.remove(item)
-                    yield item.job, status
-    finally:
-        for item in running:
-            item.stop()
-        for item in running:
-            item.process.wait()
-            item.ended()
-
-
-def run_ray(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, int]]:
-    """Run jobs on a Ray cluster whose machines share the log folder.
-
-    :raises UsageError: if Ray is not installed
-    """
-    try:
-        import ray
-    except ImportError:
-        raise UsageError("--engine ray needs Ray: pip install ray") from None
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
-
-    def work(job: Job) -> int:
-        running = Running(job)
-        while (status := running.ended()) is None:
-            time.sleep(1.0)
-        return status
-
-    remote: Any = ray.remote(num_cpus=1)(work)
-    waiting = list(jobs)
-    references: dict[Any, Job] = {}
-    while waiting or references:
-        while waiting and len(references) < parallel:
-            job = waiting.pop(0)
-            references[remote.remote(job)] = job
-            print(f"started  {job.name}", flush=True)
-        ready, _ = ray.wait(list(references), num_returns=1)
-        for reference in ready:
-            yield references.pop(reference), ray.get(reference)
+        if (folder / LOCK).exists():
+            with sole_writer(folder):
+                pass
+    except FolderInUseError:
+        return True
+    return False

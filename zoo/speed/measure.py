@@ -17,15 +17,18 @@ from sb3_dreamer.common.updates.cuda_graph import WARMUP as GRAPH_WARMUP
 from sb3_dreamer.zoo.speed.case import Case, Result, build, noise
 from sb3_dreamer.zoo.speed.floor import floor, synchronize
 
+Clock = Callable[[], float]  #: seconds since some moment
+
 ENVIRONMENTS = (1, 16)  # of predict()
 LEARN_UPDATES = 4  # of the end-to-end run
 CALLS, CALL_SECONDS = 20, 1.5  # of a short measurement: so many calls, or as many as begin in that time
 
 
-def measure(case: Case) -> Result:
+def measure(case: Case, clock: Clock = time.perf_counter) -> Result:
     """Measure everything about one case.
 
     :param case: what to measure
+    :param clock: of updates and ``predict``; ``time.process_time`` does not count what other programs take
     :return: plain values, times in seconds
     """
     before, begin = peak_rss_mib(), time.perf_counter()
@@ -40,7 +43,7 @@ def measure(case: Case) -> Result:
         "mixed_precision": model.mixed_precision,
         "parameters": sum(p.numel() for group in model.optimizers.values() for p in group.params),
         "build_seconds": built - begin,
-        **time_updates(model, case),
+        **time_updates(model, case, clock),
         "rss_mib": peak_rss_mib(),
         "rss_before_mib": before,
     }
@@ -55,10 +58,15 @@ def measure(case: Case) -> Result:
     if "sampling" in case.parts:
         result["sampling"] = summary(repeat(lambda: draw(model), device))
     if "predict" in case.parts:
-        result["predict"] = {str(n): predict_latency(model, n, device) for n in ENVIRONMENTS}
+        result["predict"] = {str(n): predict_latency(model, n, device, clock) for n in ENVIRONMENTS}
     if "learn" in case.parts:
         result["learn"] = end_to_end(model, case)
     return result
+
+
+def measure_processor(case: Case) -> Result:
+    """Measure as :func:`measure` does, but in seconds of the processor, which other programs do not lengthen much."""
+    return measure(case, time.process_time)
 
 
 def draw(model: Any) -> Any:
@@ -66,25 +74,25 @@ def draw(model: Any) -> Any:
     return model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
 
 
-def timed(model: Any, update: Callable[[Any], Any]) -> float:
+def timed(model: Any, update: Callable[[Any], Any], clock: Clock = time.perf_counter) -> float:
     """Seconds of an update on a batch that is there already."""
     device, batch = th.device(model.device), draw(model)
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     update(batch)
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def time_updates(model: Any, case: Case) -> Result:
+def time_updates(model: Any, case: Case, clock: Clock = time.perf_counter) -> Result:
     """Time updates: the first one apart, with what was compiled for it, then those at full speed."""
     begin = time.perf_counter()
     warmup = case.warmup if model._graphed is None else max(case.warmup, GRAPH_WARMUP + 2)  # one captures
-    first = [timed(model, model.update) for _ in range(warmup)]
+    first = [timed(model, model.update, clock) for _ in range(warmup)]
     warm, compiled = time.perf_counter() - begin, compilation()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        seconds = [timed(model, model.update) for _ in range(case.updates)]
+        seconds = [timed(model, model.update, clock) for _ in range(case.updates)]
     found = summary(seconds)
     now = compilation()
     return {
@@ -127,7 +135,7 @@ def compilation() -> dict[str, float] | None:
     return {"seconds": float(sum(outer)), "graphs": int(graphs)}
 
 
-def predict_latency(model: Any, n: int, device: th.device) -> dict[str, float]:
+def predict_latency(model: Any, n: int, device: th.device, clock: Clock = time.perf_counter) -> dict[str, float]:
     """Seconds of one :meth:`predict` call for ``n`` environments in the middle of their episodes."""
     obs = noise(model.observation_space, n, np.random.default_rng(0))
     _, state = model.predict(obs, None, np.ones(n, bool))
@@ -137,7 +145,7 @@ def predict_latency(model: Any, n: int, device: th.device) -> dict[str, float]:
         nonlocal state
         _, state = model.predict(obs, state, starts)
 
-    return summary(repeat(act, device))
+    return summary(repeat(act, device, clock))
 
 
 def end_to_end(model: Any, case: Case) -> dict[str, float]:
@@ -159,15 +167,15 @@ def end_to_end(model: Any, case: Case) -> dict[str, float]:
     }
 
 
-def repeat(call: Callable[[], Any], device: th.device) -> list[float]:
+def repeat(call: Callable[[], Any], device: th.device, clock: Clock = time.perf_counter) -> list[float]:
     """Seconds of several calls after one that does not count, unless it took longer than there is time for."""
     seconds: list[float] = []
     begin = time.perf_counter()
     while len(seconds) <= CALLS and time.perf_counter() - begin < CALL_SECONDS:
-        start = time.perf_counter()
+        start = clock()
         call()
         synchronize(device)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return seconds[1:] or seconds
 
 
