@@ -16,7 +16,7 @@ LAYERS = [
     {"types", "functional", "estimators", "baselines", "optim", "cem"},
     {"layers", "latents"},
     {"cells", "images.convs", "images.convs2024", "images.valid_convs", "heads", "objectives"},
-    {"codecs", "action_heads", "images.image_bits"},
+    {"codecs", "action_heads", "ensemble", "images.image_bits"},
     {"rssm", "ssm"},
     {"overshooting"},
     {"world_model"},

@@ -12,6 +12,7 @@ from sb3_dreamer.core.action_heads import ActionHead, BoundedNormalHead, OneHotH
 from sb3_dreamer.core.action_masks import MaskedOneHotHead, MaskedWorldModel, MaskHead, PredictedMask
 from sb3_dreamer.core.cells import BlockGRU, layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder
+from sb3_dreamer.core.ensemble import Ensemble
 from sb3_dreamer.core.estimators import StraightThrough, make_estimator
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, ScalarHead, TwoHotHead
 from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder
@@ -22,6 +23,7 @@ from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
+from sb3_dreamer.dreamer_v3.explorer import Explorer
 from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec, DreamerV3Spec2024
 
 
@@ -35,6 +37,17 @@ def build_networks(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Actio
         return Networks(world_model, behavior_2024(spec, world_model, actions))
     world_model = world_model_2023(spec, keys, actions)
     return Networks(world_model, behavior_2023(spec, world_model, actions))
+
+
+def build_explorer(spec: DreamerV3Spec, world_model: WorldModel, actions: ActionLayout) -> Explorer:
+    """A second actor-critic of the family, and the ensemble that gives its rewards."""
+    if isinstance(spec, DreamerV3Spec2024):
+        behavior, style = behavior_2024(spec, world_model, actions), style_2024(spec)
+    else:
+        behavior, style = behavior_2023(spec, world_model, actions), NormStyle(norm="layer", act=spec.act, eps=1e-3)
+    rssm = world_model.rssm
+    ensemble = Ensemble(rssm.feat_size, actions.size, rssm.latent.flat_size, spec.mlp, heads=spec.ensemble, style=style)
+    return Explorer(behavior, ensemble)
 
 
 # ---- 2023 (arXiv 2301.04104v1) -------------------------------------------------------------------------------------

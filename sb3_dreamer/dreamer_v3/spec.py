@@ -36,6 +36,9 @@ class DreamerV3Spec:
     :param actor_estimator: gradient through discrete actions. None: the actor learns by REINFORCE (paper); a name: by
         dynamics gradients with that estimator
     :param actor_temperature: of that estimator
+    :param exploration: ``plan2explore`` adds an ensemble and an actor-critic that collects where the ensemble disagrees
+        (see ``explore_until``); None: the task's actor collects
+    :param ensemble: heads of the ensemble
     """
 
     family: ClassVar[str] = "2023"
@@ -58,12 +61,16 @@ class DreamerV3Spec:
     latent_temperature: float = 1.0
     actor_estimator: str | None = None
     actor_temperature: float = 1.0
+    exploration: str | None = None
+    ensemble: int = 8
 
     def __post_init__(self) -> None:
-        positive_integers(self, ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins"))
+        positive_integers(self, ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins", "ensemble"))
         if not 0.0 <= self.unimix < 1.0:
             raise ValueError(f"unimix={self.unimix!r} must be at least 0 and less than 1")
         one_of("regression", self.regression, REGRESSIONS)
+        if self.exploration is not None:
+            one_of("exploration", self.exploration, ("plan2explore",))
         one_of("latent_estimator", self.latent_estimator, PATHWISE)
         if self.actor_estimator is not None:
             one_of("actor_estimator", self.actor_estimator, PATHWISE)
