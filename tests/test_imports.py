@@ -17,7 +17,7 @@ LAYERS = [
     {"layers", "latents"},
     {"cells", "images.convs", "images.convs2024", "images.valid_convs", "heads", "objectives"},
     {"codecs", "action_heads", "ensemble", "images.image_bits"},
-    {"rssm", "ssm"},
+    {"rssm", "ssm", "representation"},
     {"overshooting"},
     {"world_model"},
     {"behavior", "open_loop"},

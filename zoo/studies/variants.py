@@ -55,6 +55,20 @@ STUDIES = {
         {"dreamerv3": {}, "plan2explore": {"exploration": "plan2explore"}},
         success=-199.0,
     ),
+    # A pattern moves behind ball and paddle: nearly all of what a decoder is asked for has no meaning.
+    "background": Study(
+        (
+            *("--env", "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0", "--steps", "6000"),
+            *("--eval-every", "1000", "--eval-episodes", "40", "--final-episodes", "100"),
+            *("--env-kwargs", "cells:5", "scale:4", "noise:200"),
+        ),
+        SMALL
+        | {"batch_length": 8, "horizon": 4, "train_ratio": 32, "learning_starts": 500, "learning_rate": 0.001}
+        | {"actor_learning_rate": 0.0003, "ent_coef": 0.003},
+        NETWORK,
+        {name: {"representation": name} for name in ("decoder", "barlow", "contrastive")},
+        success=1.0,
+    ),
 }
 
 
