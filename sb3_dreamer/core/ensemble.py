@@ -33,7 +33,8 @@ class Ensemble(nn.Module):
 
         The paper (Eq. 4) has the variance; the authors' code of 2023 (``expl.py``) the deviation.
         """
-        return self(feat, action).var(0, correction=0).add(1e-12).sqrt().mean(-1)
+        variance: th.Tensor = self(feat, action).var(0, correction=0)
+        return variance.add(1e-12).sqrt().mean(-1)
 
     def loss(self, post: LatentState, batch: SequenceBatch) -> th.Tensor:
         """Squared errors summed over the latent and the heads (Eq. 3), ``(B, T-1)``; 0 where an episode begins.
@@ -42,5 +43,5 @@ class Ensemble(nn.Module):
         :param batch: its ``prev_action[:, t + 1]`` is what was done in row t
         """
         post = post.detach()
-        error = self(post.feat[:, :-1], batch.prev_action[:, 1:]) - post.stoch.flatten(2)[:, 1:]
+        error: th.Tensor = self(post.feat[:, :-1], batch.prev_action[:, 1:]) - post.stoch.flatten(2)[:, 1:]
         return error.square().sum(-1).sum(0) * ~batch.is_first[:, 1:]

@@ -294,9 +294,9 @@ class DreamerV3(WorldModelAlgorithm):
         An explorer has three more of the same kind.
         """
         modules = {"model": self.policy.world_model, "actor": self.behavior.actor, "critic": self.behavior.critic}
-        explorer, more = self.policy.explorer, {}
+        explorer, more = self.policy.explorer, dict[str, th.nn.Module]()
         if explorer is not None:
-            more = {"explorer_actor": explorer.behavior.actor, "explorer_critic": explorer.behavior.critic}
+            more |= {"explorer_actor": explorer.behavior.actor, "explorer_critic": explorer.behavior.critic}
             more |= {"ensemble": explorer.ensemble}
         if self.policy.spec.family == "2024":
             joint = joint_kernels(self.policy.world_model)
@@ -479,9 +479,9 @@ class DreamerV3(WorldModelAlgorithm):
         return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _exploration_behavior(self) -> Behavior | None:
-        explorer, until = self.policy.explorer, self.explore_until
-        explores = explorer is not None and (until is None or self.num_timesteps < until)
-        collector = explorer.behavior if explores else self.behavior
+        explorer, until, collector = self.policy.explorer, self.explore_until, self.behavior
+        if explorer is not None and (until is None or self.num_timesteps < until):
+            collector = explorer.behavior
         return collector if self._mask is None else self._masked(collector, self._mask)
 
     def _masked(self, behavior: DreamerV3Behavior, mask: np.ndarray) -> Behavior:
