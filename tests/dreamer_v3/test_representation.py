@@ -9,6 +9,8 @@ from gymnasium import spaces
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.core.representation import BarlowTwins, Contrastive
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
+from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.runs.dreams import dream
 from tests.algorithms import equal, weights
 from tests.common.resume.resuming import Killed, difference, everything, run_part
 from tests.spaces_env import SpacesEnv, image
@@ -116,6 +118,8 @@ def test_images_and_dicts(objective) -> None:
     kwargs = TINY | {"model_size": "debug", "policy_kwargs": {"representation": objective}}
     model = DreamerV3("MultiInputPolicy", SpacesEnv(space, spaces.Discrete(3)), **kwargs).learn(40)
     assert model._n_updates > 0 and np.isfinite(model._metrics.take()[f"loss_{objective}"])
+    with pytest.raises(UsageError, match="no decoder"):
+        dream(model, model.get_env(), True, n_episodes=1, context=2, horizon=2)
 
 
 def test_what_is_not_there_is_said() -> None:
