@@ -161,7 +161,7 @@ def test_every_loss_is_that_of_the_formulas(monkeypatch: pytest.MonkeyPatch) -> 
         assert float(metrics[f"{name}_loss"]) == pytest.approx(value, rel=1e-4), name
 
 
-def test_the_settings_are_the_papers(tmp_path) -> None:
+def test_the_settings_are_the_papers() -> None:
     model = make()
     assert model.policy.world_model.objective == FreeNatsKL(free=3.0)
     assert model.policy.world_model.cont_head is None

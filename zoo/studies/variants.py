@@ -45,12 +45,12 @@ STUDIES = {
     # The car's action lasts 4 steps, an episode 50 actions: random play does not reach the goal.
     "exploration": Study(
         (
-            *("--env", "MountainCar-v0", "--steps", "5000", "--eval-every", "1000", "--eval-episodes", "10"),
+            *("--env", "MountainCar-v0", "--steps", "4000", "--eval-every", "1000", "--eval-episodes", "10"),
             *("--env-wrapper", f"[{REPEAT}, {RESCALE}]"),
         ),
         SMALL
         | {"batch_size": 8, "train_ratio": 32, "learning_starts": 500, "learning_rate": 0.002}
-        | {"actor_learning_rate": 0.001, "ent_coef": 0.003, "explore_until": 3000},
+        | {"actor_learning_rate": 0.001, "ent_coef": 0.003, "explore_until": 2500},
         NETWORK | {"hard_continue": False, "ensemble": 5},
         {"dreamerv3": {}, "plan2explore": {"exploration": "plan2explore"}},
         success=-199.0,
@@ -58,7 +58,7 @@ STUDIES = {
     # A pattern moves behind ball and paddle: nearly all of what a decoder is asked for has no meaning.
     "background": Study(
         (
-            *("--env", "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0", "--steps", "5000"),
+            *("--env", "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0", "--steps", "4000"),
             *("--eval-every", "1000", "--eval-episodes", "40", "--final-episodes", "100"),
             *("--env-kwargs", "cells:5", "scale:4", "noise:200"),
         ),
