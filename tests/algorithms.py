@@ -34,14 +34,20 @@ class DreamerV3In2024(DreamerV3):
     """The other released version of DreamerV3, under a name of its own."""
 
 
+class DreamerV3Variant(DreamerV3):
+    """DreamerV3 without a decoder and with an explorer that collects, under a name of its own."""
+
+
 TINY: dict[type[WorldModelAlgorithm], dict[str, Any]] = {
     DreamerV3: IMAGINES,
     DreamerV3In2024: IMAGINES | {"model_size": "debug2024"},
+    DreamerV3Variant: IMAGINES
+    | {"policy_kwargs": {"representation": "barlow", "exploration": "plan2explore", "ensemble": 2}},
     DreamerV2: IMAGINES,
     PlaNet: PLANS,
 }
 ALGORITHMS: list[type[WorldModelAlgorithm]] = [DreamerV3, DreamerV2, PlaNet]
-VARIANTS = [*ALGORITHMS, DreamerV3In2024]
+VARIANTS = [*ALGORITHMS, DreamerV3In2024, DreamerV3Variant]
 
 
 def without_context(algorithm: type[WorldModelAlgorithm]) -> dict[str, Any]:

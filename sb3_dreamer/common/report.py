@@ -30,12 +30,12 @@ def parameter_count(module: nn.Module) -> int:
 
 def network_rows(policy: WorldModelPolicy) -> list[tuple[str, str]]:
     """Rows of the table that is shown before training: what is observed, done and learned."""
-    rows = []
+    rows, decoded = [], "" if policy.world_model.decoder is None else ", reconstructed"
     for key in policy.keys:
         network = {"image": "CNN", "vector": "MLP", "discrete": "one-hot, MLP"}[key.kind]
         shape = "x".join(map(str, key.shape)) or "1"
         detail = f"{shape} {key.kind}" + (f" of {', '.join(map(str, key.classes))}" if key.classes else "")
-        rows.append((f"observation {key.name}", f"{detail} -> {network}, reconstructed"))
+        rows.append((f"observation {key.name}", f"{detail} -> {network}{decoded}"))
     rows += [(f"observation {name}", "ignored") for name in policy.ignore_keys]
     layout = policy.codec.layout
     rows.append(("action", f"{layout.kind}, {' + '.join(map(str, layout.sizes))}"))

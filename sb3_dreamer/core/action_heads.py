@@ -137,6 +137,57 @@ class TruncatedNormalHead(ActionHead):
         return ActionStats(log_prob.sum(-1), entropy.sum(-1))
 
 
+class TanhNormalHead(ActionHead):
+    """``tanh(Normal(5 tanh(mean / 5), std))`` with ``std = softplus(x + softplus⁻¹(5)) + 1e-4`` (Dreamer, Appendix A).
+
+    The scale lets the mean saturate the action; ``init_std`` and ``min_std`` are the released code's.
+
+    :param size: A
+    :param mean_scale: largest mean before the tanh (5)
+    :param init_std: deviation of an untrained network (5)
+    :param min_std: 1e-4
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: tuple[int, ...],
+        size: int,
+        *,
+        style: NormStyle,
+        mean_scale: float = 5.0,
+        init_std: float = 5.0,
+        min_std: float = 1e-4,
+        outscale: float = 1.0,
+    ):
+        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
+        self.mean_scale = mean_scale
+        self.raw_init_std = math.log(math.expm1(init_std))
+        self.min_std = min_std
+
+    def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and standard deviation before the tanh, ``(..., A)`` each, float32."""
+        mean, std = out.float().chunk(2, -1)
+        return self.mean_scale * th.tanh(mean / self.mean_scale), F.softplus(std + self.raw_init_std) + self.min_std
+
+    def sample(self, out: th.Tensor) -> th.Tensor:
+        """Reparameterized."""
+        mean, std = self.mean_std(out)
+        return th.tanh(mean + std * th.randn_like(std))
+
+    def mode(self, out: th.Tensor) -> th.Tensor:
+        """Tanh of the mean, the median; the released code takes the likeliest of 100 samples instead."""
+        return th.tanh(self.mean_std(out)[0])
+
+    def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
+        """Log-density, and an estimate of the differential entropy from one sample, summed over A."""
+        mean, std = self.mean_std(out)
+        before = th.atanh(action.clamp(-1.0 + 1e-6, 1.0 - 1e-6))
+        log_prob = gaussian_log_prob(before, mean, std) - _log_tanh_slope(before)
+        entropy = std.log() + UNIT_NORMAL_ENTROPY + _log_tanh_slope(mean + std * th.randn_like(std))
+        return ActionStats(log_prob.sum(-1), entropy.sum(-1))
+
+
 class OneHotHead(ActionHead):
     """One categorical for each part of a discrete action; actions are the one-hot blocks side by side.
 
@@ -190,6 +241,11 @@ def _normal_cdf(x: th.Tensor) -> th.Tensor:
 
 def _normal_pdf(x: th.Tensor) -> th.Tensor:
     return th.exp(-0.5 * x.square()) / math.sqrt(2.0 * math.pi)
+
+
+def _log_tanh_slope(x: th.Tensor) -> th.Tensor:
+    """``ln(1 - tanh(x)²)``, finite for every x."""
+    return 2.0 * (math.log(2.0) - x - F.softplus(-2.0 * x))
 
 
 def _one_hot_argmax(logits: th.Tensor) -> th.Tensor:

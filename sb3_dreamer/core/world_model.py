@@ -10,6 +10,7 @@ from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.heads import BernoulliHead, ScalarHead
 from sb3_dreamer.core.latents import Latent, Params
 from sb3_dreamer.core.overshooting import LatentOvershooting
+from sb3_dreamer.core.representation import Reconstruction, Representation
 from sb3_dreamer.core.rssm import RSSM, Observed
 from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch
 
@@ -32,7 +33,7 @@ class WorldModel(nn.Module):
 
     :param encoder: observations to an embedding
     :param rssm: latent dynamics
-    :param decoder: features to observations
+    :param decoder: features to observations, or None
     :param reward: features to the reward
     :param cont: features to the continue flag, or None for a model that knows no ends (PlaNet)
     :param objective: KL objective
@@ -40,6 +41,7 @@ class WorldModel(nn.Module):
     :param detached: heads whose gradients stop at the features: ``recon``, ``reward``, ``cont`` (ablations)
     :param cont_target: what the continue head is to predict, from ``is_terminal (B, T)``; ``1 - is_terminal``
     :param overshooting: a further loss on priors rolled several steps (PlaNet's latent overshooting)
+    :param representation: what shapes the latent state in place of the reconstruction; None: the decoder does
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class WorldModel(nn.Module):
         *,
         encoder: Encoder,
         rssm: RSSM,
-        decoder: Decoder,
+        decoder: Decoder | None,
         reward: ScalarHead,
         cont: BernoulliHead | None,
         objective: KLObjective,
@@ -55,6 +57,7 @@ class WorldModel(nn.Module):
         detached: frozenset[str] = frozenset(),
         cont_target: Callable[[th.Tensor], th.Tensor] | None = None,
         overshooting: LatentOvershooting | None = None,
+        representation: Representation | None = None,
     ):
         super().__init__()
         self.encoder = encoder
@@ -65,7 +68,11 @@ class WorldModel(nn.Module):
         self.objective = objective
         self.detached = detached
         self.cont_target = cont_target or (lambda is_terminal: 1.0 - is_terminal.float())
-        own = {"reward": 1.0} | ({"cont": 1.0} if cont is not None else {}) | decoder.scales
+        if representation is None:
+            assert decoder is not None, "a world model needs a decoder or another representation objective"
+            representation = Reconstruction(decoder)
+        self.representation = representation
+        own = {"reward": 1.0} | ({"cont": 1.0} if cont is not None else {}) | representation.scales
         self.overshooting = overshooting
         extra = overshooting.scales if overshooting is not None else {}
         self.scales: dict[str, float | th.Tensor] = {**own, **objective.scales, **extra, **(scales or {})}
@@ -85,7 +92,15 @@ class WorldModel(nn.Module):
         return self.rssm.imagine(policy, state, horizon)
 
     def decode(self, feat: th.Tensor) -> dict[str, th.Tensor]:
-        """Features ``(..., F)`` to mean observations in the units of the environment."""
+        """Features ``(..., F)`` to mean observations in the units of the environment.
+
+        :raises ValueError: for a model without a decoder
+        """
+        if self.decoder is None:
+            raise ValueError(
+                "this world model has no decoder, so it cannot show observations: train with representation='decoder' "
+                "to see what it predicts"
+            )
         return self.decoder.observation(self.decoder(feat))
 
     def reward(self, feat: th.Tensor) -> th.Tensor:
@@ -101,10 +116,11 @@ class WorldModel(nn.Module):
     def loss(self, batch: SequenceBatch, state: LatentState | None = None) -> ModelOutput:
         """All losses of one batch of sequences (DreamerV2 Eq. 2, DreamerV3 Eq. 4 and 5), unscaled, ``(B, T)`` each."""
         batch = batch._replace(obs=self.encoder.prepare(batch.obs))
-        states, post, prior = self.observe(batch, state)
+        embed = self.encode(batch.obs)
+        states, post, prior = self.rssm.observe(embed, batch.prev_action, batch.is_first, state)
         feat = states.feat
         head_feat = {name: feat.detach() if name in self.detached else feat for name in ("recon", "reward", "cont")}
-        losses = self.decoder.losses(self.decoder(head_feat["recon"]), batch.obs)
+        losses = self.representation(head_feat["recon"], embed, batch.obs)
         losses["reward"] = self.reward_head.loss(self.reward_head(head_feat["reward"]), batch.reward)
         if self.cont_head is not None:
             target = self.cont_target(batch.is_terminal)

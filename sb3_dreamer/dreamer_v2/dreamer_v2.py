@@ -16,6 +16,7 @@ from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.action_heads import OneHotHead
+from sb3_dreamer.core.behavior import Behavior, NoisyBehavior
 from sb3_dreamer.core.estimators import Estimator, make_estimator
 from sb3_dreamer.core.imagination import ActorGradient
 from sb3_dreamer.core.latents import CategoricalLatent
@@ -36,7 +37,8 @@ class DreamerV2(WorldModelAlgorithm):
     """Learns a world model with categorical latents from replay and an actor-critic from its dreams.
 
     Paper: arXiv 2010.02193; defaults are those of its Table D.1. What the paper sets differently for Atari (discrete
-    actions) and for control (Box actions) is ``"auto"``. ``DreamerV2.presets`` has the settings of the released code.
+    actions) and for control (Box actions) is ``"auto"``. ``DreamerV2.presets`` has the settings of the released code,
+    and those of the first Dreamer (arXiv 1912.01603) under the name ``dreamer_v1``.
     Every number marked *(schedule)* also takes an SB3 schedule, a function of the remaining progress from 1 to 0.
 
     :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``
@@ -57,8 +59,8 @@ class DreamerV2(WorldModelAlgorithm):
     :param actor_learning_rate: of the actor *(schedule)*
     :param critic_learning_rate: of the critic *(schedule)*
     :param max_grad_norm: largest gradient norm of world model, actor and critic, each
-    :param model_size: ``debug``, ``XXS``, ``XS``, ``S``, ``paper``, ``atari``, ``dmc``, ``crafter``; ``auto``: XXS for
-        vectors, paper with images
+    :param model_size: ``debug``, ``XXS``, ``XS``, ``S``, ``paper``, ``atari``, ``dmc``, ``crafter``, ``dreamer_v1``;
+        ``auto``: XXS for vectors, paper with images
     :param train_freq: environment steps between two rounds of updates
     :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
     :param action_noise: added to the actor's actions while collecting (Box only); the paper uses none
@@ -84,6 +86,8 @@ class DreamerV2(WorldModelAlgorithm):
     :param latent_temperature: of the latents' estimator *(schedule)*
     :param actor_temperature: of the actor's estimator *(schedule)*
     :param weight_decay: share that every parameter loses at each update, not multiplied with the learning rate
+    :param exploration_noise: standard deviation of noise on Box actions while collecting, clipped to the bounds; of
+        discrete actions the share that is drawn uniformly (Dreamer V1: 0.3)
     :param pretrain: further updates before the first one (released code for control: 100)
     :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
@@ -146,6 +150,7 @@ class DreamerV2(WorldModelAlgorithm):
         latent_temperature: float | Schedule = 1.0,
         actor_temperature: float | Schedule = 1.0,
         weight_decay: float = 1e-6,
+        exploration_noise: float = 0.0,
         pretrain: int = 0,
         max_skipped_updates: int = 3,
         stats_window_size: int = 100,
@@ -204,6 +209,7 @@ class DreamerV2(WorldModelAlgorithm):
         self.latent_temperature = latent_temperature
         self.actor_temperature = actor_temperature
         self.weight_decay = weight_decay
+        self.exploration_noise = exploration_noise
         self.pretrain = pretrain
         if _init_setup_model:
             self._setup_model()
@@ -225,6 +231,7 @@ class DreamerV2(WorldModelAlgorithm):
         check_range("max_grad_norm", self.max_grad_norm, 0.0, above=True)
         check_range("target_update_interval", self.target_update_interval, 1, whole=True)
         check_range("pretrain", self.pretrain, 0, whole=True)
+        check_range("exploration_noise", self.exploration_noise, 0.0)
         check_range("discount_scale", self.discount_scale, 0.0)
         check_range("weight_decay", self.weight_decay, 0.0, 1.0)
         for name in ("ent_coef", "kl_scale", "free_nats"):
@@ -313,6 +320,10 @@ class DreamerV2(WorldModelAlgorithm):
         """Fill in what the schedules give, from 1 at the start of training to 0 at its end."""
         for name, schedule in self.schedules.items():
             self.now[name].fill_(schedule(progress_remaining))
+
+    def _exploration_behavior(self) -> Behavior | None:
+        noise = self.exploration_noise
+        return NoisyBehavior(self.behavior, self.policy.codec.layout, noise) if noise else None
 
     # ---- updates ---------------------------------------------------------------------------------------------------
 

@@ -1,16 +1,14 @@
 """Networks of DreamerV2, built from a spec."""
 
-from typing import Literal
-
 import torch as th
 
-from sb3_dreamer.core.action_heads import ActionHead, OneHotHead, TruncatedNormalHead
-from sb3_dreamer.core.cells import layer_norm_gru
+from sb3_dreamer.core.action_heads import ActionHead, OneHotHead, TanhNormalHead, TruncatedNormalHead
+from sb3_dreamer.core.cells import GRUCell, InputGRU, layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder, recon_name
 from sb3_dreamer.core.estimators import make_estimator
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead
 from sb3_dreamer.core.images.valid_convs import ValidImageDecoder, ValidImageEncoder
-from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
+from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent, Latent
 from sb3_dreamer.core.layers import NormKind, NormStyle
 from sb3_dreamer.core.objectives import BalancedKL
 from sb3_dreamer.core.rssm import RSSM
@@ -49,8 +47,19 @@ def make_latent(spec: DreamerV2Spec) -> CategoricalLatent | GaussianLatent:
     """Categorical latents with the named estimator, or the Gaussians of the ablation."""
     if spec.latent == "categorical":
         return CategoricalLatent(spec.stoch, spec.classes, unimix=0.0, estimator=make_estimator(spec.latent_estimator))
-    std_act: Literal["softplus", "sigmoid2"] = "sigmoid2"  # the released code's
-    return GaussianLatent(spec.stoch, min_std=0.1, std_act=std_act)
+    return GaussianLatent(spec.stoch, min_std=0.1, std_act=spec.latent_std)  # type: ignore[arg-type]
+
+
+def make_cell(spec: DreamerV2Spec, latent: Latent, action: int, *, style: NormStyle) -> InputGRU:
+    """The recurrent path: a GRU with one LayerNorm, or PlaNet's plain one, which Dreamer (V1) has.
+
+    :param action: width A
+    """
+    if spec.gru == "plain":
+        cell = GRUCell(spec.hidden, spec.deter, style=style)
+        return InputGRU(cell, stoch=latent.flat_size, action=action, hidden=spec.hidden, style=style)
+    gru_style = NormStyle(norm="layer" if spec.layer_norm else "none", act=spec.act, eps=1e-3, bias=True)
+    return layer_norm_gru(latent, action=action, hidden=spec.hidden, deter=spec.deter, style=style, gru_style=gru_style)
 
 
 def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
@@ -67,10 +76,7 @@ def build_world_model(spec: DreamerV2Spec, keys: tuple[ObsKey, ...], actions: Ac
         symlog_inputs=False,
         image_encoder=ValidImageEncoder,
     )
-    gru_style = NormStyle(norm="layer" if spec.layer_norm else "none", act=spec.act, eps=1e-3, bias=True)
-    cell = layer_norm_gru(
-        latent, action=actions.size, hidden=spec.hidden, deter=spec.deter, style=style, gru_style=gru_style
-    )
+    cell = make_cell(spec, latent, actions.size, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, learned_start=False)
     decoder = Decoder(
         rssm.feat_size,
@@ -100,8 +106,11 @@ def build_behavior(spec: DreamerV2Spec, feat_size: int, actions: ActionLayout) -
     critic = MSEHead(feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":
-        exact = spec.box_gradient == "exact"
-        actor = TruncatedNormalHead(feat_size, spec.mlp, actions.size, style=style, exact=exact)
+        if spec.actor_dist == "tanh_normal":
+            actor = TanhNormalHead(feat_size, spec.mlp, actions.size, style=style)
+        else:
+            exact = spec.box_gradient == "exact"
+            actor = TruncatedNormalHead(feat_size, spec.mlp, actions.size, style=style, exact=exact)
         return DreamerV2Behavior(actor, critic, actor_gradient="dynamics")
     estimator = make_estimator(spec.actor_estimator)
     actor = OneHotHead(feat_size, spec.mlp, actions.sizes, style=style, unimix=0.0, estimator=estimator)

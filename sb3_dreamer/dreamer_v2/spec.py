@@ -23,6 +23,10 @@ class DreamerV2Spec:
         ``score_function`` for none
     :param box_gradient: gradient through Box actions, which follow a normal cut to the bounds: ``exact``, or
         ``untruncated``, as if it were not cut (TensorFlow's sampler and with it the released code)
+    :param latent_std: deviation of Gaussian latents from a network output x: ``sigmoid2``, 2·sigmoid(x/2) + 0.1 (the
+        released code), or ``softplus``, softplus(x) + 0.1 (PlaNet, Dreamer V1)
+    :param actor_dist: distribution of Box actions: ``truncated_normal``, or ``tanh_normal`` (Dreamer V1)
+    :param gru: ``layer_norm``, see below, or ``plain``, PlaNet's (Dreamer V1)
     :param cnn_depth: channels of the first convolution
     :param units: width of the dense layers of encoder, decoder, heads, actor and critic
     :param layers: their number
@@ -41,6 +45,9 @@ class DreamerV2Spec:
     latent_estimator: str = "straight_through"
     actor_estimator: str = "straight_through"
     box_gradient: str = "exact"
+    latent_std: str = "sigmoid2"
+    actor_dist: str = "truncated_normal"
+    gru: str = "layer_norm"
     cnn_depth: int = 48
     units: int = 400
     layers: int = 4
@@ -55,6 +62,9 @@ class DreamerV2Spec:
         one_of("latent", self.latent, ("categorical", "gaussian"))
         one_of("norm", self.norm, ("none", "layer"))
         one_of("box_gradient", self.box_gradient, ("exact", "untruncated"))
+        one_of("latent_std", self.latent_std, ("sigmoid2", "softplus"))
+        one_of("actor_dist", self.actor_dist, ("truncated_normal", "tanh_normal"))
+        one_of("gru", self.gru, ("layer_norm", "plain"))
         one_of("actor_estimator", self.actor_estimator, ESTIMATORS)
         if self.latent_estimator == "score_function":
             raise ValueError(
@@ -79,11 +89,27 @@ SIZES: dict[str, DreamerV2Spec] = {
     "atari": DreamerV2Spec(),
     "dmc": DreamerV2Spec(deter=200, hidden=200, discount_head=False),
     "crafter": DreamerV2Spec(deter=1024, hidden=1024, norm="layer"),
+    # Dreamer (arXiv 1912.01603, Appendix A); the released code has 400 units, in stacks of 2 to 4 layers.
+    "dreamer_v1": DreamerV2Spec(
+        deter=200,
+        hidden=200,
+        stoch=30,
+        latent="gaussian",
+        latent_std="softplus",
+        actor_dist="tanh_normal",
+        gru="plain",
+        cnn_depth=32,
+        units=300,
+        layers=3,
+        layer_norm=False,
+        discount_head=False,
+    ),
 }
 
 _RELEASED: dict[str, Any] = {"batch_size": 16, "batch_length": 50, "buffer_size": 2_000_000}
 
-#: Constructor arguments of the released code, ``DreamerV2(policy, env, **DreamerV2.presets["atari"])``.
+#: Constructor arguments of the released code, ``DreamerV2(policy, env, **DreamerV2.presets["atari"])``, and of the
+#: first Dreamer (arXiv 1912.01603, Appendix A, for Box actions; what it does not print is from its released code).
 #: Updates: one per 16 (Atari) or 5 agent steps, as train ratios of a batch of 16 x 50. Environments: see
 #: ``make_env(..., preset="dreamerv2")``. Not taken over: oversampled episode ends; rows of replay may span episodes.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -132,6 +158,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_scale": 1.0,
         "free_nats": 0.0,
         "tanh_rewards": True,
+    },
+    "dreamer_v1": {
+        "model_size": "dreamer_v1",
+        "train_ratio": 500,  # code: 100 updates every 500 agent steps
+        "learning_starts": 2500,  # 5 episodes of 500 agent steps
+        "pretrain": 100,  # code
+        "exploration_noise": 0.3,
+        "gamma": 0.99,
+        "learning_rate": 6e-4,
+        "actor_learning_rate": 8e-5,
+        "critic_learning_rate": 8e-5,
+        "weight_decay": 0.0,  # code
+        "rho": 0.0,
+        "ent_coef": 0.0,
+        "kl_scale": 1.0,
+        "kl_balance": None,
+        "free_nats": 3.0,
+        "discount_scale": 10.0,  # code, if policy_kwargs adds a discount head
+        "target_update_interval": 1,  # with tau=1 the slow critic is the critic: there is no target network
     },
 }
 

@@ -1,5 +1,6 @@
 """DreamerV3 (arXiv 2301.04104v1) as an SB3 algorithm."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 
-from sb3_dreamer.common import distributed
+from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.arguments import check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
@@ -95,11 +96,13 @@ class DreamerV3(WorldModelAlgorithm):
     :param replay_context: store latent states in replay and start sequences from them instead of from a fresh state;
         None: the family's (2024: yes, 2023: no). It takes 2 bytes per deter unit and 1 per latent of every row
     :param context_dtype: ``float16`` or ``float32``, in which deter is stored
+    :param explore_until: agent steps that the explorer of ``policy_kwargs={"exploration": "plan2explore"}`` collects;
+        then the task's actor does. None: all. May be changed between two ``learn()``
     :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
     :param tensorboard_log: folder of TensorBoard logs
     :param policy_kwargs: fields of :class:`DreamerV3Spec` to replace (sizes, ``regression``, ``symlog_inputs``,
-        ``action_masks``, ...), ``net_arch``, ``ignore_keys``
+        ``action_masks``, ``exploration``, ...), ``net_arch``, ``ignore_keys``
     :param verbose: 0 nothing, 1 info, 2 debug
     :param seed: of everything; the same seed gives the same run on a CPU
     :param device: ``auto``, ``cpu``, ``cuda``
@@ -155,6 +158,7 @@ class DreamerV3(WorldModelAlgorithm):
         replay_value_scale: float = 0.3,
         replay_context: bool | None = None,
         context_dtype: str = "float16",
+        explore_until: int | None = None,
         max_skipped_updates: int = 3,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -212,6 +216,7 @@ class DreamerV3(WorldModelAlgorithm):
         self.replay_value_scale = replay_value_scale
         self.replay_context = replay_context
         self.context_dtype = context_dtype
+        self.explore_until = explore_until
         self._mask: np.ndarray | None = None
         if _init_setup_model:
             self._setup_model()
@@ -240,6 +245,8 @@ class DreamerV3(WorldModelAlgorithm):
             check_range(name, getattr(self, name), 0.0, above=True)
         for name in ("free_bits", "return_norm_min", "replay_value_scale", "agc"):
             check_range(name, getattr(self, name), 0.0)
+        if self.explore_until is not None:
+            check_range("explore_until", self.explore_until, 0, whole=True)
         check_range("warmup_updates", self.warmup_updates, 0, whole=True)
         one_of("critic_target", self.critic_target, CRITIC_TARGETS)
         one_of("return_norm", self.return_norm, RETURN_NORMS)
@@ -251,14 +258,13 @@ class DreamerV3(WorldModelAlgorithm):
         if self.policy.spec.family == "2024":
             self.policy.world_model.cont_target = DiscountedContinue(self.gamma)
         self._set_up_ablations()
-        self.behavior.all_gather = distributed.all_gather
 
     def _set_up_ablations(self) -> None:
         """Set the KL objective, the critic's target and the normalization of returns (Figures D.1 to D.3).
 
         Without KL balancing both sides of the KL get the same weight, with the same sum as before.
         """
-        world_model, behavior = self.policy.world_model, self.behavior
+        world_model, explorer = self.policy.world_model, self.policy.explorer
         objective = world_model.objective
         assert isinstance(objective, DynRepKL)
         if not self.kl_balancing:
@@ -266,34 +272,67 @@ class DreamerV3(WorldModelAlgorithm):
             objective = replace(objective, dyn=mean, rep=mean)
         world_model.objective = replace(objective, free=self.free_bits)
         world_model.scales |= world_model.objective.scales
-        behavior.critic_target = self.critic_target  # type: ignore[assignment]
-        if (self.return_norm, self.return_norm_min) != ("percentile", 1.0):
-            # Without a minimum the range of the first returns, which are all equal, is 0.
-            behavior.set_normalization(self.return_norm, self.return_norm_min or 1e-8)  # type: ignore[arg-type]
+        for behavior in (self.behavior, *([explorer.behavior] if explorer else [])):
+            behavior.all_gather = distributed.all_gather
+            behavior.critic_target = self.critic_target  # type: ignore[assignment]
+            if (self.return_norm, self.return_norm_min) != ("percentile", 1.0):
+                # Without a minimum the range of the first returns, which are all equal, is 0.
+                behavior.set_normalization(self.return_norm, self.return_norm_min or 1e-8)  # type: ignore[arg-type]
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Describe what is about to be trained; see :meth:`WorldModelAlgorithm.describe`."""
+        explorer, until = self.policy.explorer, self.explore_until
+        if explorer is None:
+            return super().describe()
+        steps = "all steps" if until is None else f"the first {until:,} steps"
+        text = f"{self.policy.spec.exploration} collects {steps}, {report.parameter_count(explorer):,} parameters"
+        return [*super().describe(), ("exploration", text)]
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
-        """Three Adams (2023), or one LaProp with adaptive clipping for everything but the slow critic (2024)."""
+        """Three Adams (2023), or one LaProp with adaptive clipping for everything but the slow critic (2024).
+
+        An explorer has three more of the same kind.
+        """
         modules = {"model": self.policy.world_model, "actor": self.behavior.actor, "critic": self.behavior.critic}
+        explorer, more = self.policy.explorer, dict[str, th.nn.Module]()
+        if explorer is not None:
+            more |= {"explorer_actor": explorer.behavior.actor, "explorer_critic": explorer.behavior.critic}
+            more |= {"ensemble": explorer.ensemble}
         if self.policy.spec.family == "2024":
-            params = [param for module in modules.values() for param in module.parameters()]
-            units = clipping_units(params, joint_kernels(self.policy.world_model))
-            laprop = LaProp(params, LEARNING_RATES["2024"], agc=self.agc, warmup=self.warmup_updates, units=units)
-            return {"model_optim": OptimizerGroup("model", params, laprop, None)}
-        clips = {"model": self.max_grad_norm, "actor": self.actor_max_grad_norm, "critic": self.critic_max_grad_norm}
-        groups = {}
-        for name, module in modules.items():
-            params = list(module.parameters())
-            adam = make_adam(params, LEARNING_RATES["2023"], eps=1e-8 if name == "model" else 1e-5)
-            groups[f"{name}_optim"] = OptimizerGroup(name, params, adam, clips[name])
-        return groups
+            joint = joint_kernels(self.policy.world_model)
+            groups = [self._laprop("model", modules.values(), joint)]
+            groups += [self._laprop(name, [module]) for name, module in more.items()]
+        else:
+            clips = {
+                "model": self.max_grad_norm,
+                "actor": self.actor_max_grad_norm,
+                "critic": self.critic_max_grad_norm,
+            }
+            clips |= {f"explorer_{name}": clips[name] for name in ("actor", "critic")} | {"ensemble": 100.0}
+            groups = [self._adam(name, module, clips[name]) for name, module in (modules | more).items()]
+        return {f"{group.name}_optim": group for group in groups}
+
+    def _laprop(
+        self, name: str, modules: Iterable[th.nn.Module], joint: Iterable[Iterable[th.Tensor]] = ()
+    ) -> OptimizerGroup:
+        params = [param for module in modules for param in module.parameters()]
+        units = clipping_units(params, joint)
+        laprop = LaProp(params, LEARNING_RATES["2024"], agc=self.agc, warmup=self.warmup_updates, units=units)
+        return OptimizerGroup(name, params, laprop, None)
+
+    def _adam(self, name: str, module: th.nn.Module, clip: float) -> OptimizerGroup:
+        params = list(module.parameters())
+        adam = make_adam(params, LEARNING_RATES["2023"], eps=1e-8 if name == "model" else 1e-5)
+        return OptimizerGroup(name, params, adam, clip)
 
     def _learning_rates(self) -> dict[str, float | Schedule]:
-        rates = {
-            "model_optim": self.learning_rate,
-            "actor_optim": self.actor_learning_rate,
-            "critic_optim": self.critic_learning_rate,
-        }
-        return {name: rate for name, rate in rates.items() if name in self.optimizers}
+        """The ensemble learns as the world model does (released code: 1e-4 both), the explorer as the task's actor."""
+        if self.policy.spec.family == "2024":
+            return dict.fromkeys(self.optimizers, self.learning_rate)
+        rates = {"actor": self.actor_learning_rate, "critic": self.critic_learning_rate}
+        own = {f"{name}_optim": rate for name, rate in rates.items()}
+        own |= {f"explorer_{name}": rate for name, rate in own.items()}
+        return {name: own.get(name, self.learning_rate) for name in self.optimizers}
 
     def _make_replay_buffer(self) -> None:
         wanted, spec, custom = self.replay_context, self.policy.spec, self.replay_buffer_class
@@ -334,6 +373,8 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= self.optimizers["actor_optim"].step(actor_loss, retain_graph=True)
         metrics |= self.optimizers["critic_optim"].step(critic_loss)
         behavior.update_slow_critic(self.tau)
+        if self.policy.explorer is not None:
+            metrics |= self._update_explorer(batch, post.detach(), start_cont, self.gamma)
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
         metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
@@ -361,12 +402,35 @@ class DreamerV3(WorldModelAlgorithm):
         total = world_model.total(losses) + actor_loss + critic_loss + self.replay_value_scale * replay_loss
         metrics |= self.optimizers["model_optim"].step(total)
         behavior.update_slow_critic(self.tau)
+        if self.policy.explorer is not None:
+            metrics |= self._update_explorer(batch, post.detach(), start_cont, 1.0)
 
         metrics |= {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
         metrics |= {"loss_replay_value": replay_loss.detach()}
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
         metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
         return UpdateResult(metrics, post.detach())
+
+    def _update_explorer(
+        self, batch: SequenceBatch, post: LatentState, start_cont: th.Tensor, gamma: float
+    ) -> dict[str, th.Tensor]:
+        """Ensemble (Plan2Explore, Eq. 3), and an actor-critic of its disagreement (Eq. 4) in dreams of its own.
+
+        The task has no part in it: the explorer's rewards are intrinsic only.
+        """
+        explorer, optimizers = self.policy.explorer, self.optimizers
+        assert explorer is not None
+        metrics = optimizers["ensemble_optim"].step(explorer.ensemble.loss(post, batch).mean())
+        dream = explorer.rollout(self.policy.world_model, post.flatten_time(), start_cont, self.horizon)
+        targets = explorer.behavior.targets(dream, gamma, self.gae_lambda)
+        actor_loss = explorer.behavior.actor_loss(dream, targets, self.ent_coef)
+        critic_loss = explorer.behavior.critic_loss(dream, targets)
+        metrics |= optimizers["explorer_actor_optim"].step(actor_loss, retain_graph=True)
+        metrics |= optimizers["explorer_critic_optim"].step(critic_loss)
+        explorer.behavior.update_slow_critic(self.tau)
+        return metrics | {
+            f"explorer_{name}": value for name, value in explorer.behavior.metrics(dream, targets).items()
+        }
 
     def replay_state(self, batch: SequenceBatch) -> LatentState | None:
         """Latent state before the rows of ``batch``; None: they begin afresh."""
@@ -399,7 +463,7 @@ class DreamerV3(WorldModelAlgorithm):
             if not self.policy.spec.action_masks:
                 raise ValueError("this model knows no action masks: make it with policy_kwargs={'action_masks': True}")
             masks = np.asarray(action_masks, bool)
-            planner = self._masked(self._checked_masks(masks.reshape(-1, masks.shape[-1])))
+            planner = self._masked(self.behavior, self._checked_masks(masks.reshape(-1, masks.shape[-1])))
         return super().predict(observation, state, episode_start, deterministic, planner)
 
     @property
@@ -415,10 +479,13 @@ class DreamerV3(WorldModelAlgorithm):
         return super()._sample_action(learning_starts, action_noise, n_envs)
 
     def _exploration_behavior(self) -> Behavior | None:
-        return None if self._mask is None else self._masked(self._mask)
+        explorer, until, collector = self.policy.explorer, self.explore_until, self.behavior
+        if explorer is not None and (until is None or self.num_timesteps < until):
+            collector = explorer.behavior
+        return collector if self._mask is None else self._masked(collector, self._mask)
 
-    def _masked(self, mask: np.ndarray) -> Behavior:
-        return MaskedActing(self.behavior, th.as_tensor(mask, device=self.device))
+    def _masked(self, behavior: DreamerV3Behavior, mask: np.ndarray) -> Behavior:
+        return MaskedActing(behavior, th.as_tensor(mask, device=self.device))
 
     def _current_masks(self) -> np.ndarray:
         """Actions that the environments allow now, ``(n_envs, A)`` bool."""

@@ -1,5 +1,6 @@
 """Networks of DreamerV3's two released families, built from a spec."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,16 +13,19 @@ from sb3_dreamer.core.action_heads import ActionHead, BoundedNormalHead, OneHotH
 from sb3_dreamer.core.action_masks import MaskedOneHotHead, MaskedWorldModel, MaskHead, PredictedMask
 from sb3_dreamer.core.cells import BlockGRU, layer_norm_gru
 from sb3_dreamer.core.codecs import Decoder, Encoder
+from sb3_dreamer.core.ensemble import Ensemble
 from sb3_dreamer.core.estimators import StraightThrough, make_estimator
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, ScalarHead, TwoHotHead
 from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder
 from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.layers import NormStyle, linear
 from sb3_dreamer.core.objectives import DynRepKL
+from sb3_dreamer.core.representation import WITHOUT_DECODER, Representation
 from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
+from sb3_dreamer.dreamer_v3.explorer import Explorer
 from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec, DreamerV3Spec2024
 
 
@@ -37,6 +41,17 @@ def build_networks(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Actio
     return Networks(world_model, behavior_2023(spec, world_model, actions))
 
 
+def build_explorer(spec: DreamerV3Spec, world_model: WorldModel, actions: ActionLayout) -> Explorer:
+    """A second actor-critic of the family, and the ensemble that gives its rewards."""
+    if isinstance(spec, DreamerV3Spec2024):
+        behavior, style = behavior_2024(spec, world_model, actions), style_2024(spec)
+    else:
+        behavior, style = behavior_2023(spec, world_model, actions), NormStyle(norm="layer", act=spec.act, eps=1e-3)
+    rssm = world_model.rssm
+    ensemble = Ensemble(rssm.feat_size, actions.size, rssm.latent.flat_size, spec.mlp, heads=spec.ensemble, style=style)
+    return Explorer(behavior, ensemble)
+
+
 # ---- 2023 (arXiv 2301.04104v1) -------------------------------------------------------------------------------------
 
 
@@ -46,7 +61,8 @@ def world_model_2023(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Act
     encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.codec_mlp, style=style, symlog_inputs=spec.symlog_inputs)
     cell = layer_norm_gru(latent, action=actions.size, hidden=spec.units, deter=spec.deter, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
-    decoder = Decoder(
+    make_decoder = partial(
+        Decoder,
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
@@ -57,7 +73,7 @@ def world_model_2023(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Act
     parts: dict[str, Any] = {
         "encoder": encoder,
         "rssm": rssm,
-        "decoder": decoder,
+        **make_representation(spec, rssm.feat_size, encoder.out_size, make_decoder),
         "reward": make_scalar_head(spec, rssm.feat_size, spec.mlp, style=style),
         "cont": BernoulliHead(rssm.feat_size, spec.mlp, style=style, hard=spec.hard_continue),
         "objective": DynRepKL(dyn=0.5, rep=0.1, free=1.0),
@@ -104,7 +120,8 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
     rssm = RSSM(
         cell, latent, embed=encoder.out_size, hidden=spec.hidden, style=style, prior_layers=2, learned_start=False
     )
-    decoder = Decoder(
+    make_decoder = partial(
+        Decoder,
         rssm.feat_size,
         keys,
         depth=spec.cnn_depth,
@@ -116,7 +133,7 @@ def world_model_2024(spec: DreamerV3Spec2024, keys: tuple[ObsKey, ...], actions:
     parts: dict[str, Any] = {
         "encoder": encoder,
         "rssm": rssm,
-        "decoder": decoder,
+        **make_representation(spec, rssm.feat_size, encoder.out_size, make_decoder),
         "reward": make_scalar_head(spec, rssm.feat_size, head_units, style=style),
         "cont": BernoulliHead(rssm.feat_size, head_units, style=style),
         "objective": DynRepKL(dyn=1.0, rep=0.1, free=1.0),
@@ -197,6 +214,19 @@ def make_scalar_head(spec: DreamerV3Spec, inputs: int, units: tuple[int, ...], *
         bins = "symexp" if spec.family == "2024" else "symlog"
         return TwoHotHead(inputs, units, style=style, bins=bins, n_bins=spec.bins, outscale=0.0)  # type: ignore[arg-type]
     return MSEHead(inputs, units, style=style, outscale=0.0, symlog_targets=spec.regression == "symlog")
+
+
+def make_representation(
+    spec: DreamerV3Spec, feat: int, embed: int, make_decoder: Callable[[], Decoder]
+) -> dict[str, Decoder | Representation | None]:
+    """The decoder, or the objective in its place that the spec names, as arguments of the world model.
+
+    :param feat: width F
+    :param embed: width E
+    """
+    if spec.representation == "decoder":
+        return {"decoder": make_decoder()}
+    return {"decoder": None, "representation": WITHOUT_DECODER[spec.representation](feat, embed)}
 
 
 def assemble(

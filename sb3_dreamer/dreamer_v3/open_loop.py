@@ -64,6 +64,11 @@ class OpenLoopCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         assert isinstance(self.model, WorldModelAlgorithm)
+        if self.model.policy.world_model.decoder is None:
+            raise ValueError(
+                "OpenLoopCallback compares predicted observations, and this model has no decoder: leave the callback "
+                "out, or train with policy_kwargs={'representation': 'decoder'}"
+            )
         if self.folder is not None and self.shown and not self._images():
             space = self.model.observation_space
             text = f"folder={str(self.folder)!r} will get no videos, because {space} has no image: leave folder out"

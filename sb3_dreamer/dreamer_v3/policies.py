@@ -7,7 +7,7 @@ import torch as th
 
 from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.dreamer_v3.networks import build_networks
+from sb3_dreamer.dreamer_v3.networks import build_explorer, build_networks
 from sb3_dreamer.dreamer_v3.spec import SIZES, WIDTHS, DreamerV3Spec, resolve_size, resolve_spec
 
 
@@ -35,7 +35,10 @@ class MlpPolicy(WorldModelPolicy):
         """See :class:`WorldModelPolicy`."""
         self.size_name = resolve_size(model_size, keys)
         self.spec = resolve_spec(model_size, keys, overrides)
-        return build_networks(self.spec, keys, actions)
+        networks = build_networks(self.spec, keys, actions)
+        #: collects by its own reward; None without ``exploration``
+        self.explorer = build_explorer(self.spec, networks.world_model, actions) if self.spec.exploration else None
+        return networks
 
 
 class CnnPolicy(MlpPolicy):

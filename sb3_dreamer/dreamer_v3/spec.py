@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from sb3_dreamer.common.spec import one_of, pick_size, positive_integers, replace_fields
 from sb3_dreamer.core.estimators import ESTIMATORS
+from sb3_dreamer.core.representation import WITHOUT_DECODER
 from sb3_dreamer.core.types import ObsKey
 
 REGRESSIONS = ("twohot", "symlog", "mse")
@@ -38,6 +39,11 @@ class DreamerV3Spec:
     :param actor_estimator: gradient through discrete actions. None: the actor learns by REINFORCE (paper); a name: by
         dynamics gradients with that estimator
     :param actor_temperature: of that estimator
+    :param exploration: ``plan2explore`` adds an ensemble and an actor-critic that collects where the ensemble disagrees
+        (see ``explore_until``); None: the task's actor collects
+    :param ensemble: heads of the ensemble
+    :param representation: what shapes the latent state: ``decoder``, reconstruction; ``barlow`` or ``contrastive``, an
+        objective without a decoder (see :mod:`sb3_dreamer.core.representation`)
     """
 
     family: ClassVar[str] = "2023"
@@ -61,12 +67,18 @@ class DreamerV3Spec:
     latent_temperature: float = 1.0
     actor_estimator: str | None = None
     actor_temperature: float = 1.0
+    exploration: str | None = None
+    ensemble: int = 8
+    representation: str = "decoder"
 
     def __post_init__(self) -> None:
-        positive_integers(self, ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins"))
+        positive_integers(self, ("deter", "stoch", "classes", "cnn_depth", "units", "layers", "bins", "ensemble"))
         if not 0.0 <= self.unimix < 1.0:
             raise ValueError(f"unimix={self.unimix!r} must be at least 0 and less than 1")
         one_of("regression", self.regression, REGRESSIONS)
+        one_of("representation", self.representation, ("decoder", *WITHOUT_DECODER))
+        if self.exploration is not None:
+            one_of("exploration", self.exploration, ("plan2explore",))
         one_of("latent_estimator", self.latent_estimator, PATHWISE)
         if self.actor_estimator is not None:
             one_of("actor_estimator", self.actor_estimator, PATHWISE)

@@ -65,6 +65,13 @@ def test_no_forbidden_action_is_taken(size) -> None:
     assert batch.obs[MASK_KEY].shape == (2, 6, 5) and batch.obs[MASK_KEY].dtype == th.bool
 
 
+def test_an_explorer_obeys_masks_too() -> None:
+    spec = {"action_masks": True, "exploration": "plan2explore", "ensemble": 2}
+    model = make(policy_kwargs=spec).learn(60)  # the environment raises at once
+    assert model._n_updates > 0
+    assert model._exploration_behavior().behavior is model.policy.explorer.behavior
+
+
 def test_masked_distribution() -> None:
     mask = th.tensor([[True, False, True, False, True]])
     actor = MaskedOneHotHead(

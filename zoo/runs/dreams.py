@@ -52,12 +52,14 @@ def dream(
     :param context: frames that the model sees
     :param horizon: frames that it predicts; fewer if an episode is shorter
     :param seed: of the choice of stretches
-    :raises UsageError: if no observation is an image, or an episode is too short
+    :raises UsageError: if no observation is an image, the model has no decoder, or an episode is too short
     """
     policy = model.policy
     images = [key for key in policy.keys if key.kind == "image"]
     if not images:
         raise UsageError(f"--dream shows images, and {policy.observation_space} has none: leave it out")
+    if policy.world_model.decoder is None:
+        raise UsageError("--dream shows what the model predicts, and this one has no decoder: leave it out")
     episodes = [act(model, env, deterministic) for _ in range(n_episodes)]
     shortest = min(len(episode.reward) for episode in episodes)
     length = min(context + horizon, shortest)

@@ -43,7 +43,24 @@ def test_name_wrappers_and_checks():
     assert check_dreamer_env(env, steps=100).ok
 
 
-@pytest.mark.parametrize("arguments", [{"cells": 2}, {"scale": 0}, {"render_mode": "human"}])
+def test_the_background_moves_and_hides_nothing():
+    env, plain = PixelCatch(noise=200), PixelCatch()
+    env.reset(seed=3)
+    assert plain.reset(seed=3)[0].max() == 255 and env.column == plain.column, "the balls are those without noise"
+    pattern, direction = env.pattern.copy(), env.direction
+    assert 0 < pattern.mean() < 200 and pattern.max() <= 200
+    for step in range(1, 4):
+        obs, *_ = env.step(1)
+        board = plain.step(1)[0]
+        np.testing.assert_array_equal(obs[board > 0], board[board > 0])
+        moved = np.roll(pattern, (step * direction[0], step * direction[1]), (0, 1))[..., None]
+        np.testing.assert_array_equal(obs[board == 0], moved[board == 0])
+    env.reset()
+    assert not np.array_equal(env.pattern, pattern), "every episode has a pattern of its own"
+    check_env(PixelCatch(noise=200), skip_render_check=True)
+
+
+@pytest.mark.parametrize("arguments", [{"cells": 2}, {"scale": 0}, {"noise": 256}, {"render_mode": "human"}])
 def test_arguments_are_checked(arguments):
     with pytest.raises(ValueError, match="must be"):
         PixelCatch(**arguments)

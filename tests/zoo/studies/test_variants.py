@@ -1,0 +1,26 @@
+"""The studies of variants run, with a table of what their result files hold."""
+
+import json
+
+import pytest
+
+from sb3_dreamer.zoo.studies import variants
+
+
+@pytest.mark.parametrize("name", variants.STUDIES)
+def test_a_study_runs_and_makes_its_table(name, tmp_path, monkeypatch, capsys) -> None:
+    study = variants.STUDIES[name]
+    short = {"4000": "60", "1000": "60", "10": "1", "40": "1"}
+    check = (*(short.get(word, word) for word in study.check), "--final-episodes", "1")
+    params = study.params | {"model_size": "debug", "batch_size": 2, "learning_starts": 40}
+    monkeypatch.setitem(variants.STUDIES, name, study._replace(check=check, params=params, network={}))
+    variants.main([name, "--seeds", "5", "--out", str(tmp_path), "--media", str(tmp_path)])
+    lines = capsys.readouterr().out.strip().splitlines()[-len(study.variants) :]
+    for variant, line in zip(study.variants, lines, strict=True):
+        results = json.loads((tmp_path / f"{name}_{variant}.json").read_text())
+        assert results["settings"]["params"]["policy_kwargs"] == study.variants[variant]
+        run = results["runs"]["5"]
+        assert run["updates"] > 0
+        won = sum(value >= study.success for _, value in run["episodes"])
+        assert line.startswith(f"| {variant} |") and f"| {won} of {len(run['episodes'])} |" in line
+    assert (tmp_path / f"{name}.png").exists()
