@@ -30,7 +30,7 @@ class EchoEnv(gym.Env):
         return np.zeros(1, np.float32), float(action), action == 2, False, {}
 
 
-@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("n_envs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_dream_of_a_trained_model(n_envs: int) -> None:
     env = DummyVecEnv([EchoEnv] * n_envs)
     model = DreamerV3(

@@ -143,6 +143,7 @@ def is_fast_enough(timer: Timer, limit: float) -> bool:
     return any(timer.ratio() <= limit for _ in range(ATTEMPTS))
 
 
+@pytest.mark.slow
 @skip
 @pytest.mark.parametrize("name", CASES)
 def test_update_is_not_slower_than_recorded(name: str) -> None:
@@ -172,6 +173,7 @@ def test_counting_sees_one_operation_more() -> None:
     assert count_operations(lambda: (update(), th.ones(2).add_(1.0))) > count_operations(update)
 
 
+@pytest.mark.slow
 @skip
 def test_guard_sees_a_regression() -> None:
     """An update with extra work of two fifths of itself must not pass for the update as it is now."""
@@ -258,7 +260,9 @@ def dynamo_counters():
 
 
 @compiles
-@pytest.mark.parametrize("by_hand", [False, True], ids=["as it is", "steps compiled"])
+@pytest.mark.parametrize(
+    "by_hand", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["as it is", "steps compiled"]
+)
 @pytest.mark.parametrize("name", COMPILED)
 def test_nothing_recompiles_after_warmup(name: str, by_hand: bool, dynamo_counters) -> None:
     """Neither what the library compiles by itself nor the step units, if a user compiles them."""
@@ -276,6 +280,7 @@ def test_nothing_recompiles_after_warmup(name: str, by_hand: bool, dynamo_counte
     assert not dynamo_counters["graph_break"], dict(dynamo_counters["graph_break"])
 
 
+@pytest.mark.slow
 @compiles
 def test_guard_sees_a_recompilation(dynamo_counters) -> None:
     """A number that counts updates, read in a forward pass, is what the guard is for."""

@@ -159,7 +159,7 @@ def in_order_of_creation(raw):
     world._chunks = chunks
 
 
-@pytest.mark.parametrize("reward", [True, False])
+@pytest.mark.parametrize("reward", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_crafter_equals_the_raw_package(reward):
     crafter = pytest.importorskip("crafter")
     env = make_env("crafter:reward" if reward else "crafter:noreward", render_mode="rgb_array")
@@ -185,6 +185,7 @@ def test_crafter_equals_the_raw_package(reward):
     assert ends >= 2
 
 
+@pytest.mark.slow
 def test_crafter_starts_like_the_untouched_package():
     crafter = pytest.importorskip("crafter")
     env = make_env("crafter:reward")
@@ -195,6 +196,7 @@ def test_crafter_starts_like_the_untouched_package():
             assert np.array_equal(env.step(action)[0], raw.step(action)[0])
 
 
+@pytest.mark.slow
 def test_crafter_repeats_with_the_seed():
     pytest.importorskip("crafter")
     env = make_env("crafter:reward")

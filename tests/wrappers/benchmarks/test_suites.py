@@ -88,7 +88,7 @@ CASES = [
     ("dmc_proprio:walker_walk", {}),
     ("dmc_proprio:cartpole_swingup", {"flatten": True, "reward": "symlog"}),
     ("dm_control/walker-walk-v0", {}),
-    ("crafter:reward", {"one_hot": True}),
+    pytest.param("crafter:reward", {"one_hot": True}, marks=pytest.mark.slow),  # its worlds take seconds to make
     ("bsuite:cartpole/0", {}),
 ]
 NEEDS = {

@@ -10,6 +10,7 @@ from sb3_dreamer.zoo.studies.open_loop_video import main
 TINY = ["--size", "debug", "--frames-per-step", "1", "--params", "learning_starts:20", "batch_size:2", "batch_length:8"]
 
 
+@pytest.mark.slow
 def test_video_and_numbers_are_written(tmp_path: Path) -> None:
     env = "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0"
     video = tmp_path / "video.gif"
