@@ -125,7 +125,7 @@ def test_onnx_acts_as_predict(
     assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("deterministic", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_torch_program_acts_as_predict_samples_included(deterministic: bool, tmp_path: Path) -> None:
     model = make(DreamerV3In2024, VECTOR, BOX)
     path = model.export(str(tmp_path / "agent.pt2"), deterministic)

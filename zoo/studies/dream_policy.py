@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         start = time.monotonic()
         player = learn_in_dreams(agent.model, args, seed)
         seconds = time.monotonic() - start
-        evaluate(f"PPO from dreams, seed {seed}", player, f", {args.steps:,} dreamed steps in {seconds:.0f} s")
+        dreamed = f"{player.agent.num_timesteps:,} dreamed steps in {seconds:.0f} s"
+        evaluate(f"PPO from dreams, seed {seed}", player, f", {dreamed}")
     if args.out is not None:
         facts = {"env": args.env, "algo": args.algo, "real_steps": agent.model.num_timesteps, "steps": args.steps}
         facts |= {"dreams": args.dreams, "horizon": args.horizon, "returns": returns, "system": describe_system()}
