@@ -107,7 +107,7 @@ def test_input_and_target_share_their_noise():
     seen = {}
     model.encoder.cnns["16x16"].register_forward_pre_hook(lambda _, args: seen.update(input=args[0]))
     target = model.decoder.image_target
-    model.decoder.image_target = lambda image: seen.setdefault("target", target(image))
+    model.decoder.image_target = lambda image, white: seen.setdefault("target", target(image, white))
     raw = th.randint(0, 256, (2, 3, 1, 16, 16), dtype=th.uint8)
     flags = th.zeros(2, 3, dtype=th.bool)
     model.loss(SequenceBatch({"image": raw}, th.zeros(2, 3, 2), th.zeros(2, 3), flags, flags, flags))

@@ -104,6 +104,7 @@ def test_options_belong_to_a_cluster(tmp_path: Path, capsys) -> None:
         next(run_local([make_job(tmp_path)], None, {"partition": "gpu"}))
 
 
+@pytest.mark.slow  # submitit closes files that pytest captures into, if other tests ran before
 def test_slurm_requeues_a_job_that_is_about_to_be_ended(tmp_path: Path, capsys) -> None:
     """With submitit's local executor, and the signal that Slurm sends before a time limit."""
     pytest.importorskip("submitit")
