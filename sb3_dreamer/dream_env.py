@@ -173,6 +173,7 @@ class DreamVecEnv(VecEnv):
             for name, value in obs.items():
                 value[dones] = first[name]
         else:
+            assert isinstance(obs, np.ndarray)
             obs[dones] = first
         return LatentState(*(part.index_copy(0, ended, new) for part, new in zip(state, start, strict=True))), obs
 
@@ -268,4 +269,4 @@ def _to_space(value: np.ndarray, space: spaces.Space) -> np.ndarray:
 
 
 def _rows(obs: VecEnvObs, rows: Any) -> Any:
-    return {name: value[rows].copy() for name, value in obs.items()} if isinstance(obs, dict) else obs[rows].copy()  # type: ignore[call-overload]
+    return {name: value[rows].copy() for name, value in obs.items()} if isinstance(obs, dict) else obs[rows].copy()

@@ -209,7 +209,7 @@ class ActionCodec:
 
     def to_env_tensor(self, action: th.Tensor) -> th.Tensor:
         """The model's executed actions ``(n, A)`` to environment actions ``(n, *shape)``: :meth:`to_env` on tensors."""
-        shape, dtype = (action.shape[0], *(self.space.shape or ())), getattr(th, self.space.dtype.name)
+        shape, dtype = (action.shape[0], *(self.space.shape or ())), getattr(th, np.dtype(self.space.dtype).name)
         action = self.from_model(action)
         if isinstance(self.space, spaces.Box):
             bounds = (th.as_tensor(bound, device=action.device) for bound in (self.low, self.high))

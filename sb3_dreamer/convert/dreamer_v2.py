@@ -6,7 +6,7 @@ with the modules enc, rssm, decoder, reward, discount, actor, critic, slow, and 
 
 import numpy as np
 
-from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, swapped
+from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, decoder_of, swapped
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.images.valid_convs import ValidImageDecoder, ValidImageEncoder
@@ -34,7 +34,7 @@ def weights_v2(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
     feat = swapped(stoch, deter)
     pixels = _encoder(names, policy.world_model.encoder)
     _dynamics(names, policy, pixels)
-    _decoder(names, policy.world_model.decoder, feat)
+    _decoder(names, decoder_of(policy.world_model), feat)
     for head, ours in HEADS.items():
         if head != "discount" or policy.spec.discount_head:
             _stack(names, head, f"{ours}.mlp", "norm", rows=feat)

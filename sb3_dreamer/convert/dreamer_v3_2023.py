@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, swapped
+from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, decoder_of, swapped
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.images.convs import ImageDecoder, ImageEncoder
@@ -31,7 +31,7 @@ def weights_2023(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
     names = Renaming(theirs)
     pixels = _encoder(names, policy.world_model.encoder)
     _dynamics(names, policy, pixels)
-    _decoder(names, policy.world_model.decoder)
+    _decoder(names, decoder_of(policy.world_model))
     for head, ours in HEADS.items():
         _stack(names, head, f"{ours}.mlp")
         names.linear(f"{head}/dist_out/out", f"{ours}.out")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, swapped
+from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, decoder_of, swapped
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.codecs import Decoder, Encoder, flat_size
 from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder
@@ -23,7 +23,7 @@ def weights_2024(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
     :raises ValueError: for an array that is missing or has no place here, and for several images
     """
     names = Renaming(theirs)
-    encoder, decoder = policy.world_model.encoder, policy.world_model.decoder
+    encoder, decoder = policy.world_model.encoder, decoder_of(policy.world_model)
     if len(encoder.keys) - len(encoder.flat_keys) > 1:
         raise ValueError("several images: the weights do not tell in which order the authors' decoder has them")
     pixels = _encoder(names, encoder)

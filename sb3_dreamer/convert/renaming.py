@@ -9,7 +9,20 @@ from collections.abc import Mapping
 import numpy as np
 import torch as th
 
+from sb3_dreamer.core.codecs import Decoder
+from sb3_dreamer.core.world_model import WorldModel
+
 Arrays = Mapping[str, np.ndarray]
+
+
+def decoder_of(world_model: WorldModel) -> Decoder:
+    """The decoder, which the authors' models always have.
+
+    :raises ValueError: for a model without one
+    """
+    if world_model.decoder is None:
+        raise ValueError("the model has no decoder, but the weights have: make it with representation='decoder'")
+    return world_model.decoder
 
 
 class Renaming:

@@ -153,10 +153,10 @@ def run_slurm(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, A
     while waiting:
         time.sleep(1.0)
         for handle in [handle for handle in waiting if handle.done()]:
-            error = handle.exception()
-            if error is not None:
-                print(f"{handle.job_id}: {error}", file=sys.stderr)
-            yield waiting.pop(handle), handle.result() if error is None else 1
+            failure = handle.exception()
+            if failure is not None:
+                print(f"{handle.job_id}: {failure}", file=sys.stderr)
+            yield waiting.pop(handle), handle.result() if failure is None else 1
 
 
 def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any]) -> Iterator[tuple[Job, int]]:

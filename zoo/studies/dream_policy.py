@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def evaluate(name: str, player: Any, note: str = "") -> None:
         agent.env.seed(10_000 + args.seed)
         found, _ = evaluate_policy(player, agent.env, args.episodes, deterministic=True, return_episode_rewards=True)
+        assert isinstance(found, list)
         returns[name] = [float(value) for value in found]
         print(f"{name}: {np.mean(found):.1f} +- {np.std(found):.1f} over {len(found)} real episodes{note}", flush=True)
 
