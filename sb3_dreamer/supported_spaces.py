@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 MIN_IMAGE, MAX_IMAGE = 16, 512  #: pixels a side
-IGNORE = "policy_kwargs={'ignore_keys': [...]}"
+IGNORE = "policy_kwargs={'ignore_keys': [...]}"  #: in advice
 
 
 class SpaceFault(NamedTuple):
@@ -28,22 +28,25 @@ class SpaceFault(NamedTuple):
         return f"{self.what}: {self.advice}"
 
 
-def observation_faults(space: spaces.Space[Any], ignore: Collection[str] = ()) -> list[SpaceFault]:
+def observation_faults(
+    space: spaces.Space[Any], ignore: Collection[str] = (), *, normalize_images: bool = True
+) -> list[SpaceFault]:
     """Return why an observation space cannot be modeled, empty if it can.
 
     :param space: observation space of one environment, before or after Stable-Baselines3 moved image channels
     :param ignore: keys of a Dict that the agent neither sees nor reconstructs; they may hold anything
+    :param normalize_images: see :func:`image_size`
     """
     if not isinstance(space, spaces.Dict):
-        return _leaf_faults("the observation", space)
+        return _leaf_faults("the observation", space, normalize_images)
     kept = {key: sub for key, sub in space.items() if key not in ignore}
     if not kept:
         why = f"ignore_keys={list(ignore)} leaves" if space.spaces else f"{space} has"
         return [SpaceFault(f"{why} no observation key", "keep at least one")]
-    return [fault for key, sub in kept.items() for fault in _leaf_faults(f"observation {key!r}", sub)]
+    return [fault for key, sub in kept.items() for fault in _leaf_faults(f"observation {key!r}", sub, normalize_images)]
 
 
-def _leaf_faults(name: str, space: spaces.Space[Any]) -> list[SpaceFault]:
+def _leaf_faults(name: str, space: spaces.Space[Any], normalize_images: bool) -> list[SpaceFault]:
     """Return what is wrong with a single observation."""
     if isinstance(space, spaces.Dict):
         what = f"{name} is a Dict inside a Dict (Nested observation spaces are not supported)"
@@ -56,24 +59,29 @@ def _leaf_faults(name: str, space: spaces.Space[Any]) -> list[SpaceFault]:
     if 0 in (space.shape or ()):
         advice = f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation"
         return [SpaceFault(f"{name} has no entries (shape {space.shape})", advice)]
-    size = image_size(space)
+    size = image_size(space, normalize_images=normalize_images)
+    if size is not None and space.dtype != np.uint8 and int(np.argmin(space.shape)) != 0:
+        what = f"{name} of shape {space.shape} has its channels last, and normalize_images=False needs them first"
+        return [SpaceFault(what, "move the channel axis to the front in a gymnasium.ObservationWrapper")]
     if size is not None and not MIN_IMAGE <= min(size) <= max(size) <= MAX_IMAGE:
         what = f"{name} is an image of {size[0]}x{size[1]} pixels, outside {MIN_IMAGE} to {MAX_IMAGE}"
         return [SpaceFault(what, "resize it, for example with gymnasium.wrappers.ResizeObservation(env, (64, 64))")]
     return []
 
 
-def image_size(space: spaces.Space[Any]) -> tuple[int, int] | None:
+def image_size(space: spaces.Space[Any], *, normalize_images: bool = True) -> tuple[int, int] | None:
     """Return height and width of an image, None for what is modeled as a vector.
 
     An image is what Stable-Baselines3 takes for one: a uint8 Box of three axes from 0 to 255, whose channels are in
     front where that axis is the smallest.
 
     :param space: a single observation
+    :param normalize_images: False: a Box of floats of three axes is an image, too
     """
-    if not (isinstance(space, spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8):
+    if not (isinstance(space, spaces.Box) and len(space.shape) == 3):
         return None
-    if not ((space.low == 0).all() and (space.high == 255).all()):
+    is_uint8 = space.dtype == np.uint8 and (space.low == 0).all() and (space.high == 255).all()
+    if not is_uint8 and (normalize_images or not np.issubdtype(space.dtype, np.floating)):
         return None
     size = space.shape[1:] if int(np.argmin(space.shape)) == 0 else space.shape[:2]
     return int(size[0]), int(size[1])

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.supported_spaces import MAX_IMAGE, MIN_IMAGE, action_faults, observation_faults
+from sb3_dreamer.supported_spaces import MIN_IMAGE, action_faults, image_size, observation_faults
 
 SINGLE_KEY = "obs"  #: name under which an observation that is not a dict is stored and modeled
 
@@ -24,13 +24,13 @@ def observation_keys(
 
     :param space: Box, Discrete, MultiDiscrete, MultiBinary, or a Dict of these
     :param ignore: keys of a Dict space that the agent neither sees nor reconstructs
-    :param normalize_images: False: Boxes of floats of three axes are images as well, whose values are about 0 to 1
+    :param normalize_images: False: Boxes of floats with three axes are images as well, with values of about 0 to 1
     :raises ValueError: for a space that is not supported, naming the key
     """
     if not isinstance(space, spaces.Dict):
-        check_observation_space(space)
+        check_observation_space(space, normalize_images=normalize_images)
         return (_observation_key(SINGLE_KEY, space, normalize_images),)
-    check_observation_space(space, ignore)
+    check_observation_space(space, ignore, normalize_images=normalize_images)
     kept = {name: sub for name, sub in space.spaces.items() if name not in ignore}
     return tuple(_observation_key(name, sub, normalize_images) for name, sub in kept.items())
 
@@ -59,13 +59,16 @@ def without_unstackable(env: Any, ignore: Iterable[str]) -> Any:
     return gym.wrappers.FilterObservation(env, kept) if lost and kept else env
 
 
-def check_observation_space(space: spaces.Space, ignore: tuple[str, ...] = ()) -> None:
+def check_observation_space(
+    space: spaces.Space, ignore: tuple[str, ...] = (), *, normalize_images: bool = True
+) -> None:
     """Refuse a space that is not supported, before SB3 wraps the environment and fails on it.
 
     :param ignore: keys of a Dict space that are not looked at
+    :param normalize_images: see :func:`observation_keys`
     :raises ValueError: naming the key and what to do; NotImplementedError for a Dict inside a Dict, as in SB3
     """
-    for fault in observation_faults(space, ignore):
+    for fault in observation_faults(space, ignore, normalize_images=normalize_images):
         raise fault.error(str(fault))
 
 
@@ -77,29 +80,9 @@ def _observation_key(name: str, space: spaces.Space, normalize_images: bool) -> 
         return ObsKey(name, "discrete", shape, _integers(space.nvec), _integers(space.start))
     if isinstance(space, spaces.MultiBinary):
         return ObsKey(name, "vector", shape)
-    if is_image_space(space):
-        return ObsKey(name, "image", shape)
-    if not normalize_images and len(shape) == 3 and np.issubdtype(space.dtype, np.floating):
-        check_float_image(name, shape)
-        return ObsKey(name, "image", shape, white=1.0)
-    return ObsKey(name, "vector", shape)
-
-
-def check_float_image(name: str, shape: tuple[int, ...]) -> None:
-    """Refuse an image of floats whose channels are not in front, as SB3 wants them, or that is too small or large.
-
-    :raises ValueError: naming the key, its shape and what to do
-    """
-    if min(shape) != shape[0]:
-        raise ValueError(
-            f"observation {name!r} of shape {shape} has its channels last: with normalize_images=False they stand in "
-            "front, as in Stable-Baselines3. Move them in a gymnasium.ObservationWrapper"
-        )
-    if not MIN_IMAGE <= min(shape[1:]) <= max(shape[1:]) <= MAX_IMAGE:
-        raise ValueError(
-            f"observation {name!r} is an image of {shape[1]}x{shape[2]} pixels, outside {MIN_IMAGE} to {MAX_IMAGE}: "
-            "resize it"
-        )
+    if image_size(space, normalize_images=normalize_images) is None:
+        return ObsKey(name, "vector", shape)
+    return ObsKey(name, "image", shape, white=255.0 if space.dtype == np.uint8 else 1.0)
 
 
 def advise_on_image(name: str, space: spaces.Space) -> None:

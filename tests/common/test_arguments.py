@@ -176,7 +176,7 @@ def test_images_of_floats_that_are_refused() -> None:
         env = SpacesEnv(spaces.Box(0, 1, shape, np.float32), spaces.Discrete(2))
         return tiny(algorithm, policy, env, **kwargs)
 
-    with pytest.raises(ValueError, match=r"\(16, 16, 3\) has its channels last"):
+    with pytest.raises(ValueError, match=r"\(16, 16, 3\) has its channels last, and normalize_images=False"):
         make(DreamerV3, (16, 16, 3), policy_kwargs=AS_FLOATS)
     with pytest.raises(ValueError, match="8x8 pixels, outside 16 to 512"):
         make(DreamerV3, (3, 8, 8), policy_kwargs=AS_FLOATS)
