@@ -78,7 +78,7 @@ class DreamVecEnv(VecEnv):
     # ---- SB3's interface -------------------------------------------------------------------------------------------
 
     def reset(self) -> VecEnvObs:
-        """Begin all dreams anew."""
+        """Restart all dreams."""
         if self._seeds[0] is not None:
             self._restart(self._seeds[0])
         self._reset_seeds()
@@ -95,7 +95,7 @@ class DreamVecEnv(VecEnv):
         self._action = codec.executed(codec.to_model(in_replay))
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Dream one step; begin the next dream where one ended."""
+        """Dream one step, and start a new dream in place of each that ended."""
         assert self._state is not None, "call reset() first"
         world_model = self.model.policy.world_model
         self._steps += 1
@@ -114,7 +114,7 @@ class DreamVecEnv(VecEnv):
         return obs, reward, dones, infos
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Attribute of the whole batch, once for each environment."""
@@ -134,7 +134,7 @@ class DreamVecEnv(VecEnv):
         return [getattr(self, method_name)(*args, **kwargs) for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Nothing is wrapped."""
+        """False for every environment: there are no wrappers."""
         return [False for _ in self._get_indices(indices)]
 
     # ---- dreaming --------------------------------------------------------------------------------------------------

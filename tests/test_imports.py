@@ -1,6 +1,7 @@
 """The house of docs/architecture.md, enforced: imports point down, no circle, no folder too wide, no mixins."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -27,16 +28,23 @@ LAYERS = [
 ZOO = {"config": 0, "runs": 1, "speed": 2, "studies": 3, "programs": 3}  #: floors of the zoo's folders, from the bottom
 
 
-def imports(path: Path) -> set[str]:
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
     """Dotted names of all modules that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             found.add(node.module or "")
-    return found
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
@@ -120,7 +128,7 @@ def import_graph() -> dict[str, set[str]]:
     graph = {}
     for name, path in files.items():
         found = set()
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
@@ -189,10 +197,9 @@ def test_no_pickle_on_the_loading_path() -> None:
         "yaml.full_load",
     )
     for path in [path for folder in folders for path in folder.rglob("*.py")]:
-        tree = ast.parse(path.read_text())
         pickles = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} & imports(path)
         assert not pickles or path == ROOT / "sb3_dreamer" / "convert" / "checkpoint.py", path
-        for node in ast.walk(tree):
+        for node in nodes(path):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 assert called not in forbidden, (path, called)

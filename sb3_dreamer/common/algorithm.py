@@ -115,9 +115,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if env is not None:
             env = maybe_make_env(env, of_sb3.get("verbose", 0))
             check_ignore_keys(env.observation_space, ignore)
+            env = without_unstackable(env, ignore)
         super().__init__(
             policy,
-            without_unstackable(env, ignore),
+            env,
             learning_rate,
             gradient_steps=gradient_steps,  # type: ignore[arg-type]
             support_multi_env=True,
@@ -164,7 +165,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
-        super().set_env(without_unstackable(env, self.policy.ignore_keys), force_reset)
+        env = without_unstackable(maybe_make_env(env, self.verbose), self.policy.ignore_keys)
+        super().set_env(env, force_reset)
         self._env_watch = None
         warn_other_preset(self.suite_preset, self.env)
 
@@ -923,8 +925,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 f"Stored kwargs: {data['policy_kwargs']}, specified kwargs: {kwargs['policy_kwargs']}"
             )
         if env is not None:
-            ignore = (data.get("policy_kwargs") or {}).get("ignore_keys", ())
-            env = cls._wrap_env(without_unstackable(env, ignore), data.get("verbose", 0))
+            verbose, ignore = data.get("verbose", 0), (data.get("policy_kwargs") or {}).get("ignore_keys", ())
+            env = cls._wrap_env(without_unstackable(maybe_make_env(env, verbose), ignore), verbose)
             utils.check_for_correct_spaces(env, data["observation_space"], data["action_space"])
             data["n_envs"] = env.num_envs
             if force_reset:
@@ -939,7 +941,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         weights = stored.tensors.get("policy", {})
         with only_stored(weights, stored.name):
             if isinstance(policy_class, type) and issubclass(policy_class, WorldModelPolicy):
-                model.policy_kwargs |= policy_class.unnamed_fields(model.policy_kwargs, model.model_size, weights)
+                model.policy_kwargs |= policy_class.former_defaults(model.policy_kwargs, model.model_size, weights)
             model._setup_model()
         model._restore(stored)
         if env is not None and not stored.settings:

@@ -121,7 +121,7 @@ def _check_behavior(behavior: Behavior, suffix: str, deterministic: bool) -> Non
     :raises ValueError: saying what to write instead
     """
     if isinstance(behavior, CEMPlanner) and behavior.warm_start:
-        raise ValueError("warm_start=True: the last plan is no part of the state, so the step cannot be exported")
+        raise ValueError("warm_start=True: the last plan is not part of the state, so the step cannot be exported")
     if isinstance(behavior, CEMPlanner) and deterministic:
         raise ValueError(
             "deterministic=True: a planner then draws its candidates from a random generator that it seeds anew with "

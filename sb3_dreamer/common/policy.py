@@ -54,8 +54,8 @@ class WorldModelPolicy(BasePolicy):
     :param lr_schedule: accepted for compatibility with SB3; optimizers belong to the algorithm
     :param model_size: name of a size of the algorithm
     :param ignore_keys: keys of a Dict observation that are neither seen nor reconstructed
-    :param normalize_images: divide uint8 images by 255 (they always are); False: Boxes of floats of three axes, with
-        the channels in front and values of about 0 to 1, are images too, and not vectors
+    :param normalize_images: uint8 images are divided by 255 either way; False: Boxes of floats with three axes, the
+        channels first and values of about 0 to 1, are also images instead of vectors
     :param spec_overrides: fields of the algorithm's spec to replace, and ``net_arch`` for the widths of all MLPs
     """
 
@@ -96,12 +96,12 @@ class WorldModelPolicy(BasePolicy):
         raise NotImplementedError
 
     @classmethod
-    def unnamed_fields(
+    def former_defaults(
         cls, overrides: Mapping[str, Any], model_size: Any, weights: Mapping[str, th.Tensor]
     ) -> dict[str, Any]:
-        """Fields of the spec whose default has changed since a file was written, as its weights show them.
+        """Fields of the spec whose default has changed since a file was written, read off its weights.
 
-        :param overrides: fields that the file names
+        :param overrides: fields that the file sets itself
         :param model_size: of the file
         :param weights: of the file
         """
@@ -323,6 +323,6 @@ class WorldModelPolicy(BasePolicy):
         file = read_model(path, kind=cls.__name__, device=str(device))
         weights = file.tensors.get("policy", {})
         with only_stored(weights, str(path)):
-            policy = cls(**file.data | cls.unnamed_fields(file.data, file.data.get("model_size"), weights))
+            policy = cls(**file.data | cls.former_defaults(file.data, file.data.get("model_size"), weights))
         policy.load_state_dict(file.tensors["policy"])
         return policy.to(device)

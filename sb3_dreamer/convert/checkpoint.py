@@ -1,4 +1,4 @@
-"""Read an agent that the authors' code of December 2024 (danijar/dreamerv3) has saved."""
+"""Read an agent saved by the authors' December 2024 code (danijar/dreamerv3)."""
 
 import pickle
 from collections.abc import Mapping
@@ -35,19 +35,19 @@ def load_official(
     policy_kwargs: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> DreamerV3:
-    """Make a :class:`DreamerV3` of an agent that the authors' December 2024 code has saved.
+    """Make a :class:`DreamerV3` from an agent that the authors' December 2024 code saved.
 
-    The size is read off the arrays. The model has the agent's weights, its slow critic and its range of returns;
-    optimizer state and replay stay behind. The environment must have the agent's observations, by the same names if
+    The size is inferred from the arrays. The model gets the agent's weights, slow critic and range of returns, but
+    neither optimizer state nor replay. The environment must have the agent's observations, by the same names if
     there are several, and its actions in the same order.
 
     :param path: an ``.npz`` of the agent's named arrays (see docs/dreamer_v3.md), or with ``trust`` its ``agent.pkl``
     :param policy: as of :class:`DreamerV3`
     :param env: as of :class:`DreamerV3`
     :param trust: read a pickle; do so only with files of your own. Anything but arrays in it is refused
-    :param policy_kwargs: as of :class:`DreamerV3`; ``stoch``, where the agent has not the 32 of all released sizes
+    :param policy_kwargs: as of :class:`DreamerV3`; ``stoch``, if the agent does not have the 32 of all released sizes
     :param kwargs: further arguments of :class:`DreamerV3`
-    :raises ModelFileError: for a pickle without ``trust``, a file that is none of both, and what it does not hold
+    :raises ModelFileError: for a pickle without ``trust``, any other file, and missing arrays
     :raises ValueError: if the agent has other observations or actions than ``env``, or settings that we do not have
     """
     arrays = read_arrays(Path(path), trust)
@@ -73,7 +73,7 @@ def read_arrays(path: Path, trust: bool) -> dict[str, np.ndarray]:
             return _read_npz(file, path)
         if not trust:
             raise ModelFileError(
-                f"{path} is no .npz of arrays. The authors' agent.pkl is a pickle, which can run code when it is read: "
+                f"{path} is not an .npz file. The authors' agent.pkl is a pickle, which can run code when it is read: "
                 f"make an .npz where you trust it ({TO_NPZ}), or read a file of your own with trust=True"
             )
         file.seek(0)
@@ -88,7 +88,7 @@ def read_arrays(path: Path, trust: bool) -> dict[str, np.ndarray]:
             TypeError,
             ValueError,
         ) as error:
-            raise ModelFileError(f"{path} is no pickled dict of arrays ({one_line(error)})") from error
+            raise ModelFileError(f"{path} is not a pickled dict of arrays ({one_line(error)})") from error
     params = data.get("params") if isinstance(data, Mapping) else None
     if not isinstance(params, Mapping) or not all(
         isinstance(array, np.ndarray | np.generic) for array in params.values()
@@ -102,7 +102,7 @@ def _read_npz(file: IO[bytes], path: Path) -> dict[str, np.ndarray]:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # a zip of anything
-        raise ModelFileError(f"{path} is no .npz of arrays ({one_line(error)})") from error
+        raise ModelFileError(f"{path} is not an .npz of arrays ({one_line(error)})") from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -49,6 +49,15 @@ class Renaming:
             raise ValueError(f"the weights have no {name!r}: are they of the same version, observations and actions?")
         return self.left.pop(name)
 
+    def finish(self) -> dict[str, np.ndarray]:
+        """Return our arrays.
+
+        :raises ValueError: if some of theirs were not taken
+        """
+        if self.left:
+            raise ValueError(f"the weights have {', '.join(sorted(self.left)[:5])}, for which this model has no place")
+        return self.ours
+
     def copy(self, theirs: str, ours: str) -> None:
         """Take an array as it is."""
         self.ours[ours] = self.take(theirs)

@@ -88,8 +88,8 @@ class TruncatedNormalHead(ActionHead):
 
     :param size: A
     :param min_std: 0.1
-    :param exact: give samples the exact pathwise gradient; False: that of a normal which is not cut, 1 by the mean and
-        the noise by the deviation, as TensorFlow's sampler has it
+    :param exact: samples have the exact pathwise gradient; False: that of an untruncated normal (1 with respect to the
+        mean, the noise with respect to the standard deviation), as TensorFlow's sampler has it
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class TruncatedNormalHead(ActionHead):
         return th.tanh(mean), 2.0 * th.sigmoid(std / 2.0) + self.min_std
 
     def sample(self, out: th.Tensor) -> th.Tensor:
-        """By inverting the distribution function; its gradient is the exact pathwise one."""
+        """Sample by inverting the distribution function, which has the exact pathwise gradient."""
         mean, std = self.mean_std(out)
         below, above = _normal_cdf((-1.0 - mean) / std), _normal_cdf((1.0 - mean) / std)
         share = below + (above - below) * th.rand_like(mean)
@@ -171,12 +171,12 @@ class TanhNormalHead(ActionHead):
         return self.mean_scale * th.tanh(mean / self.mean_scale), F.softplus(std + self.raw_init_std) + self.min_std
 
     def sample(self, out: th.Tensor) -> th.Tensor:
-        """Reparameterized."""
+        """Sample with the reparameterization trick."""
         mean, std = self.mean_std(out)
         return th.tanh(mean + std * th.randn_like(std))
 
     def mode(self, out: th.Tensor) -> th.Tensor:
-        """Tanh of the mean, the median; the released code takes the likeliest of 100 samples instead."""
+        """Return the tanh of the mean; the released code takes the most likely of 100 samples instead."""
         return th.tanh(self.mean_std(out)[0])
 
     def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:

@@ -21,8 +21,8 @@ class DreamerV2Spec:
         ``st_gumbel_softmax``
     :param actor_estimator: gradient through discrete actions, where dynamics gradients are used; as above, or
         ``score_function`` for none
-    :param box_gradient: gradient through Box actions, which follow a normal cut to the bounds: ``exact``, or
-        ``untruncated``, as if it were not cut (TensorFlow's sampler and with it the released code)
+    :param box_gradient: gradient of samples of the truncated normal for Box actions: ``exact``, or ``untruncated``,
+        that of a normal without bounds (TensorFlow's sampler and therefore the released code)
     :param latent_std: deviation of Gaussian latents from a network output x: ``sigmoid2``, 2·sigmoid(x/2) + 0.1 (the
         released code), or ``softplus``, softplus(x) + 0.1 (PlaNet, Dreamer V1)
     :param actor_dist: distribution of Box actions: ``truncated_normal``, or ``tanh_normal`` (Dreamer V1)

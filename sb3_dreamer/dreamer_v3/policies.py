@@ -17,7 +17,7 @@ class MlpPolicy(WorldModelPolicy):
     spec: DreamerV3Spec
 
     @classmethod
-    def unnamed_fields(
+    def former_defaults(
         cls, overrides: Mapping[str, Any], model_size: Any, weights: Mapping[str, th.Tensor]
     ) -> dict[str, Any]:
         """See :class:`WorldModelPolicy`. Up to 0.1, sizes XS to XL had stacks for vectors as wide as all others."""

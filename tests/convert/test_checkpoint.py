@@ -60,7 +60,7 @@ def test_a_pickle_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ModelFileError, match="asks for pathlib"):
         load(Path("agent.pkl"), trust=True)
     np.savez("agent.npz", a=np.array([Evil()], object))
-    with pytest.raises(ModelFileError, match=r"is no \.npz of arrays"):
+    with pytest.raises(ModelFileError, match=r"is not an \.npz of arrays"):
         load(Path("agent.npz"), trust=True)
     assert not Path("touched").exists()
 
@@ -74,7 +74,7 @@ def test_what_is_not_an_agent(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no arrays in 'params'"):
         load(path, trust=True)
     path.write_bytes(b"not a pickle")
-    with pytest.raises(ModelFileError, match="no pickled dict of arrays"):
+    with pytest.raises(ModelFileError, match="not a pickled dict of arrays"):
         load(path, trust=True)
 
 

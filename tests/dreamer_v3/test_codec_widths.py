@@ -75,12 +75,12 @@ def test_files_of_today_are_read_as_they_are(tmp_path) -> None:
     assert all(stack_widths(weights, stack) == (1024,) * 5 for stack in CODECS)
     model.save(tmp_path / "model.zip")
     assert DreamerV3.load(tmp_path / "model.zip").policy_kwargs == SMALL
-    assert MlpPolicy.unnamed_fields({}, "XS", weights) == {}
+    assert MlpPolicy.former_defaults({}, "XS", weights) == {}
 
 
 def test_an_image_makes_auto_a_released_size() -> None:
     stacks = {f"world_model.{part}.mlp.linears.0.weight": th.zeros(512, 3) for part in ("encoder", "reward_head")}
-    assert MlpPolicy.unnamed_fields({}, "auto", stacks) == {}, "XXS"
+    assert MlpPolicy.former_defaults({}, "auto", stacks) == {}, "XXS"
     image = {"world_model.encoder.cnns.64x64.convs.0.weight": th.zeros(1)}
-    assert MlpPolicy.unnamed_fields({}, "auto", stacks | image) == {"codec_units": None}
-    assert MlpPolicy.unnamed_fields({"units": 512}, "auto", stacks | image) == {}
+    assert MlpPolicy.former_defaults({}, "auto", stacks | image) == {"codec_units": None}
+    assert MlpPolicy.former_defaults({"units": 512}, "auto", stacks | image) == {}

@@ -60,7 +60,8 @@ class PixelCatch(gym.Env[np.ndarray, np.int64]):
         """Move the paddle, let the ball fall one row."""
         self.paddle = min(max(self.paddle + int(action) - 1, 0), self.cells - 1)
         self.row += 1
-        self.pattern = np.roll(self.pattern, self.direction, (0, 1))
+        if self.noise:
+            self.pattern = np.roll(self.pattern, self.direction, (0, 1))
         landed = self.row == self.cells - 1
         reward = (1.0 if self.paddle == self.column else -1.0) if landed else 0.0
         return self._image(), reward, landed, False, {}

@@ -192,7 +192,7 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
             for reference in ray.wait(list(running))[0]:
                 try:
                     status = ray.get(reference)
-                except ray.exceptions.RayError as error:  # its machine was lost, and those of its repetitions
+                except ray.exceptions.RayError as error:  # its worker was lost, retries included
                     print(f"{running[reference].name}: {error}", file=sys.stderr)
                     status = 1
                 yield running.pop(reference), status

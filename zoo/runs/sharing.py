@@ -90,11 +90,11 @@ def check_config(path: Path, packages: Collection[str] = ()) -> None:
             hint = f"pass --gym-packages {top} if you trust it"
             raise UsageError(f"{path.name} names {quote(name)}, which would be imported: {hint}")
         if attribute in WRITERS and module:
-            raise UsageError(f"{path.name} names {quote(name)}, which would write files: it is not used")
+            raise UsageError(f"{path.name} names {quote(name)}, which writes files, so it is refused")
     replay = (config.get("hyperparams") or {}).get("replay_buffer_kwargs") or {}
     if "replay_dir" in replay:
         raise UsageError(
-            f"{path.name} names the folder {quote(replay['replay_dir'])} to write replay to: it is not used"
+            f"{path.name} names the folder {quote(replay['replay_dir'])} to write replay to, so it is refused"
         )
 
 

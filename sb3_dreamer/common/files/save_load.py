@@ -85,7 +85,7 @@ def write_algorithm(
     :param kind: name of the algorithm's class
     :param attributes: of the algorithm
     :param policy: whose class and weights are stored
-    :param optimizers: by name; none for a file that is only to act
+    :param optimizers: by name; none for a file to share
     :param carry: recurrent state of the running episodes
     :param learning_rate: stored in place of a schedule that is a function
     :param warn: called with what the file cannot hold

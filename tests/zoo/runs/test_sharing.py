@@ -92,8 +92,8 @@ def test_list_shows_the_agents(capsys) -> None:
         ({"env": "antigravity:CartPole-v1"}, "names 'antigravity', which would be imported: pass --gym-packages anti"),
         ({"env_wrapper": "os.system"}, "names 'os.system', which would be imported"),
         ({"env_wrapper": [{"turtle.Wrapper": {}}]}, "names 'turtle.Wrapper', which would be imported"),
-        ({"env_wrapper": [{"gymnasium.wrappers.RecordVideo": {"video_folder": "/"}}]}, "which would write files"),
-        ({"env_wrapper": ["sb3_dreamer.wrappers.EpisodeRecorder"]}, "which would write files"),
+        ({"env_wrapper": [{"gymnasium.wrappers.RecordVideo": {"video_folder": "/"}}]}, "which writes files"),
+        ({"env_wrapper": ["sb3_dreamer.wrappers.EpisodeRecorder"]}, "which writes files"),
         ({"hyperparams": {"replay_buffer_kwargs": {"replay_dir": "/"}}}, "the folder '/' to write replay to"),
     ],
 )
