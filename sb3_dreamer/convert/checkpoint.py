@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_dreamer.common.files.atomic import open_to_read
 from sb3_dreamer.common.files.json_text import ModelFileError, one_line
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.convert.dreamer_v3_2024 import PARTS, weights_2024
@@ -67,7 +68,7 @@ def read_arrays(path: Path, trust: bool) -> dict[str, np.ndarray]:
 
     :raises ModelFileError: see :func:`load_official`
     """
-    with path.open("rb") as file:
+    with open_to_read(path) as (file, _):
         if file.read(4).startswith(b"PK"):
             file.seek(0)
             return _read_npz(file, path)

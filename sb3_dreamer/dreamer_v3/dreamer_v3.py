@@ -253,6 +253,9 @@ class DreamerV3(WorldModelAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
+        if self.explore_until is not None and self.policy.explorer is None:
+            how = "policy_kwargs={'exploration': 'plan2explore'}"
+            raise ValueError(f"explore_until={self.explore_until} has no effect without an explorer: add {how}")
         if self.policy.spec.action_masks:
             self.warmup_behavior = MaskedRandom(self.policy.codec.layout)
         if self.policy.spec.family == "2024":

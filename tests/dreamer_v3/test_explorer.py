@@ -9,7 +9,7 @@ from sb3_dreamer import DreamerV3
 from sb3_dreamer.core.ensemble import Ensemble
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.types import LatentState, SequenceBatch
-from tests.algorithms import equal, weights
+from tests.algorithms import equal, tiny, weights
 from tests.common.resume.resuming import Killed, difference, everything, run_part
 
 FAMILIES = ["debug", "debug2024"]
@@ -153,5 +153,7 @@ def test_what_is_refused_and_what_is_said() -> None:
         DreamerV3("MlpPolicy", "CartPole-v1", policy_kwargs={"exploration": "plan2explor"})
     with pytest.raises(ValueError, match="explore_until=-1"):
         make(explore_until=-1)
+    with pytest.raises(ValueError, match="explore_until=30 has no effect without an explorer"):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1", explore_until=30)
     assert "collects the first 30 steps" in dict(make(explore_until=30).describe())["exploration"]
     assert "exploration" not in dict(DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug").describe())

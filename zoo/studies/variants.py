@@ -26,7 +26,7 @@ class Study(NamedTuple):
     :param check: arguments of the learning check that all variants have
     :param params: constructor arguments that all variants have
     :param network: ``policy_kwargs`` that all variants have
-    :param variants: what each of them adds to ``policy_kwargs``, by name
+    :param variants: constructor arguments that each of them adds, by name
     :param success: return of an episode that counts as a success
     """
 
@@ -50,9 +50,12 @@ STUDIES = {
         ),
         SMALL
         | {"batch_size": 8, "train_ratio": 32, "learning_starts": 500, "learning_rate": 0.002}
-        | {"actor_learning_rate": 0.001, "ent_coef": 0.003, "explore_until": 2500},
+        | {"actor_learning_rate": 0.001, "ent_coef": 0.003},
         NETWORK | {"hard_continue": False, "ensemble": 5},
-        {"dreamerv3": {}, "plan2explore": {"exploration": "plan2explore"}},
+        {
+            "dreamerv3": {},
+            "plan2explore": {"explore_until": 2500, "policy_kwargs": {"exploration": "plan2explore"}},
+        },
         success=-199.0,
     ),
     # A pattern moves behind ball and paddle: nearly all of what a decoder is asked for has no meaning.
@@ -66,7 +69,7 @@ STUDIES = {
         | {"batch_length": 8, "horizon": 4, "train_ratio": 32, "learning_starts": 500, "learning_rate": 0.001}
         | {"actor_learning_rate": 0.0003, "ent_coef": 0.003},
         NETWORK,
-        {name: {"representation": name} for name in ("decoder", "barlow", "contrastive")},
+        {name: {"policy_kwargs": {"representation": name}} for name in ("decoder", "barlow", "contrastive")},
         success=1.0,
     ),
 }
@@ -74,7 +77,8 @@ STUDIES = {
 
 def words(study: Study, name: str, variant: str, args: argparse.Namespace) -> list[str]:
     """Arguments of the learning check of one variant."""
-    params = study.params | {"policy_kwargs": study.network | study.variants[variant]}
+    own = study.variants[variant]
+    params = study.params | own | {"policy_kwargs": study.network | own.get("policy_kwargs", {})}
     pairs = [f"{key}:{value}" for key, value in params.items()]
     seeds = list(map(str, args.seeds))
     where = ["--name", f"{name}_{variant}", "--out", args.out, "--plot", f"{args.media}/{name}.png"]

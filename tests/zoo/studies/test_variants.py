@@ -18,7 +18,7 @@ def test_a_study_runs_and_makes_its_table(name, tmp_path, monkeypatch, capsys) -
     lines = capsys.readouterr().out.strip().splitlines()[-len(study.variants) :]
     for variant, line in zip(study.variants, lines, strict=True):
         results = json.loads((tmp_path / f"{name}_{variant}.json").read_text())
-        assert results["settings"]["params"]["policy_kwargs"] == study.variants[variant]
+        assert results["settings"]["params"]["policy_kwargs"] == study.variants[variant].get("policy_kwargs", {})
         run = results["runs"]["5"]
         assert run["updates"] > 0
         won = sum(value >= study.success for _, value in run["episodes"])
