@@ -118,7 +118,7 @@ def table(cpu: Mapping[Key, Result], gpu: Mapping[Key, Result]) -> str:
                 f"{update:.2g} s",
                 f"{1 / update:.2g}",
                 f"{here['rss_mib'] / 1024:.1f} GiB",
-                f"{hours(here):.2g} h",
+                f"{float(f'{hours(here):.2g}'):g} h",  # 160, not 1.6e+02
             )
         if there := gpu.get(key):
             row[7:] = f"{1e3 * there['update']['min']:.3g} ms", f"{there['vram_mib'] / 1024:.1f} GiB"
