@@ -60,7 +60,7 @@ def _leaf_faults(name: str, space: spaces.Space[Any], normalize_images: bool) ->
         advice = f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation"
         return [SpaceFault(f"{name} has no entries (shape {space.shape})", advice)]
     size = image_size(space, normalize_images=normalize_images)
-    if size is not None and space.dtype != np.uint8 and int(np.argmin(space.shape)) != 0:
+    if size is not None and space.dtype != np.uint8 and int(np.argmin(space.shape or ())) != 0:
         what = f"{name} of shape {space.shape} has its channels last, and normalize_images=False needs them first"
         return [SpaceFault(what, "move the channel axis to the front in a gymnasium.ObservationWrapper")]
     if size is not None and not MIN_IMAGE <= min(size) <= max(size) <= MAX_IMAGE:
