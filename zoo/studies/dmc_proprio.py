@@ -5,10 +5,11 @@
     python -m sb3_dreamer.zoo.studies.dmc_proprio run --task cartpole_balance --seed 0 --frames 50000
     python -m sb3_dreamer.zoo.studies.dmc_proprio plot --scores dmc_proprio-dreamerv3.json.gz
 
-``run`` trains size ``1m`` as the authors' code of 2024 does (train ratio 1024, no action repeat, 16 environments: an
-update at every environment frame) and resumes from its last checkpoint if there is one. Called again with more
-``--frames`` it trains further. ``--action-repeat 2 --train-ratio 512 --n-envs 4`` is Table A.1 of arXiv 2301.04104v1,
-with a quarter of the updates. ``--device cuda`` is for walker_walk and cheetah_run.
+``run`` trains with the settings of the published curves (size ``12m``, action repeat 2, train ratio 512: an update at
+every fourth environment frame) and resumes from its last checkpoint if there is one. Called again with more
+``--frames`` it trains further. The published runs have 500,000 frames: about two weeks of a CPU core, so use a GPU
+(``--device cuda``). With another ``--size``, ``--action-repeat`` or ``--train-ratio`` a run is not comparable with
+them.
 
 ``plot`` draws all runs inside the range of the published seeds, prints scores at 20,000 and 50,000 frames and writes
 them with every episode to a JSON file. The published file is ``scores/dmc_proprio-dreamerv3.json.gz`` of
@@ -28,11 +29,15 @@ from typing import Any
 
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
-PROTOCOL = ("action_repeat", "train_ratio", "n_envs")
-SETTINGS: dict[str, Any] = {"model_size": "1m", "batch_size": 16, "batch_length": 64, "learning_starts": 1024}
+PROTOCOL = ("size", "action_repeat", "train_ratio", "n_envs")
+BEFORE = {"size": "1m"}  # of runs that do not say it
+SETTINGS: dict[str, Any] = {"batch_size": 16, "batch_length": 64, "learning_starts": 1024}
 BIN = 10_000  # frames over which the published scores are averaged
 MARKS = (20_000, 50_000)  # frames at which scores are compared
-NOTE = "DreamerV3 2024, size 1m; published: scores/dmc_proprio-dreamerv3.json.gz of github.com/danijar/dreamerv3"
+NOTE = (
+    "DreamerV3 2024; published: size 12m, action repeat 2, train ratio 512, "
+    "scores/dmc_proprio-dreamerv3.json.gz of github.com/danijar/dreamerv3"
+)
 
 Runs = dict[str, dict[int, list[dict[str, float]]]]  # episodes by task and seed
 
@@ -61,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
         model.load_replay_buffer(folder / "replay", truncate_last_traj=True)
         print(f"{name}, seed {args.seed}: resumes at {model.num_timesteps:,} agent steps", flush=True)
     else:
-        choices: dict[str, Any] = SETTINGS | {"train_ratio": args.train_ratio, "buffer_size": args.buffer_size}
-        model = DreamerV3("MultiInputPolicy", env, seed=args.seed, device=args.device, **choices)
+        choices = {"model_size": args.size, "train_ratio": args.train_ratio, "buffer_size": args.buffer_size}
+        model = DreamerV3("MultiInputPolicy", env, seed=args.seed, device=args.device, **SETTINGS | choices)
     left = -(-args.frames // args.action_repeat) - model.num_timesteps
     if left > 0:
         log = log_and_save(folder, args.action_repeat, args.save_every)
@@ -77,7 +82,7 @@ def check_protocol(path: Path, protocol: dict[str, Any]) -> None:
     """
     if not path.exists():
         path.write_text(json.dumps(protocol) + "\n")
-    elif (begun := json.loads(path.read_text())) != protocol:
+    elif (begun := BEFORE | json.loads(path.read_text())) != protocol:
         raise ValueError(f"{path.parent} holds a run with {begun}, not {protocol}: take its settings or another --out.")
 
 
@@ -211,7 +216,8 @@ def commands(out: Path) -> list[str]:
     lines = []
     for path in sorted(out.glob("*/protocol.json")):
         task, seed = path.parent.name.rsplit("_", 1)
-        words = [f"--{name.replace('_', '-')} {value}" for name, value in json.loads(path.read_text()).items()]
+        protocol = BEFORE | json.loads(path.read_text())
+        words = [f"--{name.replace('_', '-')} {value}" for name, value in protocol.items()]
         lines.append(
             " ".join([f"python -m sb3_dreamer.zoo.studies.dmc_proprio run --task {task} --seed {seed}", *words])
         )
@@ -253,8 +259,13 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--task", required=True, help="cartpole_balance, reacher_easy, walker_walk, ...")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--frames", type=int, default=50_000, help="environment frames in all")
-    train.add_argument("--action-repeat", type=int, default=1, help="environment frames per agent step")
-    train.add_argument("--train-ratio", type=int, default=1024, help="replayed steps per agent step")
+    train.add_argument("--size", default="12m", help="1m, 12m, 25m, ..., default: %(default)s")
+    train.add_argument(
+        "--action-repeat", type=int, default=2, help="environment frames per agent step, default: %(default)s"
+    )
+    train.add_argument(
+        "--train-ratio", type=int, default=512, help="replayed steps per agent step, default: %(default)s"
+    )
     train.add_argument("--n-envs", type=int, default=16)
     train.add_argument("--buffer-size", type=int, default=500_000)
     train.add_argument("--save-every", type=int, default=1_000, help="agent steps between checkpoints")

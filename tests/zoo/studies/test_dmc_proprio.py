@@ -17,7 +17,7 @@ def lines(*episodes: tuple[int, float, int]) -> str:
 
 def test_run_is_resumed_and_keeps_its_protocol(tmp_path: Path, capsys) -> None:
     command = ["run", "--task", "cartpole_balance", "--n-envs", "2", "--buffer-size", "4000", "--out", str(tmp_path)]
-    command += ["--action-repeat", "2", "--train-ratio", "1"]
+    command += ["--size", "1m", "--train-ratio", "1"]
     assert study.main([*command, "--frames", "2000"]) == 0
     folder = tmp_path / "cartpole_balance_0"
     first = study.read_episodes(folder / "episodes.jsonl")
@@ -60,7 +60,9 @@ def test_scores_stand_beside_the_published_ones(tmp_path: Path, capsys) -> None:
     assert "| cartpole_balance | 3 | 50,000 | 460 | 505 | 500 to 510 |" in out  # 44,000 and 48,000
     stored = json.loads(result.read_text())
     assert [row["score"] for row in stored["scores"]] == [160, 460]
-    assert stored["commands"] == [f"python -m {study.__spec__.name} run --task cartpole_balance --seed 3 --n-envs 4"]
+    assert stored["commands"] == [
+        f"python -m {study.__spec__.name} run --task cartpole_balance --seed 3 --size 1m --n-envs 4"
+    ]
     assert "torch" in stored["system"]["packages"] and picture.stat().st_size > 5000
     with pytest.raises(ValueError, match="holds no runs"):
         study.main(["plot", *words[2:], "--out", str(tmp_path / "none")])
