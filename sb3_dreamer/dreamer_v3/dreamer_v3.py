@@ -275,12 +275,15 @@ class DreamerV3(WorldModelAlgorithm):
             objective = replace(objective, dyn=mean, rep=mean)
         world_model.objective = replace(objective, free=self.free_bits)
         world_model.scales |= world_model.objective.scales
-        for behavior in (self.behavior, *([explorer.behavior] if explorer else [])):
+        # Without a minimum the range of the first returns, which are all equal, is 0. The explorer's returns are sums
+        # of disagreement, far below 1: they are brought to the range of 1 to count against the entropy.
+        minima = [(self.behavior, self.return_norm_min or 1e-8)]
+        minima += [(explorer.behavior, 1e-3)] if explorer else []
+        for behavior, minimum in minima:
             behavior.all_gather = distributed.all_gather
             behavior.critic_target = self.critic_target  # type: ignore[assignment]
-            if (self.return_norm, self.return_norm_min) != ("percentile", 1.0):
-                # Without a minimum the range of the first returns, which are all equal, is 0.
-                behavior.set_normalization(self.return_norm, self.return_norm_min or 1e-8)  # type: ignore[arg-type]
+            if (self.return_norm, minimum) != ("percentile", 1.0):
+                behavior.set_normalization(self.return_norm, minimum)  # type: ignore[arg-type]
 
     def describe(self) -> list[tuple[str, str]]:
         """Describe what is about to be trained; see :meth:`WorldModelAlgorithm.describe`."""

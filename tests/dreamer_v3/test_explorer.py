@@ -90,6 +90,15 @@ def test_dreamed_rewards_are_the_disagreement(size) -> None:
     assert dream.reward.min() > 0.0
 
 
+def test_small_disagreement_counts_as_much_as_returns_of_one() -> None:
+    model = make()
+    returns = th.linspace(0.0, 0.1, 101)
+    for behavior, expected in ((model.policy.explorer.behavior, 0.09), (model.behavior, 1.0)):
+        for _ in range(1000):
+            _, scale = behavior.return_norm.update(returns)
+        assert scale == pytest.approx(expected, rel=1e-3)
+
+
 def test_with_box_actions_the_actor_sees_through_the_ensemble() -> None:
     model = make(env="Pendulum-v1")
     explorer, world_model = model.policy.explorer, model.policy.world_model

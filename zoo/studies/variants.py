@@ -45,7 +45,7 @@ STUDIES = {
     # The car's action lasts 4 steps, an episode 50 actions: random play does not reach the goal.
     "exploration": Study(
         (
-            *("--env", "MountainCar-v0", "--steps", "4000", "--eval-every", "1000", "--eval-episodes", "10"),
+            *("--env", "MountainCar-v0", "--steps", "8000", "--eval-every", "1000", "--eval-episodes", "10"),
             *("--env-wrapper", f"[{REPEAT}, {RESCALE}]"),
         ),
         SMALL
@@ -54,7 +54,7 @@ STUDIES = {
         NETWORK | {"hard_continue": False, "ensemble": 5},
         {
             "dreamerv3": {},
-            "plan2explore": {"explore_until": 2500, "policy_kwargs": {"exploration": "plan2explore"}},
+            "plan2explore": {"explore_until": 5000, "policy_kwargs": {"exploration": "plan2explore"}},
         },
         success=-199.0,
     ),
