@@ -1,6 +1,7 @@
 """Recurrent cells behind one signature: what turns (deter, stoch, action) into the next deter."""
 
 import torch as th
+import torch.nn.functional as F
 from torch import nn
 
 from sb3_dreamer.core.latents import Latent
@@ -53,7 +54,7 @@ class GRUCell(nn.Module):
 
     def forward(self, x: th.Tensor, deter: th.Tensor) -> th.Tensor:
         """Input ``(N, inputs)`` and state ``(N, D)`` to the next state ``(N, D)``."""
-        reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).chunk(2, -1)
+        reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).split(self.deter_size, -1)
         cand = th.tanh(self.cand(th.cat([x, reset * deter], -1)))
         return cand + keep * (deter - cand)  # not lerp: under autocast the state stays float32 beside bf16 gates
 
@@ -87,7 +88,7 @@ class InputGRU(RecurrentCell):
 
     def __init__(self, cell: LayerNormGRUCell | GRUCell, *, stoch: int, action: int, hidden: int, style: NormStyle):
         super().__init__()
-        # One linear map of [stoch, action], kept as two so that the action part leaves the loop over time.
+        # One linear map of [stoch, action], kept as two so that action and bias leave the loop over time.
         self.stoch_in = style.linear(stoch, hidden)
         self.action_in = linear(action, hidden, bias=False)
         for layer in (self.stoch_in, self.action_in):
@@ -99,11 +100,11 @@ class InputGRU(RecurrentCell):
 
     def project_action(self, action: th.Tensor) -> th.Tensor:
         """``(..., A)`` to ``(..., hidden)``."""
-        return self.action_in(action)  # type: ignore[no-any-return]
+        return F.linear(action, self.action_in.weight, self.stoch_in.bias)
 
     def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
         """See :class:`RecurrentCell`."""
-        x = self.act(self.norm(self.stoch_in(stoch) + action))
+        x = self.act(self.norm(F.linear(stoch, self.stoch_in.weight, action)))  # the sum starts at the action's part
         return self.cell(x, deter)  # type: ignore[no-any-return]
 
 

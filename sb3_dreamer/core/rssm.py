@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch as th
+import torch.nn.functional as F
 from torch import nn
 
 from sb3_dreamer.core.cells import RecurrentCell
@@ -52,7 +53,7 @@ class RSSM(nn.Module):
         self.latent = latent
         self.prior_mlp = MLP(deter, (hidden,) * prior_layers, style=style)
         self.prior_out = linear(self.prior_mlp.out_size, latent.param_size, fan=style.fan)
-        # The first layer over [deter, embed], kept as two so that the embedding part leaves the loop over time.
+        # The first layer over [deter, embed], kept as two so that embedding and bias leave the loop over time.
         self.post_deter = style.linear(deter, hidden)
         self.post_embed = linear(embed, hidden, bias=False)
         for layer in (self.post_deter, self.post_embed):
@@ -78,8 +79,13 @@ class RSSM(nn.Module):
         """Parameters of the prior, ``(..., D)`` to latent parameters."""
         return self.latent.params(self.prior_out(self.prior_mlp(deter)))
 
+    def project_embed(self, embed: th.Tensor) -> th.Tensor:
+        """What the embedding adds in the posterior's first layer: ``(..., E)`` to ``(..., hidden)``."""
+        return F.linear(embed, self.post_embed.weight, self.post_deter.bias)
+
     def _posterior(self, deter: th.Tensor, embed_part: th.Tensor) -> Params:
-        hidden = self.post_act(self.post_norm(self.post_deter(deter) + embed_part))
+        # The sum starts at the embedding's part, as it would at a bias.
+        hidden = self.post_act(self.post_norm(F.linear(deter, self.post_deter.weight, embed_part)))
         return self.latent.params(self.post_out(self.post_mlp(hidden)))
 
     def img_step(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> LatentState:
@@ -115,16 +121,11 @@ class RSSM(nn.Module):
         first = is_first.unsqueeze(1)
         start = self.initial(embed.shape[0])
         action = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
-        deter, stoch = self._reset(state, start, first)
-        deter = self.cell(deter, stoch, action)
-        post = self._posterior(deter, self.post_embed(embed))
-        return LatentState(deter, self.latent.mode(post) if mode else self.latent.sample(post))
-
-    @staticmethod
-    def _reset(state: LatentState, start: LatentState, first: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Deter and flat latent, replaced by the start where an episode begins; ``first`` is ``(N, 1)``."""
         deter = th.where(first, start.deter, state.deter)
-        return deter, th.where(first, start.stoch.flatten(1), state.stoch.flatten(1))
+        stoch = th.where(first, start.stoch.flatten(1), state.stoch.flatten(1))
+        deter = self.cell(deter, stoch, action)
+        post = self._posterior(deter, self.project_embed(embed))
+        return LatentState(deter, self.latent.mode(post) if mode else self.latent.sample(post))
 
     def observe(
         self,
@@ -145,32 +146,24 @@ class RSSM(nn.Module):
             state, is_first = start, th.cat([th.ones_like(is_first[:, :1]), is_first[:, 1:]], 1)
         first = is_first.unsqueeze(-1)
         actions = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
-        embed_parts = self.post_embed(embed)
+        embed_parts = self.project_embed(embed)
+        # Where an episode begins, a state counts 0 times; a start that is not zero is added.
+        begins = first.to(start.deter.dtype)
+        starts = () if self.start is None else tuple(begins * part.flatten(1).unsqueeze(1) for part in start)
 
         def step(
-            carry: LatentState, action: th.Tensor, embed_part: th.Tensor, first: th.Tensor
+            carry: LatentState, action: th.Tensor, embed_part: th.Tensor, keep: th.Tensor, *starts: th.Tensor
         ) -> tuple[LatentState, tuple[LatentState, Params]]:
-            now, post = self.obs_dist(carry, action, embed_part, first, start)
+            deter, stoch = carry.deter * keep, carry.stoch.flatten(1) * keep
+            if starts:
+                deter, stoch = deter + starts[0], stoch + starts[1]
+            deter = self.cell(deter, stoch, action)
+            post = self._posterior(deter, embed_part)
+            now = LatentState(deter, self.latent.sample(post))
             return now, (now, post)
 
-        states, post = unroll(step, state, (actions, embed_parts, first))
+        states, post = unroll(step, state, (actions, embed_parts, 1.0 - begins, *starts))
         return Observed(states, post, self.prior(states.deter))
-
-    def obs_dist(
-        self, state: LatentState, action: th.Tensor, embed_part: th.Tensor, first: th.Tensor, start: LatentState
-    ) -> tuple[LatentState, Params]:
-        """The posterior step inside the loop over time: what does not depend on ``state`` was computed outside.
-
-        :param action: projected by the cell, ``(N, P)``
-        :param embed_part: the embedding's part of the posterior's first layer, ``(N, hidden)``
-        :param first: ``(N, 1)`` bool
-        :param start: what replaces the state where ``first``
-        :return: posterior state and its parameters
-        """
-        deter, stoch = self._reset(state, start, first)
-        deter = self.cell(deter, stoch, action)
-        post = self._posterior(deter, embed_part)
-        return LatentState(deter, self.latent.sample(post)), post
 
     def imagine(
         self, policy: Callable[[LatentState], th.Tensor], state: LatentState, horizon: int
