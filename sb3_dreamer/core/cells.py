@@ -104,7 +104,7 @@ class InputGRU(RecurrentCell):
 
     def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
         """See :class:`RecurrentCell`."""
-        x = self.act(self.norm(F.linear(stoch, self.stoch_in.weight, action)))  # the sum starts at the action's part
+        x = self.act(self.norm(th.addmm(action, stoch, self.stoch_in.weight.T)))
         return self.cell(x, deter)  # type: ignore[no-any-return]
 
 

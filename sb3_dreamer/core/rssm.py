@@ -84,8 +84,7 @@ class RSSM(nn.Module):
         return F.linear(embed, self.post_embed.weight, self.post_deter.bias)
 
     def _posterior(self, deter: th.Tensor, embed_part: th.Tensor) -> Params:
-        # The sum starts at the embedding's part, as it would at a bias.
-        hidden = self.post_act(self.post_norm(F.linear(deter, self.post_deter.weight, embed_part)))
+        hidden = self.post_act(self.post_norm(th.addmm(embed_part, deter, self.post_deter.weight.T)))
         return self.latent.params(self.post_out(self.post_mlp(hidden)))
 
     def img_step(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> LatentState:
