@@ -147,7 +147,7 @@ def test_counted_work() -> None:
     flops, dtypes = count_flops(lambda: th.autograd.grad(layer(data).sum(), [layer.weight]))
     assert flops == 2 * (2 * 5 * 8 * 4) and dtypes == ["float32"]  # forward, and the gradient of the weight
 
-    model = build(Case("planet", "debug", batch_size=2, batch_length=4))
+    model = build(Case("planet", "debug", batch_size=2, batch_length=4, replay_rows=1000))
     model._update(model.replay_buffer.sample_sequences(2, 4))
     size = 4 * sum(p.numel() for p in model.policy.world_model.parameters())
     assert 10 * size <= least_bytes(model) < 10.1 * size  # 6 of parameters and gradients, 2 x 2 of Adam, its counters
