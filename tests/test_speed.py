@@ -44,7 +44,15 @@ CASES = {  # a few hundred milliseconds altogether
 SMALL = {"deter": 64, "hidden": 64, "stoch": 8, "classes": 8, "units": 64, "layers": 1, "bins": 63}
 COUNTED = {  # by operations
     "dreamerv3-2024 small": Case(
-        "dreamerv3", "1m", "vectors", "discrete", 16, 16, hyperparams={"policy_kwargs": SMALL}, parts=(), replay_rows=1000
+        "dreamerv3",
+        "1m",
+        "vectors",
+        "discrete",
+        16,
+        16,
+        hyperparams={"policy_kwargs": SMALL},
+        parts=(),
+        replay_rows=1000,
     ),
     "dreamerv3 XXS": Case("dreamerv3", "XXS", batch_size=16, batch_length=16, parts=(), replay_rows=1000),
     "dreamerv2 XXS": Case("dreamerv2", "XXS", batch_size=16, batch_length=16, parts=(), replay_rows=1000),
