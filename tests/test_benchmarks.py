@@ -1,19 +1,21 @@
 """Real environments end to end: learn, save, load in a new process, act identically."""
 
+import importlib
 import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
 
-ENVS = {  # with the package that registers it
-    "ALE/Pong-v5": ("ale_py", "CnnPolicy"),
-    "dm_control/walker-walk-v0": ("shimmy", "MultiInputPolicy"),
+ENVS = {  # with the packages that it needs, the last of which registers it
+    "ALE/Pong-v5": (("ale_py",), "CnnPolicy"),
+    "dm_control/walker-walk-v0": (("dm_control", "shimmy"), "MultiInputPolicy"),
 }
 ACT = """
 import sys, numpy as np
@@ -56,19 +58,15 @@ def learn_and_act(env_id: str, policy: str, steps: int, folder: Path) -> np.ndar
 def test_what_a_real_environment_taught_acts_the_same_in_a_new_process(steps, tmp_path) -> None:
     """One process for all environments whose packages are installed."""
     wanted = {}
-    for env_id, (package, policy) in ENVS.items():
-        if importlib.util.find_spec(package) is None:
+    for env_id, (packages, policy) in ENVS.items():
+        if any(importlib.util.find_spec(package) is None for package in packages):
             continue
-        if package == "ale_py":
-            import ale_py
-            import gymnasium as gym
-
-            gym.register_envs(ale_py)
-        folder = tmp_path / package
+        gym.register_envs(importlib.import_module(packages[-1]))
+        folder = tmp_path / packages[-1]
         folder.mkdir()
         wanted[folder] = learn_and_act(env_id, policy, steps, folder)
     if not wanted:
-        pytest.skip("neither ale_py nor shimmy is installed")
+        pytest.skip("neither ale_py nor dm_control with shimmy is installed")
     subprocess.run([sys.executable, "-c", ACT, *map(str, wanted)], check=True)
     for folder, actions in wanted.items():
         np.testing.assert_array_equal(np.load(folder / "actions.npy"), actions, err_msg=folder.name)
