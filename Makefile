@@ -4,7 +4,7 @@ install:
 	pip install -e ".[all]"
 
 test:
-	pytest
+	pytest -n 2 --dist loadfile
 
 lint:
 	ruff format --check .

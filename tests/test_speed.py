@@ -44,11 +44,19 @@ CASES = {  # a few hundred milliseconds altogether
 SMALL = {"deter": 64, "hidden": 64, "stoch": 8, "classes": 8, "units": 64, "layers": 1, "bins": 63}
 COUNTED = {  # by operations
     "dreamerv3-2024 small": Case(
-        "dreamerv3", "1m", "vectors", "discrete", 16, 16, hyperparams={"policy_kwargs": SMALL}, parts=()
+        "dreamerv3",
+        "1m",
+        "vectors",
+        "discrete",
+        16,
+        16,
+        hyperparams={"policy_kwargs": SMALL},
+        parts=(),
+        replay_rows=1000,
     ),
-    "dreamerv3 XXS": Case("dreamerv3", "XXS", batch_size=16, batch_length=16, parts=()),
-    "dreamerv2 XXS": Case("dreamerv2", "XXS", batch_size=16, batch_length=16, parts=()),
-    "planet small": Case("planet", "small", batch_size=16, batch_length=16, parts=()),
+    "dreamerv3 XXS": Case("dreamerv3", "XXS", batch_size=16, batch_length=16, parts=(), replay_rows=1000),
+    "dreamerv2 XXS": Case("dreamerv2", "XXS", batch_size=16, batch_length=16, parts=(), replay_rows=1000),
+    "planet small": Case("planet", "small", batch_size=16, batch_length=16, parts=(), replay_rows=1000),
 }
 TOLERANCE, TOLERANCE_ELSEWHERE = 1.25, 2.0
 ROUNDS, ATTEMPTS = 8, 10
@@ -231,7 +239,7 @@ def compile_steps(model: WorldModelAlgorithm) -> None:
 
 
 def small_model(name: str) -> WorldModelAlgorithm:
-    case = Case(name.partition("-")[0], COMPILED[name], batch_size=2, batch_length=8)
+    case = Case(name.partition("-")[0], COMPILED[name], batch_size=2, batch_length=8, replay_rows=1000)
     return build(replace(case, hyperparams=SMALL_PLANS.get(name, {})))
 
 

@@ -147,7 +147,7 @@ BASE = saved()
 def rebuilt(changes, compress=zipfile.ZIP_STORED, base=BASE):
     """The model file with members replaced or added: valid checksums, so that the checks behind them are reached."""
     file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(base)) as old, zipfile.ZipFile(file, "w", compress) as new:
+    with zipfile.ZipFile(io.BytesIO(base)) as old, zipfile.ZipFile(file, "w", compress, compresslevel=1) as new:
         for name in old.namelist():
             if name not in changes and name != "format.json":
                 new.writestr(name, old.read(name))

@@ -1,6 +1,6 @@
 """Data-parallel learning: two ranks are one process with twice the batch, stay in step, and resume exactly.
 
-As a program (``python -m tests.common.test_distributed JOB FOLDER``) it is one rank of two; the tests start both.
+As a program (``python -m tests.common.test_distributed FOLDER``) it is one rank of two; the tests start both, once.
 """
 
 import json
@@ -237,14 +237,17 @@ def one_rank_decides(folder: Path) -> None:
     assert any("rank 1: [Errno 28] No space left" in str(warning.message) for warning in caught)
 
 
-def launch(job: str, folder: Path) -> None:
-    """Run a job on two ranks; a rank that fails or hangs fails the test."""
+JOBS = {"equality": job_equality, "learned": job_learn}
+
+
+def launch(folder: Path) -> None:
+    """Run the jobs on two ranks; a rank that fails or hangs fails the tests."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(RANKS)}
     environment |= {"LOCAL_WORLD_SIZE": str(RANKS)}
-    command = [sys.executable, "-m", "tests.common.test_distributed", job, str(folder)]
+    command = [sys.executable, "-m", "tests.common.test_distributed", str(folder)]
     processes = [
         subprocess.Popen(
             command, cwd=ROOT, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, text=True,
@@ -263,10 +266,22 @@ def launch(job: str, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def equality(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("equality")
-    launch("equality", folder)
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    for job in JOBS:
+        (folder / job).mkdir()
+    launch(folder)
     return folder
+
+
+@pytest.fixture
+def equality(ranks: Path) -> Path:
+    return ranks / "equality"
+
+
+@pytest.fixture
+def learned(ranks: Path) -> Path:
+    return ranks / "learned"
 
 
 def load(path: Path) -> dict[str, np.ndarray]:
@@ -301,13 +316,6 @@ def test_it_would_show_what_is_not_shared(case, control, equality) -> None:
     """Without one of the things that ranks share, the result is another by far more than the tolerance."""
     without = load(equality / f"{case}_without_0.npz")
     assert largest(without, updated(case), f"{UPDATES}.") > 1e-4
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("learned")
-    launch("learn", folder)
-    return folder
 
 
 @pytest.mark.parametrize("name", [cls.__name__ for cls in ALGORITHMS])
@@ -391,7 +399,8 @@ def test_torchrun_without_a_group_is_said(monkeypatch) -> None:
 if __name__ == "__main__":
     th.set_num_threads(1)
     distributed.start()
-    globals()[f"job_{sys.argv[1]}"](Path(sys.argv[2]))
+    for _name, _job in JOBS.items():
+        _job(Path(sys.argv[1]) / _name)
     distributed.stop()
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
     assert [name for name in names if "gloo" in name] == [], "the group is still alive, and may abort at exit"

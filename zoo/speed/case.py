@@ -49,6 +49,7 @@ class Case:
     :param seed: of everything
     :param hyperparams: further constructor arguments
     :param parts: what is measured besides updates, some of ``PARTS``
+    :param replay_rows: rows of synthetic replay, fewer if they would take more than ``REPLAY_MIB``
     """
 
     algo: str
@@ -65,6 +66,7 @@ class Case:
     seed: int = 0
     hyperparams: dict[str, Any] = field(default_factory=dict)
     parts: tuple[str, ...] = PARTS
+    replay_rows: int = 50_000
 
     @property
     def name(self) -> str:
@@ -89,6 +91,14 @@ def noise(space: gym.Space, count: int, rng: np.random.Generator) -> np.ndarray:
     shape = (count, *(space.shape or ()))
     image = space.dtype == np.uint8
     return rng.integers(0, 256, shape, np.uint8) if image else rng.standard_normal(shape).astype(np.float32)
+
+
+def random_actions(space: gym.Space, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw actions ``(count, ...)`` at once: as many calls of ``sample`` took most of the time of filling replay."""
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.start, space.start + space.n, count)
+    assert isinstance(space, spaces.Box)
+    return rng.uniform(space.low, space.high, (count, *space.shape)).astype(space.dtype)
 
 
 class SyntheticEnv(gym.Env):
@@ -137,11 +147,10 @@ def fill_replay(model: Any, rows: int, seed: int = 0) -> None:
     :param seed: of the noise
     """
     rng, replay = np.random.default_rng(seed), model.replay_buffer
-    model.action_space.seed(seed)
     episodes = 0
     while replay.size() < rows:
         obs = noise(model.observation_space, EPISODE + 1, rng)
-        actions = np.stack([np.asarray(model.action_space.sample()) for _ in range(EPISODE)])
+        actions = random_actions(model.action_space, EPISODE, rng)
         episode = {"observations": obs, "actions": actions, "rewards": rng.standard_normal(EPISODE)}
         replay.add_episodes(episode | {"terminated": episodes % 2 == 0})
         episodes += 1
@@ -154,7 +163,7 @@ def build(case: Case) -> Any:
     values = {name: value for name, value in given.items() if value is not None} | case.hyperparams
     if case.algo == "planet":
         values |= {"seed_episodes": 0}  # replay is there already
-    rows = max(4 * EPISODE, min(50_000, REPLAY_MIB * 2**20 // (env.observations[0].nbytes + 64)))
+    rows = max(4 * EPISODE, min(case.replay_rows, REPLAY_MIB * 2**20 // (env.observations[0].nbytes + 64)))
     model = algorithm_class(case.algo)(
         "CnnPolicy" if case.obs == "images" else "MlpPolicy",
         env,

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -107,4 +106,4 @@ if __name__ == "__main__":
     th.set_num_threads(1)
     _folder, _options = Path(sys.argv[1]), json.loads(sys.argv[2])
     _model = run_part(_folder, **_options)
-    np.savez(_folder / f"state_{os.environ.get('PART', 'x')}.npz", **everything(_model, _folder))
+    np.savez(_folder / "state.npz", **everything(_model, _folder))

@@ -13,23 +13,32 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
-from sb3_dreamer.common.resume.folder import FolderInUseError, sole_writer
+from sb3_dreamer.common.resume.folder import LOCK, FolderInUseError, sole_writer
 from tests.algorithms import tiny
 
-#: a process that has the folder until it is killed
-HOLDER = """
+#: a process that has the folder until it is killed, as a run has it
+RUN = """
 import sys, time
 from sb3_dreamer.common.resume.folder import sole_writer
 with sole_writer(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
+#: the same with the lock alone, which starts at once
+LOCKER = f"""
+import sys, time
+from pathlib import Path
+from filelock import FileLock
+FileLock(Path(sys.argv[1]) / {LOCK!r}, timeout=0).acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
 
 
 @contextlib.contextmanager
-def another_process(folder: Path) -> Iterator[subprocess.Popen]:
+def another_process(folder: Path, code: str) -> Iterator[subprocess.Popen]:
     """A process that writes to the folder; killed at the end of the block, or earlier by the test."""
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         try:
             yield process
@@ -44,7 +53,7 @@ def names(folder: Path) -> list[str]:
 def test_another_process_writes_there(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
-    with another_process(folder) as process:
+    with another_process(folder, RUN) as process:
         with pytest.raises(FolderInUseError, match=r"another run is writing to .*checkpoints.*: wait until it ends"):
             model.learn(20, callback=ResumableCheckpoint(folder, 10))
         assert model.num_timesteps == 0 and names(folder) == []
@@ -67,7 +76,7 @@ def test_the_folder_is_free_however_learn_ends(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         model.learn(20, callback=[checkpoint, Raises()])
     for callback in (checkpoint, ResumableCheckpoint(tmp_path, 10)):
-        with another_process(tmp_path):
+        with another_process(tmp_path, LOCKER):
             pass
         model.learn(20, callback=callback, reset_num_timesteps=False)
         assert model.num_timesteps == checkpoint.last_step or callback is not checkpoint

@@ -39,7 +39,7 @@ each_case = pytest.mark.parametrize("name", CASES)
 
 def make(name: str, **hyperparams: Any) -> Any:
     case = CASES[name]
-    model = build(replace(case, hyperparams=case.hyperparams | hyperparams))
+    model = build(replace(case, hyperparams=case.hyperparams | hyperparams, replay_rows=1000))
     th.manual_seed(0)
     return model
 
@@ -308,7 +308,7 @@ def test_there_is_no_graph_without_cuda() -> None:
 
 def test_bench_gpu_without_one() -> None:
     """The program that measures all of this, at the smallest size: both precisions, and nothing that a GPU only has."""
-    cases = bench_gpu.variants(replace(CASES["planet"], updates=2))
+    cases = bench_gpu.variants(replace(CASES["planet"], updates=2, replay_rows=1000))
     assert [case.hyperparams["mixed_precision"] for case in cases] == [False, True]
     graphs = [case.hyperparams["cuda_graph"] for case in bench_gpu.variants(replace(CASES["planet"], device="cuda"))]
     assert graphs == [False, True, False, True]

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_dreamer import DreamerV2, DreamerV3
 
@@ -52,8 +52,8 @@ def test_same_number_of_updates_one_step_later(cls, n_envs: int) -> None:
 
     counts = {}
     for overlap in (False, True):
-        model, log = make(cls, n_envs, overlap=overlap, train_ratio=64), []
-        model.learn(60, callback=note)
+        model, log = make(cls, n_envs, overlap=overlap, train_ratio=32), []
+        model.learn(44, callback=note)
         assert model._owed == 0, "no update is left out at the end"
         counts[overlap] = (model._n_updates, dict(log))
     assert counts[False][0] == counts[True][0] > 10
@@ -63,6 +63,35 @@ def test_same_number_of_updates_one_step_later(cls, n_envs: int) -> None:
     assert np.shape(model.predict(model.get_env().reset())[0]) == (n_envs,)
 
 
+class Noting(DummyVecEnv):
+    """Notes when a step begins and when its result is asked for."""
+
+    def __init__(self):
+        super().__init__([lambda: gym.make("CartPole-v1")])
+        self.log = []
+
+    def step_async(self, actions):
+        self.log.append("begin")
+        super().step_async(actions)
+
+    def step_wait(self):
+        self.log.append("end")
+        return super().step_wait()
+
+
+@pytest.mark.parametrize(("overlap", "order"), [(False, "begin end update"), (True, "begin update end")])
+def test_updates_run_between_the_beginning_and_the_end_of_a_step(overlap: bool, order: str) -> None:
+    env = Noting()
+    model = DreamerV3("MlpPolicy", env, overlap=overlap, gradient_steps=1, **SMALL)
+    update = model.update
+    model.update = lambda batch: (env.log.append("update"), update(batch))[1]
+    model.learn(34)
+    first = env.log.index("update") - (1 if overlap else 2)
+    assert env.log[first : first + 18] == 6 * order.split()
+    assert env.log.count("update") == model._n_updates
+
+
+@pytest.mark.slow  # measures time, which needs an idle machine; the order of events is checked above
 def test_overlap_saves_time() -> None:
     """With steps of 20 ms in another process and updates of about as much, both together take less than their sum."""
     model = make(DreamerV3, 1, SubprocVecEnv, SlowEnv, overlap=True, gradient_steps=1, batch_size=8, batch_length=24)

@@ -38,7 +38,7 @@ each_case = pytest.mark.parametrize("name", CASES)
 def make(name: str, mixed: bool = True, **hyperparams: Any) -> Any:
     case = CASES[name]
     values = {**case.hyperparams, "mixed_precision": mixed, **hyperparams}
-    return build(replace(case, hyperparams=values))
+    return build(replace(case, hyperparams=values, replay_rows=1000))
 
 
 def half() -> Any:
@@ -214,7 +214,7 @@ def test_it_is_off_by_default_and_stored_with_the_model(tmp_path) -> None:
     model.save(tmp_path / "model")
     assert type(model).load(tmp_path / "model").mixed_precision is True
     assert type(model).load(tmp_path / "model", mixed_precision=False).mixed_precision is False
-    assert build(CASES["planet"]).mixed_precision is False
+    assert build(replace(CASES["planet"], replay_rows=1000)).mixed_precision is False
 
 
 def test_a_device_without_bfloat16_is_refused(monkeypatch) -> None:

@@ -11,7 +11,10 @@ import pytest
 
 from sb3_dreamer.wrappers import ActionRepeat, RestartingVecEnv, SquashReward, WorkerError, make_vec_env
 from sb3_dreamer.wrappers.vec.make import is_slow
-from tests.wrappers.vec.failing_envs import Failing, FailingReset, broken, plain
+from tests.wrappers.vec.failing_envs import Failing, FailingReset, broken
+from tests.wrappers.vec.failing_envs import plain as make_plain
+
+PLAIN = functools.partial(make_plain)  # a partial travels without SB3 and torch, whose import takes the workers seconds
 
 stable_baselines3 = pytest.importorskip("stable_baselines3")
 DummyVecEnv = stable_baselines3.common.vec_env.DummyVecEnv
@@ -43,7 +46,7 @@ def rollout(env, steps=60):
 
 
 def test_equals_dummy_vec_env(vec):
-    ours, dummy = vec([plain] * 3), DummyVecEnv([plain] * 3)
+    ours, dummy = vec([PLAIN] * 3), DummyVecEnv([PLAIN] * 3)
     ours.seed(5)
     dummy.seed(5)
     pairs = list(zip(rollout(ours), rollout(dummy), strict=True))
@@ -75,7 +78,7 @@ def test_attributes_and_methods(vec):
 
 
 def test_a_worker_traceback_reaches_the_parent(vec):
-    env = vec([plain, functools.partial(Failing, "raise")])
+    env = vec([PLAIN, functools.partial(Failing, "raise")])
     env.reset()
     with pytest.raises(WorkerError) as caught:
         for _ in range(4):
@@ -86,12 +89,12 @@ def test_a_worker_traceback_reaches_the_parent(vec):
 
 def test_an_error_while_making_the_environment_is_told():
     with pytest.raises(WorkerError, match="FileNotFoundError: no such rom"):
-        RestartingVecEnv([broken])
+        RestartingVecEnv([functools.partial(broken)])
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])
 def test_a_dead_worker_is_replaced_and_its_episode_truncated(vec, tmp_path, how):
-    env = vec([plain, functools.partial(Failing, how, 4, str(tmp_path / "died"))])
+    env = vec([PLAIN, functools.partial(Failing, how, 4, str(tmp_path / "died"))])
     env.seed(3)
     env.reset()
     with pytest.warns(UserWarning, match=r"worker 1 died with exit code (7|-9); replacing it \(1 of 10\)"):
@@ -120,7 +123,7 @@ def test_a_replacement_has_a_new_but_reproducible_seed(tmp_path):
 
 
 def test_restarts_are_limited(vec):
-    env = vec([plain, functools.partial(Failing, "exit", 2)], max_restarts=2)
+    env = vec([PLAIN, functools.partial(Failing, "exit", 2)], max_restarts=2)
     env.reset()
     with pytest.warns(UserWarning, match="replacing"), pytest.raises(WorkerError, match=r"2 workers were replaced"):
         for _ in range(10):
@@ -153,7 +156,7 @@ def test_errors_can_restart_too(vec, tmp_path):
 
 
 def test_close_ends_all_processes_even_with_a_step_under_way(vec):
-    env = vec([plain, plain])
+    env = vec([PLAIN, PLAIN])
     env.reset()
     env.step_async(np.zeros(2, int))
     env.close()
@@ -201,7 +204,7 @@ def _double(reward):
 
 @pytest.mark.parametrize("method", mp.get_all_start_methods())
 def test_start_methods(vec, method):
-    env = vec([plain, plain], start_method=method)
+    env = vec([PLAIN, PLAIN], start_method=method)
     assert env.reset().shape == (2, 4) and env.step(np.zeros(2, int))[0].shape == (2, 4)
 
 

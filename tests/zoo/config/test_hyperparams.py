@@ -60,10 +60,10 @@ def test_an_alias_bomb_is_refused_at_once(tmp_path: Path) -> None:
     """600 bytes stand for 9^8 values; the message alone would take minutes."""
     lists = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     text = "\n".join(["l0: &l0 [1, 1, 1, 1, 1, 1, 1, 1, 1]", *lists, "A-v0: {gamma: *l8}"])
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UsageError, match="more than 100,000 values") as caught:
         load_file(write(tmp_path, text), "dreamerv3")
-    assert time.monotonic() - start < 5 and len(str(caught.value)) < 500
+    assert time.process_time() - start < 5 and len(str(caught.value)) < 500
 
 
 def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:

@@ -84,10 +84,10 @@ def test_evaluate_writes_every_episode(logs: Path, tmp_path: Path, capsys) -> No
 def test_interval_covers_the_mean_of_a_sample() -> None:
     rng = np.random.default_rng(1)
     inside = 0
-    for _ in range(100):
+    for _ in range(40):
         low, high = summary(rng.normal(3.0, 2.0, 30))["interval"]
         inside += low <= 3.0 <= high
-    assert 85 <= inside <= 100
+    assert 34 <= inside < 40
     assert summary([1.0])["interval"] is None
 
 

@@ -16,7 +16,7 @@ import yaml
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.resume.folder import sole_writer
 from sb3_dreamer.zoo.programs.cli import main
-from sb3_dreamer.zoo.runs import run_folder
+from sb3_dreamer.zoo.runs import callbacks, run_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 TOTAL, DIES_AT = 200, 170
@@ -140,14 +140,21 @@ def test_wrong_paths_say_what_there_is(logs: Path, tmp_path: Path, capsys) -> No
     assert "is not in a run folder" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to another process on Windows")
-def test_ctrl_c_leaves_a_checkpoint_and_the_command(tmp_path: Path, small: list[str]) -> None:
-    code = KILLED.replace("SIGKILL", "SIGINT")
-    words = ["train", *RUN, "-f", str(tmp_path), *small]
-    result = subprocess.run([sys.executable, "-c", code, *words], check=False, **PROCESS)
+def test_ctrl_c_leaves_a_checkpoint_and_the_command(tmp_path: Path, small: list[str], monkeypatch, capsys) -> None:
+    """The signal reaches this process; in ``test_train.py`` it reaches another one."""
+
+    def interrupt(self: callbacks.ShowProgress) -> bool:
+        if self.num_timesteps == DIES_AT:
+            signal.raise_signal(signal.SIGINT)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.ShowProgress, "_on_step", interrupt)
+        assert main(["train", *RUN, "-f", str(tmp_path), *small]) == 130
+    out = capsys.readouterr().out
     run = tmp_path / "dreamerv3" / "CartPole-v1_1"
-    assert f"Stopped at step {DIES_AT + 1}; a checkpoint is in {run}" in result.stdout
-    command = shlex.split(result.stdout.strip().splitlines()[-1])
+    assert f"Stopped at step {DIES_AT + 1}; a checkpoint is in {run}" in out
+    command = shlex.split(out.strip().splitlines()[-1])
     assert str(run) == command[command.index("-i") + 1]
     assert main(command[command.index("train") :]) == 0
     assert DreamerV3.load(run / "CartPole-v1.zip").num_timesteps == TOTAL

@@ -3,7 +3,8 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ import torch as th
 from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.speed import drivers
-from sb3_dreamer.zoo.speed.case import Case, build
+from sb3_dreamer.zoo.speed.case import Case, Result, build, run_case
 from sb3_dreamer.zoo.speed.floor import count_flops, least_bytes
+from sb3_dreamer.zoo.speed.measure import measure
 from sb3_dreamer.zoo.speed.rivals import read_rival, run_driver
 
 TINY = ["--batch-size", "2", "--batch-length", "8", "--updates", "2", "--warmup", "1", "--threads", "1"]
@@ -46,6 +48,18 @@ def test_wrong_words_are_one_line(words: list[str], message: str, capsys) -> Non
     assert captured.err.count("\n") == 1 and message in captured.err
 
 
+def measured_here(case: Case, measure: Callable[[Case], Result]) -> Result:
+    """What ``run_case`` does, in this process and on little replay."""
+    return {"case": asdict(case), **json.loads(json.dumps(measure(replace(case, replay_rows=1000))))}
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No new processes; ``test_table_measures_every_part`` starts one."""
+    for module in ("breakdown", "rivals", "scaling"):
+        monkeypatch.setattr(f"sb3_dreamer.zoo.speed.{module}.run_case", measured_here)
+
+
 def test_table_measures_every_part(tmp_path: Path, capsys) -> None:
     out = tmp_path / "new" / "speed.json"
     words = ["bench", "--algo", "dreamerv3", "--sizes", "debug", "--obs", "images", "--action", "discrete", *TINY]
@@ -67,14 +81,27 @@ def test_table_measures_every_part(tmp_path: Path, capsys) -> None:
     assert "dreamerv3 debug images discrete" in screen and "of floor" in screen
 
 
-def test_a_failing_case_leaves_the_others(tmp_path: Path, capsys) -> None:
+def test_a_process_that_fails_is_told_by_its_last_line() -> None:
+    with pytest.raises(RunError, match=r"^planet debug vectors: .*learning_rate=-1\.0 must be"):
+        run_case(Case("planet", "debug", hyperparams={"learning_rate": -1.0}), measure)
+
+
+def test_a_failing_case_leaves_the_others(tmp_path: Path, monkeypatch, capsys) -> None:
+    def planet_fails(case: Case, measure: Callable[[Case], Result]) -> Result:
+        if case.algo == "planet":
+            raise RunError("it is broken")
+        return measured_here(case, measure)
+
+    monkeypatch.setattr("sb3_dreamer.zoo.speed.case.run_case", planet_fails)
     out = tmp_path / "speed.json"
-    words = ["--algo", "planet", "dreamerv2", "--sizes", "debug", "--hyperparams", "learning_rate:-1.0"]
-    assert main(["bench", *words, *TINY, "--parts", "--out", str(out)]) == 1
-    assert "learning_rate=-1.0 must be" in capsys.readouterr().err or json.loads(out.read_text())["failures"]
+    words = ["--algo", "planet", "dreamerv2", "--sizes", "debug", *TINY, "--parts", "--out", str(out)]
+    assert main(["bench", *words]) == 1
+    found = json.loads(out.read_text())
+    assert found["failures"] == {"planet debug vectors": "it is broken"} and "it is broken" in capsys.readouterr().out
+    assert [result["case"]["algo"] for result in found["results"]] == ["dreamerv2"]
 
 
-def test_profile_names_the_largest_costs(tmp_path: Path, capsys) -> None:
+def test_profile_names_the_largest_costs(tmp_path: Path, here: None, capsys) -> None:
     out = tmp_path / "profile.json"
     assert main(["bench", "profile", "--sizes", "debug", *TINY, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -86,7 +113,7 @@ def test_profile_names_the_largest_costs(tmp_path: Path, capsys) -> None:
     assert "three largest costs" in capsys.readouterr().out
 
 
-def test_scaling_writes_numbers_and_a_picture(tmp_path: Path, monkeypatch) -> None:
+def test_scaling_writes_numbers_and_a_picture(tmp_path: Path, here: None, monkeypatch) -> None:
     monkeypatch.setattr("sb3_dreamer.zoo.speed.scaling.FACTORS", (0.5, 1.0))
     out, picture = tmp_path / "scaling.json", tmp_path / "scaling.png"
     words = ["scaling", "--algo", "planet", "--sizes", "debug", "--updates", "1", "--warmup", "1", "--threads", "1"]
@@ -98,7 +125,7 @@ def test_scaling_writes_numbers_and_a_picture(tmp_path: Path, monkeypatch) -> No
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_rivals_run_in_turns(tmp_path: Path, capsys) -> None:
+def test_rivals_run_in_turns(tmp_path: Path, here: None, capsys) -> None:
     out, log = tmp_path / "rivals.json", tmp_path / "log"
     driver = tmp_path / "driver.py"
     driver.write_text(
@@ -120,13 +147,17 @@ OURS = {"case": asdict(Case("dreamerv3", "1m")), "device": "cpu", "batch_size": 
 
 
 @pytest.mark.parametrize(
-    ("code", "message"),
-    [("print('hello')", "no line"), ("raise SystemExit('broken')", "broken"), ("import time; time.sleep(9)", "after")],
+    ("code", "message", "timeout"),
+    [
+        ("print('hello')", "no line", 60),
+        ("raise SystemExit('broken')", "broken", 60),
+        ("import time; time.sleep(90)", "after", 1),
+    ],
 )
-def test_driver_that_fails(code: str, message: str) -> None:
+def test_driver_that_fails(code: str, message: str, timeout: float) -> None:
     name, words = read_rival(f'other={sys.executable} -c "{code}"')
     with pytest.raises(RunError, match=message):
-        run_driver(name, words, OURS, timeout=2)
+        run_driver(name, words, OURS, timeout=timeout)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +178,7 @@ def test_counted_work() -> None:
     flops, dtypes = count_flops(lambda: th.autograd.grad(layer(data).sum(), [layer.weight]))
     assert flops == 2 * (2 * 5 * 8 * 4) and dtypes == ["float32"]  # forward, and the gradient of the weight
 
-    model = build(Case("planet", "debug", batch_size=2, batch_length=4))
+    model = build(Case("planet", "debug", batch_size=2, batch_length=4, replay_rows=1000))
     model._update(model.replay_buffer.sample_sequences(2, 4))
     size = 4 * sum(p.numel() for p in model.policy.world_model.parameters())
     assert 10 * size <= least_bytes(model) < 10.1 * size  # 6 of parameters and gradients, 2 x 2 of Adam, its counters
