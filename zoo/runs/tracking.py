@@ -118,7 +118,7 @@ class WandbRun:
     def __init__(self, args: Namespace, run: RunFolder, config: Mapping[str, Any], stored: Mapping[str, str]):
         wandb = import_package("wandb")
         settings = {
-            "id": stored.get("id") or os.environ.get("WANDB_RUN_ID") or wandb.util.generate_id(),
+            "id": stored.get("id"),
             "resume": "allow",
             "name": run.path.name,
             "project": args.wandb_project_name or os.environ.get("WANDB_PROJECT") or PROJECT,
