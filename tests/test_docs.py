@@ -54,7 +54,7 @@ OTHERS = (
     *("git", "cd", ".", "make", "pre-commit", "python3 -m venv", "python -m venv", "ruff", "tensorboard"),
     *("pip download", "tar"),
 )
-OPTIONAL = ("onnxruntime",)  #: a page whose block imports one of these first is left out where it is missing
+OPTIONAL = ("onnxruntime", "mlflow")  #: a page whose block imports one of these first is left out where it is missing
 EXTRAS = metadata("sb3-dreamer").get_all("Provides-Extra")
 UNSOURCED = {"train_freq", "verbose", "stats_window_size"}  # SB3's own, no hyperparameters
 LANGUAGES = {"python", "bash", "console", "yaml", "text", "indented", "inline"}
@@ -86,6 +86,8 @@ def test_every_block_has_a_known_language_and_every_exception_a_reason() -> None
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty folder and the smallest versions of everything."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # its database takes seconds to make
     with small_algorithms():
         yield
 

@@ -3,8 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    HumanOutputFormat,
+    JSONOutputFormat,
+    Logger,
+    TensorBoardOutputFormat,
+    Video,
+)
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.diagnosis import MIN_UPDATES, open_loop_no_better
@@ -29,7 +37,8 @@ class OpenLoopCallback(BaseCallback):
     :param horizon: rows that it predicts (the paper: 45); fewer while replay holds no longer stretch
     :param sequences: how many are averaged
     :param shown: how many are shown in the video, if the observation has an image
-    :param folder: where videos go, as MP4, or as GIF where ffmpeg is missing; None: to TensorBoard only
+    :param folder: where videos go, as MP4, or as GIF where ffmpeg is missing; None: to the log only, see
+        :func:`log_video`
     :param fps: frames per second of the videos
     :param seed: of the choice of sequences
     """
@@ -154,9 +163,7 @@ class OpenLoopCallback(BaseCallback):
             if self.folder is not None:
                 name = "".join(c if c.isalnum() else "_" for c in key.name)
                 write_video(self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", frames, self.fps)
-            for output in self.logger.output_formats:
-                if isinstance(output, TensorBoardOutputFormat):
-                    add_video(output, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
+            log_video(self.logger, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
 
 
 def labeled_frames(prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, context: int) -> np.ndarray:
@@ -166,7 +173,24 @@ def labeled_frames(prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, cont
     return label_columns(frames.repeat(scale, axis=1).repeat(scale, axis=2), PANELS)
 
 
-def add_video(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: int, step: int) -> None:
+def log_video(logger: Logger, tag: str, frames: np.ndarray, fps: float, step: int) -> None:
+    """Write a video to TensorBoard, and as SB3's ``Video`` to outputs of other libraries.
+
+    :param logger: SB3's tables, CSV and JSON files get nothing
+    :param tag: name
+    :param frames: ``(T, H, W, 3)`` uint8
+    :param fps: frames per second
+    :param step: agent steps
+    """
+    for output in logger.output_formats:
+        if isinstance(output, TensorBoardOutputFormat):
+            _add_video(output, tag, frames, fps, step)
+        elif not isinstance(output, HumanOutputFormat | CSVOutputFormat | JSONOutputFormat):
+            video = Video(th.from_numpy(frames).permute(0, 3, 1, 2)[None], fps)
+            output.write({tag: video}, {tag: ()}, step)
+
+
+def _add_video(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fps: float, step: int) -> None:
     """Write a video to TensorBoard; ``SummaryWriter.add_video`` needs moviepy 1, which is no longer released."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, configure
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
-from sb3_dreamer.dreamer_v3.open_loop import horizon_table
+from sb3_dreamer.dreamer_v3.open_loop import horizon_table, log_video
 from tests.algorithms import equal, weights
 from tests.spaces_env import SpacesEnv, image
 
@@ -120,6 +120,20 @@ def test_callback(tmp_path) -> None:
     assert b"open_loop/cam" in events and b"GIF89a" in events
     lines = horizon_table(callback.errors).splitlines()
     assert len(lines) == 2 and "psnr" in lines[0] and lines[1].split()[0] == "1"
+
+
+def test_videos_go_to_outputs_of_other_libraries(tmp_path) -> None:
+    class Other(KVWriter):
+        def write(self, key_values, key_excluded, step=0) -> None:
+            assert key_values.keys() == key_excluded.keys()
+            self.wrote = (key_values, step)
+
+    other, frames = Other(), np.random.default_rng(0).integers(0, 255, (4, 8, 6, 3), np.uint8)
+    log_video(Logger(None, [CSVOutputFormat(str(tmp_path / "log.csv")), other]), "name", frames, 5, 9)
+    values, step = other.wrote
+    assert step == 9 and values["name"].fps == 5
+    assert np.array_equal(values["name"].frames.numpy(), frames.transpose(0, 3, 1, 2)[None])
+    assert not (tmp_path / "log.csv").read_text()
 
 
 def test_nothing_to_predict_is_told_once(tmp_path) -> None:

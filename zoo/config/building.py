@@ -25,7 +25,7 @@ def make_training_env(plan: Plan, vec_env: str | None) -> Any:
     )
 
 
-def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any) -> Any:
+def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any, render_mode: str | None = None) -> Any:
     """Make the environments to evaluate on, with the wrappers that SB3 gives the training ones."""
     env = environments.make_envs(
         plan.env,
@@ -35,6 +35,7 @@ def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any) -> Any:
         env_kwargs=plan.env_kwargs | plan.eval_env_kwargs,
         env_wrapper=plan.env_wrapper,
         vec_env=vec_env,
+        render_mode=render_mode,
     )
     return algorithm._wrap_env(env, 0, False)
 

@@ -8,6 +8,7 @@ from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, load_agent
 from sb3_dreamer.zoo.runs.episodes import Episode, mean_in_words, play
+from sb3_dreamer.zoo.runs.videos import frames_per_second, render_image
 
 SMALLEST_SIDE = 256  # smaller images are enlarged
 CONTEXT, HORIZON = 5, 45  # frames that a dream sees and predicts (DreamerV3, Figure 5)
@@ -135,23 +136,3 @@ def video_path(agent: Agent, args: Any, part: str = "") -> Path:
     folder = Path(args.output_folder or ("videos" if agent.is_shipped else agent.run.path / "videos"))
     name = f"{agent.path.stem}-{agent.model.num_timesteps}-steps-seed{args.seed}{part}"
     return folder / f"{name}{'.gif' if args.gif else '.mp4'}"
-
-
-def render_image(env: Any) -> Any:
-    """Render the first environment."""
-    try:
-        image = env.get_images()[0]
-    except Exception as error:
-        raise UsageError(f"the environment renders no images: {one_line(error)}") from error
-    if image is None:
-        raise UsageError("the environment renders no images (render() returned None)")
-    return image
-
-
-def frames_per_second(env: Any) -> float:
-    """Return the environment's own speed in agent steps per second, 30 where it has none."""
-    try:
-        metadata = env.get_attr("metadata")[0]
-    except AttributeError:
-        metadata = {}
-    return float((metadata or {}).get("render_fps") or 30)

@@ -1,6 +1,7 @@
 """The program ``train``: flags, plan, table, training, evaluation at the end."""
 
 import contextlib
+import dataclasses
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, natural, 
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, Plan, make_plan
 from sb3_dreamer.zoo.programs import tables
-from sb3_dreamer.zoo.runs import logs, resume, run_folder
+from sb3_dreamer.zoo.runs import logs, resume, run_folder, tracking
 from sb3_dreamer.zoo.runs.episodes import Episode, play
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
@@ -39,14 +40,14 @@ def main(words: Sequence[str]) -> int:
     args = parser.parse_args(words)
     checkpoint = resume.find_checkpoint(args, vars(parser.parse_args([])))
     config = resume.stored_config(args)
-    if args.track:
-        logs.import_wandb()
+    if args.track in tracking.TOOLS:
+        tracking.import_package(args.track)
     environments.import_packages(args.gym_packages)
     plan, notes = make_plan(args, config)
     from sb3_dreamer.common import distributed
 
     if distributed.start() > 0:  # of the processes that torchrun started, only the first one speaks
-        args.verbose, args.track, args.progress = 0, False, False
+        args.verbose, args.track, args.progress = 0, None, False
     if checkpoint is not None and args.seed < 0:
         plan.seed = int(config["seed"])
     plan.seed = distributed.broadcast_object(plan.seed)
@@ -133,6 +134,11 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
         help="steps between checkpoints, from which -i RUN_FOLDER resumes exactly (the newest 2 stay), and between "
         "model files (the newest 10 stay); default: checkpoints only, every tenth of the run; -1: none",
     )  # fmt: skip
+    add(
+        "--video-freq", type=whole, default=-1, metavar="N",
+        help="steps between videos of an episode and of open-loop predictions, for TensorBoard and --track "
+        "(default: -1, none)",
+    )  # fmt: skip
     add("--save-replay-buffer", action="store_true", help="save the replay buffer beside every model file")
     add("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
     add("-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)")
@@ -153,10 +159,14 @@ def _add_machine_arguments(parser: OneLineParser) -> None:
 
 
 def _add_tracking_arguments(parser: OneLineParser) -> None:
-    add = parser.add_argument_group("Weights & Biases").add_argument
-    add("--track", action="store_true", help="log to Weights & Biases")
-    add("--wandb-project-name", default="sb3-dreamer", metavar="NAME", help="project")
-    add("--wandb-entity", metavar="NAME", help="team or user")
+    add = parser.add_argument_group("tracking").add_argument
+    add(
+        "--track", nargs="?", const="wandb", choices=[*tracking.TOOLS, "none"], metavar="TOOL",
+        help="log settings, metrics, videos and models to wandb (Weights & Biases, also without TOOL) or mlflow; "
+        "none: resume without it",
+    )  # fmt: skip
+    add("--wandb-project-name", metavar="NAME", help=f"project, or MLflow's experiment (default: {tracking.PROJECT})")
+    add("--wandb-entity", metavar="NAME", help="team or user at Weights & Biases")
     add("--wandb-group", metavar="NAME", help="group of runs")
     add("-tags", "--wandb-tags", nargs="+", default=[], metavar="TAG", help="tags of the run")
 
@@ -177,7 +187,8 @@ class Session:
         self.rank = distributed.rank()
         self.console = tables.make_console()
         self.envs: list[Any] = []
-        self.tracking: Any = None
+        self.tracking: tracking.TrackedRun | None = None
+        self.trained = False
         self.replay_note = ""
         self.held = contextlib.ExitStack()
         try:
@@ -186,9 +197,10 @@ class Session:
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
             plan.suite_preset = environments.suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
-            self.eval_env = None
+            self.eval_env = self.video_env = None
             if self.rank == 0:
                 self.eval_env = self._keep(building.make_evaluation_env(plan, args.vec_env, self.model))
+                self.video_env = self._make_video_env()
             self._check_memory()
         except BaseException:
             self.close()
@@ -210,6 +222,21 @@ class Session:
 
     def _keep(self, env: Any) -> Any:
         self.envs.append(env)
+        return env
+
+    def _make_video_env(self) -> Any:
+        """Make the environment that ``--video-freq`` shows, None without it.
+
+        :raises UsageError: if it renders no images
+        """
+        from sb3_dreamer.zoo.runs import videos
+
+        if self.args.video_freq <= 0:
+            return None
+        plan = dataclasses.replace(self.plan, n_eval_envs=1)
+        env = self._keep(building.make_evaluation_env(plan, self.args.vec_env, self.model, "rgb_array"))
+        env.reset()
+        videos.render_image(env)
         return env
 
     def _load(self) -> Any:
@@ -269,16 +296,17 @@ class Session:
 
             self.model.set_logger(Logger(None, []))
             return
-        if args.track:
-            self.tracking = logs.start_tracking(args, self.run.path.name, plan.to_config())
+        if args.track in tracking.TOOLS:
+            self.tracking = tracking.start(args, self.run, plan.to_config())
         tensorboard = self.run.path / "tensorboard"
         if args.tensorboard_log:
             tensorboard = Path(args.tensorboard_log) / plan.algo / self.run.path.name
-        self.model.set_logger(logs.make_logger(self.run.path, tensorboard, args.verbose >= 2))
+        tracked = self.tracking.formats if self.tracking is not None else ()
+        self.model.set_logger(logs.make_logger(self.run.path, tensorboard, args.verbose >= 2, tracked))
 
     def train(self) -> int:
         """Learn, save, evaluate and report."""
-        from sb3_dreamer.zoo.runs import callbacks
+        from sb3_dreamer.zoo.runs import callbacks, videos
 
         model, plan, args = self.model, self.plan, self.args
         stop = callbacks.StopOnSignal()
@@ -292,6 +320,9 @@ class Session:
             resumed=self.checkpoint is not None,
             save_replay_buffer=args.save_replay_buffer,
         )
+        if self.video_env is not None:
+            deterministic = environments.deterministic_by_default(plan.env)
+            recorded += videos.make_callbacks(model, self.video_env, args.video_freq, deterministic)
         self.evaluation = next((item for item in recorded if isinstance(item, callbacks.Evaluation)), None)
         interval: Any = None if args.log_interval == -2 else max(0, args.log_interval) or 4
         start = time.monotonic()
@@ -312,6 +343,7 @@ class Session:
         if self.rank:
             return 130 if stop.stopped else 0
         self._save(with_replay=args.save_replay_buffer or (stop.stopped and not self.run.has_checkpoint))
+        self.trained = True
         if stop.stopped:
             return self._report_stop()
         self._report(time.monotonic() - start)
@@ -412,7 +444,7 @@ class Session:
         self.held.close()
         for env in self.envs:
             env.close()
-        if hasattr(self, "run"):
+        if hasattr(self, "run") and hasattr(self.model, "_logger"):
             self.model.logger.close()
         if self.tracking is not None:
-            self.tracking.finish()
+            tracking.finish(self.tracking, self.run, failed=not self.trained)

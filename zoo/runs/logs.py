@@ -1,12 +1,10 @@
-"""Log training to CSV, TensorBoard and Weights & Biases, and to tables on the screen if asked for."""
+"""Log training to CSV, TensorBoard and a tracking tool, and to tables on the screen if asked for."""
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-
-from sb3_dreamer.zoo.config.errors import UsageError
 
 
 class _Screen:
@@ -21,16 +19,17 @@ class _Screen:
         sys.stdout.flush()
 
 
-def make_logger(folder: Path, tensorboard: Path, tables: bool) -> Any:
+def make_logger(folder: Path, tensorboard: Path, tables: bool, tracked: Iterable[Any] = ()) -> Any:
     """Make a logger for ``model.set_logger``.
 
     :param folder: where ``progress.csv`` goes
     :param tensorboard: where TensorBoard's events go
     :param tables: also print tables
+    :param tracked: outputs of a tracking tool
     """
     from stable_baselines3.common import logger
 
-    formats: list[Any] = [logger.CSVOutputFormat(str(folder / "progress.csv"))]
+    formats: list[Any] = [logger.CSVOutputFormat(str(folder / "progress.csv")), *tracked]
     if logger.SummaryWriter is not None:
         formats.append(logger.TensorBoardOutputFormat(str(tensorboard)))
     if tables:
@@ -50,36 +49,3 @@ def _survive_full_disk(write: Callable[..., None]) -> Callable[..., None]:
             warnings.warn(f"the log was not written: {error}; training continues", stacklevel=2)
 
     return write_or_warn
-
-
-def start_tracking(args: Any, name: str, config: dict[str, Any]) -> Any:
-    """Start a run at Weights & Biases.
-
-    :raises UsageError: if the package is missing or refuses
-    """
-    wandb = import_wandb()
-    try:
-        return wandb.init(
-            name=name,
-            project=args.wandb_project_name,
-            entity=args.wandb_entity,
-            group=args.wandb_group,
-            tags=args.wandb_tags,
-            config=config,
-            sync_tensorboard=True,
-            save_code=False,
-        )
-    except Exception as error:
-        raise UsageError(f"--track: Weights & Biases refused: {error}") from error
-
-
-def import_wandb() -> Any:
-    """Import the package.
-
-    :raises UsageError: if it is not installed
-    """
-    try:
-        import wandb
-    except ImportError:
-        raise UsageError("--track needs Weights & Biases: pip install wandb") from None
-    return wandb

@@ -17,7 +17,10 @@ from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 MODEL = "model.zip"  # of a checkpoint
 #: flags that config.yml does not hold, and that the run would not be the same without
-RECALLED = ("log_interval", "save_replay_buffer", "vec_env", "num_threads", "tensorboard_log", "gym_packages")
+RECALLED = (
+    *("log_interval", "save_replay_buffer", "vec_env", "num_threads", "tensorboard_log", "gym_packages", "video_freq"),
+    *("track", "wandb_project_name", "wandb_entity", "wandb_group", "wandb_tags"),
+)
 
 
 def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
@@ -40,6 +43,7 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
     for name in RECALLED:
         if getattr(args, name) == defaults[name] and stored.get(name) is not None:
             setattr(args, name, stored[name])
+    args.track = {True: "wandb", False: None}.get(args.track, args.track)  # older versions stored a bool
     return path
 
 

@@ -14,6 +14,7 @@
         tensorboard/                  the same for TensorBoard
         CartPole-v1/config.yml        all settings: train --config repeats the run
         CartPole-v1/args.yml, command.txt, system.yml
+        CartPole-v1/tracking.yml      --track: the tracked run that belongs to it
         scores.json                   of an agent that is packed to share
         .lock                         locked by the process that trains, so that no other one writes here
 """
