@@ -61,12 +61,12 @@ STUDIES = {
     # A pattern moves behind ball and paddle: nearly all of what a decoder is asked for has no meaning.
     "background": Study(
         (
-            *("--env", "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0", "--steps", "4000"),
+            *("--env", "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0", "--steps", "5000"),
             *("--eval-every", "1000", "--eval-episodes", "40", "--final-episodes", "100"),
-            *("--env-kwargs", "cells:5", "scale:4", "noise:200"),
+            *("--env-kwargs", "cells:5", "scale:4", "noise:100"),
         ),
         SMALL
-        | {"batch_length": 8, "horizon": 4, "train_ratio": 32, "learning_starts": 500, "learning_rate": 0.001}
+        | {"batch_length": 8, "horizon": 4, "train_ratio": 64, "learning_starts": 1000, "learning_rate": 0.001}
         | {"actor_learning_rate": 0.0003, "ent_coef": 0.003},
         NETWORK,
         {name: {"policy_kwargs": {"representation": name}} for name in ("decoder", "barlow", "contrastive")},
