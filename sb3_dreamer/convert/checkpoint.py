@@ -57,7 +57,7 @@ def load_official(
     weights = {name: array for name, array in arrays.items() if name.split("/")[0] in PARTS}
     copy_weights(model.policy, weights_2024(model.policy, weights))
     norm = model.behavior.return_norm
-    for buffer, name in ((norm.low, "retnorm/lo"), (norm.high, "retnorm/hi")):
+    for buffer, name in ((norm.low, "retnorm/lo/value"), (norm.high, "retnorm/hi/value")):
         if name in arrays:
             buffer.fill_(float(arrays[name]))
     return model

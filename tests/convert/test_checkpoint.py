@@ -21,8 +21,8 @@ class Evil:
 
 def agent(kind: str = "discrete") -> dict[str, np.ndarray]:
     """What ``agent.save()`` holds under ``params``: weights, and names that are not weights."""
-    own = {"retnorm/lo": np.float32(-1.5), "retnorm/hi": np.float32(2.5), "slowval_count": np.int32(3)}
-    own |= {"opt/step": np.int32(3), "opt/state/0/mu/enc/cnn0/bias": np.zeros(4, np.float32)}
+    own = {"retnorm/lo/value": np.float32(-1.5), "retnorm/hi/value": np.float32(2.5), "slowval_count/value": np.int32(3)}
+    own |= {"opt/step/value": np.int32(3), "opt/state/2/1/enc/cnn0/bias": np.zeros(4, np.float32)}
     return Trace("trace_2024", kind).under("init/") | {name: np.asarray(value) for name, value in own.items()}
 
 
