@@ -37,7 +37,7 @@ class MLflowOutputFormat(KVWriter):
         numbers = {
             mlflow_name(key): float(value)
             for key, value in shown.items()
-            if isinstance(value, np.ScalarType) and not isinstance(value, str | bytes)
+            if isinstance(value, int | float | np.integer | np.floating | np.bool_)
         }
         if numbers:
             self.mlflow.log_metrics(numbers, step=step)

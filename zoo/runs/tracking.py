@@ -62,9 +62,9 @@ def start(args: Namespace, run: RunFolder, config: Mapping[str, Any]) -> Tracked
     """
     file = run.settings / "tracking.yml"
     known = read_yaml(file) if file.exists() else {}
-    make: Callable[..., TrackedRun] = {"wandb": WandbRun, "mlflow": MLflowRun}[args.track]
+    classes: dict[str, Callable[..., TrackedRun]] = {"wandb": WandbRun, "mlflow": MLflowRun}
     try:
-        tracked = make(args, run, config, known.get(args.track, {}))
+        tracked = classes[args.track](args, run, config, known.get(args.track, {}))
     except Exception as error:
         raise UsageError(f"--track {args.track}: {TOOLS[args.track]} cannot start: {one_line(error)}") from error
     write_yaml(file, known | {args.track: tracked.stored})
