@@ -56,7 +56,8 @@ class GRUCell(nn.Module):
         """Input ``(N, inputs)`` and state ``(N, D)`` to the next state ``(N, D)``."""
         reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).split(self.deter_size, -1)
         cand = th.tanh(self.cand(th.cat([x, reset * deter], -1)))
-        return cand + keep * (deter - cand)  # not lerp: under autocast the state stays float32 beside bf16 gates
+        # Not lerp: under autocast the state stays float32 beside bf16 gates.
+        return cand + keep * (deter - cand)  # type: ignore[no-any-return]
 
 
 class RecurrentCell(nn.Module):
