@@ -21,7 +21,11 @@ class Evil:
 
 def agent(kind: str = "discrete") -> dict[str, np.ndarray]:
     """What ``agent.save()`` holds under ``params``: weights, and names that are not weights."""
-    own = {"retnorm/lo/value": np.float32(-1.5), "retnorm/hi/value": np.float32(2.5), "slowval_count/value": np.int32(3)}
+    own = {
+        "retnorm/lo/value": np.float32(-1.5),
+        "retnorm/hi/value": np.float32(2.5),
+        "slowval_count/value": np.int32(3),
+    }
     own |= {"opt/step/value": np.int32(3), "opt/state/2/1/enc/cnn0/bias": np.zeros(4, np.float32)}
     return Trace("trace_2024", kind).under("init/") | {name: np.asarray(value) for name, value in own.items()}
 
