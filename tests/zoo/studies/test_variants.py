@@ -10,9 +10,9 @@ from sb3_dreamer.zoo.studies import variants
 @pytest.mark.parametrize("name", variants.STUDIES)
 def test_a_study_runs_and_makes_its_table(name, tmp_path, monkeypatch, capsys) -> None:
     study = variants.STUDIES[name]
-    short = {"4000": "60", "1000": "60", "10": "1", "40": "1"}
-    check = (*(short.get(word, word) for word in study.check), "--final-episodes", "1")
-    params = study.params | {"model_size": "debug", "batch_size": 2, "learning_starts": 40}
+    short = {"--steps": "60", "--eval-every": "60", "--eval-episodes": "1", "--final-episodes": "1"}
+    check = (*study.check, *(word for pair in short.items() for word in pair))  # the last ones count
+    params = study.params | {"model_size": "debug", "batch_size": 2, "train_ratio": 8, "learning_starts": 40}
     monkeypatch.setitem(variants.STUDIES, name, study._replace(check=check, params=params, network={}))
     variants.main([name, "--seeds", "5", "--out", str(tmp_path), "--media", str(tmp_path)])
     lines = capsys.readouterr().out.strip().splitlines()[-len(study.variants) :]
