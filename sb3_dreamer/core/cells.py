@@ -100,7 +100,7 @@ class InputGRU(RecurrentCell):
         self.deter_size = cell.deter_size
 
     def project_action(self, action: th.Tensor) -> th.Tensor:
-        """``(..., A)`` to ``(..., hidden)``."""
+        """The action's part of the input layer, bias included: ``(..., A)`` to ``(..., hidden)``."""
         return F.linear(action, self.action_in.weight, self.stoch_in.bias)
 
     def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:

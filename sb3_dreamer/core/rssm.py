@@ -80,7 +80,7 @@ class RSSM(nn.Module):
         return self.latent.params(self.prior_out(self.prior_mlp(deter)))
 
     def project_embed(self, embed: th.Tensor) -> th.Tensor:
-        """What the embedding adds in the posterior's first layer: ``(..., E)`` to ``(..., hidden)``."""
+        """The embedding's part of the posterior's first layer, bias included: ``(..., E)`` to ``(..., hidden)``."""
         return F.linear(embed, self.post_embed.weight, self.post_deter.bias)
 
     def _posterior(self, deter: th.Tensor, embed_part: th.Tensor) -> Params:
@@ -146,7 +146,8 @@ class RSSM(nn.Module):
         first = is_first.unsqueeze(-1)
         actions = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
         embed_parts = self.project_embed(embed)
-        # Where an episode begins, a state counts 0 times; a start that is not zero is added.
+        # Where an episode begins, the state is multiplied by 0, whose gradient is cheaper than that of `where`, and a
+        # learned start is added.
         begins = first.to(start.deter.dtype)
         starts = () if self.start is None else tuple(begins * part.flatten(1).unsqueeze(1) for part in start)
 

@@ -15,7 +15,7 @@ from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 TOOLS = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 PROJECT = "sb3-dreamer"
-FAILURES = 3  #: in a row, after which a service is left alone
+FAILURES = 3  #: in a row, after which a tool is no longer called
 LONGEST_PARAM = 500  #: characters; older MLflow servers refuse more
 RESULTS = ("evaluations.npz", "final_evaluation.csv", "0.monitor.csv", "error.txt")
 HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  #: its 7 times 120 s stop training
@@ -81,7 +81,7 @@ def finish(tracked: TrackedRun, run: RunFolder, failed: bool) -> None:
 
 
 class Patience:
-    """Turn errors of a tool into warnings; after three in a row, leave it alone.
+    """Turn errors of a tool into warnings; after three in a row, stop calling it.
 
     :param tool: its name
     """
@@ -98,8 +98,8 @@ class Patience:
             self.failures = 0
         except Exception as error:
             self.failures += 1
-            then = "it is left alone from here on" if self.failures == FAILURES else "training continues"
-            warnings.warn(f"{self.tool} refused: {one_line(error)}; {then}", stacklevel=3)
+            then = "it gets nothing more of this run" if self.failures == FAILURES else "training continues"
+            warnings.warn(f"{self.tool} failed: {one_line(error)}; {then}", stacklevel=3)
 
 
 class WandbRun:

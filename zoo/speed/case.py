@@ -94,7 +94,7 @@ def noise(space: gym.Space, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def random_actions(space: gym.Space, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw actions ``(count, ...)`` at once: as many calls of ``sample`` took most of the time of filling replay."""
+    """Draw random actions ``(count, ...)`` in one call, which is much faster than one ``sample()`` for each."""
     if isinstance(space, spaces.Discrete):
         return rng.integers(space.start, space.start + space.n, count)
     assert isinstance(space, spaces.Box)

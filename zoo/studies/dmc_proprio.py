@@ -30,7 +30,7 @@ from typing import Any
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 PROTOCOL = ("size", "action_repeat", "train_ratio", "n_envs")
-BEFORE = {"size": "1m"}  # of runs that do not say it
+BEFORE = {"size": "1m"}  # of runs from before the flag --size
 SETTINGS: dict[str, Any] = {"batch_size": 16, "batch_length": 64, "learning_starts": 1024}
 BIN = 10_000  # frames over which the published scores are averaged
 MARKS = (20_000, 50_000)  # frames at which scores are compared

@@ -157,7 +157,7 @@ def bombs(rng, _):
 
 
 def deep(rng, _):
-    levels = rng.choice([300, 1000, 10_000, 100_000, 300_000])
+    levels = rng.choice([300, 1000, 10_000, 100_000, 1_000_000])
     form = rng.choice(["[%s]", '{"a":%s}', '{"$":"tuple","v":[%s]}', '["\\"",%s]'])
     left, right = form.split("%s")
     return rebuilt(

@@ -81,11 +81,12 @@ def name_of(item: Any) -> str:
 
 
 def test_an_offline_run_of_wandb_holds_everything(tmp_path: Path, small: list[str], small_videos, monkeypatch) -> None:
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)  # W&B waits 10 seconds if TensorBoard's folder is elsewhere
     assert main([*RUN, "--track", "-f", "logs", *small]) == 0
+    wandb.teardown()  # as at the end of a process; until then its service may still be writing
     run = of(Path("logs"))
     (folder,) = (run.path / "wandb").glob("offline-run-*")
     assert folder.name.endswith(read_yaml(run.settings / "tracking.yml")["wandb"]["id"])
@@ -261,7 +262,7 @@ def test_a_missing_package_is_named_before_anything_is_written(tool: str, tmp_pa
     assert not (tmp_path / "logs").exists()
 
 
-def test_a_tool_that_fails_is_left_alone_after_three_times() -> None:
+def test_a_tool_that_fails_three_times_is_no_longer_called() -> None:
     calls: list[int] = []
 
     def refuse(number: int) -> None:
@@ -275,8 +276,8 @@ def test_a_tool_that_fails_is_left_alone_after_three_times() -> None:
             careful(refuse, number)
     said = [str(warning.message) for warning in caught]
     assert calls == [0, 1, 2, 3, 4] and len(said) == 4
-    assert said[0] == "MLflow refused: server error; training continues"
-    assert said[-1] == "MLflow refused: server error; it is left alone from here on"
+    assert said[0] == "MLflow failed: server error; training continues"
+    assert said[-1] == "MLflow failed: server error; it gets nothing more of this run"
 
 
 def test_an_environment_that_cannot_be_drawn_does_not_end_training() -> None:
