@@ -271,8 +271,11 @@ class ShowProgress(BaseCallback):
         elif self.model.verbose >= 1 and time.monotonic() - self.last_line > LINE_SECONDS:
             now, total = time.monotonic(), self.model._total_timesteps
             rate = (self.num_timesteps - self.last_step) / (now - self.last_line)
-            learns = self.last_step >= self.model.learning_starts  # type: ignore[attr-defined]
-            left = f", {duration((total - self.num_timesteps) / rate)} left" if learns else ", before the first updates"
+            starts, left = self.model.learning_starts, ""  # type: ignore[attr-defined]
+            if self.num_timesteps <= starts:
+                left = ", before the first updates"
+            elif self.last_step >= starts:  # else the rate is partly of steps without updates
+                left = f", {duration((total - self.num_timesteps) / rate)} left"
             print(f"Step {self.num_timesteps:,} of {total:,}: {self._words()}, {rate:.3g} steps/s{left}", flush=True)
             self.last_step, self.last_line = self.num_timesteps, now
         return True

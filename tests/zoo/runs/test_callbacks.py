@@ -112,17 +112,18 @@ def test_evaluations_that_fit_into_a_fifth() -> None:
 def test_progress_in_words(capsys, monkeypatch) -> None:
     """Days are days, and no time is forecast from random steps, which make no updates."""
     progress = callbacks.ShowProgress(False, Console())
-    progress.model = types.SimpleNamespace(_total_timesteps=50_000_000, verbose=1, learning_starts=1000)
+    progress.model = types.SimpleNamespace(_total_timesteps=50_000_000, verbose=1, learning_starts=1500)
     progress.locals = {"infos": []}
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     progress.num_timesteps = 0
     progress._on_training_start()
     lines = []
-    for step in (2000, 2420):
+    for step in (1000, 2000, 2420):
         clock[0] += 31.0
         progress.num_timesteps = step
         assert progress._on_step()
         lines.append(capsys.readouterr().out.strip())
-    assert lines[0] == "Step 2,000 of 50,000,000: no finished episode yet, 64.5 steps/s, before the first updates"
-    assert lines[1] == "Step 2,420 of 50,000,000: no finished episode yet, 13.5 steps/s, 42.7 days left"
+    assert lines[0] == "Step 1,000 of 50,000,000: no finished episode yet, 32.3 steps/s, before the first updates"
+    assert lines[1] == "Step 2,000 of 50,000,000: no finished episode yet, 32.3 steps/s", "some without updates"
+    assert lines[2] == "Step 2,420 of 50,000,000: no finished episode yet, 13.5 steps/s, 42.7 days left"
