@@ -190,7 +190,7 @@ def ray(monkeypatch: pytest.MonkeyPatch):
     ray.shutdown()
 
 
-def test_ray_runs_jobs_and_stops_them_with_the_program(ray, tmp_path: Path) -> None:
+def test_ray_runs_jobs_and_stops_them_with_the_program(ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="num_gpu"):
         next(run_ray([make_job(tmp_path)], None, {"num_gpu": 1}))
     job = make_job(tmp_path, "wait")
@@ -198,6 +198,10 @@ def test_ray_runs_jobs_and_stops_them_with_the_program(ray, tmp_path: Path) -> N
     running = run_ray([job, other], None, {"num_cpus": 1})
     assert next(running) == (other, 0)
     wait_for(started(job))
+    asked: list[int] = []
+    cancel = ray.cancel
+    monkeypatch.setattr("sb3_dreamer.zoo.runs.launchers.CANCEL_SECONDS", 1.0)
+    monkeypatch.setattr(ray, "cancel", lambda job: cancel(job) if asked else asked.append(1))  # the first one is lost
     running.close()  # as Ctrl-C does
     assert job.state() == "stopped" and other.state() == "done"
     assert [(one.seed, status) for one, status in run_ray([job, other], 1, {})] == [(0, 0), (1, 0)]
