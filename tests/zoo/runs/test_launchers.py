@@ -1,5 +1,6 @@
 """Jobs on clusters: they do nothing twice, and resume when they were stopped; with stand-ins for the trainings."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.jobs import Job, mark_done
 from sb3_dreamer.zoo.runs.launchers import ELSEWHERE, Worker, run_local, run_ray, run_slurm
+
+with contextlib.suppress(ImportError):
+    import submitit  # noqa: F401 - its import closes all log handlers: let it do so before pytest has any of a test
 
 #: a training that waits until it is stopped, saves a checkpoint then, and ends at once when it is resumed
 TRAINING = """
@@ -104,7 +108,6 @@ def test_options_belong_to_a_cluster(tmp_path: Path, capsys) -> None:
         next(run_local([make_job(tmp_path)], None, {"partition": "gpu"}))
 
 
-@pytest.mark.slow  # submitit closes files that pytest captures into, if other tests ran before
 def test_slurm_requeues_a_job_that_is_about_to_be_ended(tmp_path: Path, capsys) -> None:
     """With submitit's local executor, and the signal that Slurm sends before a time limit."""
     pytest.importorskip("submitit")
