@@ -55,13 +55,18 @@ def ratio_text(per_step: float) -> str:
 
 
 def replay_text(replay: SequenceReplayBuffer) -> str:
-    """Rows and GiB of a full replay buffer, beside the memory of the machine."""
+    """Rows and size of a full replay buffer, beside the memory of the machine."""
+    rows, size = f"{replay.buffer_size * replay.n_envs:,} steps", size_text(replay.nbytes)
     if replay.on_disk:
-        return f"{replay.buffer_size * replay.n_envs:,} steps on disk = {replay.nbytes / 2**30:.2f} GiB when full"
-    return (
-        f"{replay.buffer_size * replay.n_envs:,} steps = {replay.nbytes / 2**30:.2f} GiB when full, "
-        f"of {memory_limit() / 2**30:.1f} GiB memory"
-    )
+        return f"{rows} on disk = {size} when full"
+    return f"{rows} = {size} when full, of {memory_limit() / 2**30:.1f} GiB memory"
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes in words: ``300 KiB``, ``42 MiB``, ``1.25 GiB``."""
+    if n_bytes >= 2**30:
+        return f"{n_bytes / 2**30:.2f} GiB"
+    return f"{n_bytes / 2**20:.0f} MiB" if n_bytes >= 10 * 2**20 else f"{n_bytes / 2**10:,.0f} KiB"
 
 
 def memory_limit() -> int:

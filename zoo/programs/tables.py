@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sb3_dreamer.common.report import size_text
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.plan import Plan
 
@@ -138,5 +139,5 @@ def checkpoints_in_words(plan: Plan, model: Any) -> str:
         return "none: a run that is killed cannot be resumed"
     replay = model.replay_buffer
     share = min(1.0, plan.n_timesteps / (replay.buffer_size * replay.n_envs))
-    size = "" if replay.on_disk else f", with replay up to {share * replay.nbytes / 2**30:.2f} GiB each"
+    size = "" if replay.on_disk else f", with replay up to {size_text(share * replay.nbytes)} each"
     return f"every {plan.save_freq:,} steps and at the end; the newest 2 stay{size}"

@@ -165,7 +165,8 @@ def test_a_model_learns_from_disk(tmp_path, monkeypatch) -> None:
     env = make_vec_env("CartPole-v1", 1, seed=0)
     disk = {"replay_buffer_kwargs": {"replay_dir": str(tmp_path / "replay")}}
     model = tiny(DreamerV3, "MlpPolicy", env, **disk).learn(30)
-    assert ("replay", "1,000 steps on disk = 0.00 GiB when full") in model.describe()
+    size = f"{model.replay_buffer.nbytes / 2**10:,.0f} KiB"
+    assert ("replay", f"1,000 steps on disk = {size} when full") in model.describe()
     model.save(tmp_path / "model")
     model.replay_buffer.flush()
     later = DreamerV3.load(tmp_path / "model", env=env, **disk)
