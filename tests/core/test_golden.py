@@ -186,7 +186,7 @@ def test_block_gru() -> None:
     prior = MLP(32, (8, 8), style=style)
     prior.load_state_dict(
         {
-            f"linears.{i}.{ours}": param[f"prior{i}/{theirs}"].T
+            f"linears.{i}.{ours}": param[f"prior{i}/{theirs}"].t()
             for i in (0, 1)
             for ours, theirs in (("weight", "kernel"), ("bias", "bias"))
         }
