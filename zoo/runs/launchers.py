@@ -175,7 +175,10 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
         raise UsageError('--launcher ray needs Ray: pip install "sb3-dreamer[ray]"') from None
 
     def work(job: Job, directory: str) -> int:
-        if os.name == "posix":  # Ray blocks this signal in its workers; a training would inherit that and not stop.
+        # Ray blocks this signal in its workers, and a program in the background of a shell ignores it. Both would be
+        # inherited: this could not be interrupted, and a training would not stop.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if os.name == "posix":
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return Worker()(job, directory)
 
