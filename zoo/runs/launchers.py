@@ -16,7 +16,6 @@ from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs.jobs import Job, mark_done
 
 ELSEWHERE = 75  #: status of a job that another process runs already
-CANCEL_SECONDS = 30.0  #: after which Ray is asked again to interrupt a job
 
 
 class Running:
@@ -45,11 +44,9 @@ class Running:
             self.process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
 
     def finish(self) -> int | None:
-        """Ask it to save and stop, and wait until it has, whatever further interrupts arrive."""
+        """Ask it to save and stop, and wait until it has."""
         self.stop()
-        while self.process.poll() is None:
-            with contextlib.suppress(KeyboardInterrupt):
-                self.process.wait()
+        self.process.wait()
         return self.ended()
 
 
@@ -203,11 +200,10 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
                     status = 1
                 yield running.pop(reference), status
     finally:
-        left = list(running)
-        while left:  # Again and again: an interrupt may reach a worker in code of Ray's, where it is lost.
-            for reference in left:
-                ray.cancel(reference)
-            left = ray.wait(left, num_returns=len(left), timeout=CANCEL_SECONDS)[1]
+        for reference in running:
+            ray.cancel(reference)
+        if running:
+            ray.wait(list(running), num_returns=len(running))
 
 
 Launcher = Callable[[Sequence[Job], int | None, Mapping[str, Any]], Iterator[tuple[Job, int]]]
