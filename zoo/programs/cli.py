@@ -1,11 +1,14 @@
 """The command line: ``sb3-dreamer PROGRAM ...``, which is also ``python zoo/PROGRAM.py ...``."""
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, near, one_line
 
@@ -31,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one program; every error is one line on stderr.
 
     :param argv: program and its arguments; None takes those of the process
-    :return: exit status: 0, 1 if a run failed, 2 if what was asked for cannot be done, 130 after Ctrl-C
+    :return: exit status: 0, 1 if a run failed, 2 if what was asked for cannot be done, 130 after Ctrl-C or SIGTERM
     """
     words = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -41,11 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     former = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{name}: warning: {one_line(message)}\n"
     try:
-        return _run(words)
+        with _interrupted_by_sigterm():
+            return _run(words)
     except (Exception, KeyboardInterrupt) as error:
         return _status(name, error)
     finally:
         warnings.formatwarning = former
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let ``kill`` and schedulers stop a program as Ctrl-C does, which the background of a shell ignores."""
+    if threading.current_thread() is not threading.main_thread():  # Others cannot set handlers.
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _run(words: list[str]) -> int:

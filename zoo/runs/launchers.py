@@ -39,9 +39,8 @@ class Running:
         return status
 
     def stop(self) -> None:
-        """Ask it to save and stop."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        """Ask it to save and stop; not by SIGINT, which may be ignored where this runs, and then is in the training."""
+        self.process.terminate()
 
     def finish(self) -> int | None:
         """Ask it to save and stop, and wait until it has."""
@@ -172,8 +171,8 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
         raise UsageError('--launcher ray needs Ray: pip install "sb3-dreamer[ray]"') from None
 
     def work(job: Job, directory: str) -> int:
-        # Ray blocks this signal in its workers, and a program in the background of a shell ignores it. Both would be
-        # inherited: this could not be interrupted, and a training would not stop.
+        # Ray cancels a job by this signal, which its workers block, and ignore if the program that started them runs in
+        # the background of a shell.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if os.name == "posix":
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

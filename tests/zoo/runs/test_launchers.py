@@ -3,9 +3,10 @@
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ run = pathlib.Path(sys.argv[1])
 def stop(*_):
     (run / "checkpoints/checkpoint_000001_step_9").mkdir(parents=True)
     sys.exit(130)
-signal.signal(signal.SIGINT, stop)
+signal.signal(signal.SIGTERM, stop)
 print(*sys.argv[2:], flush=True)
 if "-i" not in sys.argv and "wait" in sys.argv:
     (run / "CartPole-v1").mkdir(parents=True)
@@ -62,6 +63,14 @@ def wait_for(path: Path, what: Callable[[], bool] = lambda: True) -> None:
     while not (path.exists() and what()):
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """As programs in the background of a shell have it; what is started within inherits it."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 def started(job: Job) -> Path:
@@ -106,6 +115,22 @@ def test_options_belong_to_a_cluster(tmp_path: Path, capsys) -> None:
     assert main(words) == 2 and "--launcher-options belongs to --launcher slurm or ray" in capsys.readouterr().err
     with pytest.raises(UsageError):
         next(run_local([make_job(tmp_path)], None, {"partition": "gpu"}))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a program of Windows at once")
+def test_a_suite_that_is_terminated_in_the_background_stops_its_trainings(tmp_path: Path, small: list[str]) -> None:
+    words = [sys.executable, "-m", "sb3_dreamer.zoo", "suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)]
+    words += ["--", "-n", "100000", "--save-freq", "50", "--eval-freq", "-1", *small]
+    with (tmp_path / "log.txt").open("w") as log, interrupts_ignored():
+        suite = subprocess.Popen(words, stdout=log, stderr=log)
+    job = Job("dreamerv3", "CartPole-v1", "CartPole-v1", 0, str(tmp_path / "CartPole-v1-seed0"))
+    checkpoints = Path(job.folder) / "dreamerv3/CartPole-v1_1/checkpoints"
+    wait_for(checkpoints, lambda: any(checkpoints.glob("checkpoint_*")))
+    suite.terminate()
+    assert suite.wait(60) == 130
+    assert job.state() == "stopped" and "Stopped at step" in job.log.read_text(encoding="utf-8")
+    text = (tmp_path / "log.txt").read_text()
+    assert "Stopped. Run the same command to resume." in text and "Traceback" not in text
 
 
 def test_slurm_requeues_a_job_that_is_about_to_be_ended(tmp_path: Path, capsys) -> None:
@@ -188,9 +213,8 @@ def ray(monkeypatch: pytest.MonkeyPatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else it writes a token to the home folder
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell; Ray's workers inherit it
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    signal.signal(signal.SIGINT, former)
+    with interrupts_ignored():
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
