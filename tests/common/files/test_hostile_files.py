@@ -219,20 +219,23 @@ def peak_kib():
 
 def test_2000_hostile_files_load_or_are_refused_in_bounded_time_and_memory(tmp_path):
     rng, slowest, largest, loaded, count, unpickled = random.Random(0), 0.0, 0, 0, 0, len(UNPICKLED)
-    with contextlib.suppress(OSError):
-        pathlib.Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from the present size
-    resident = peak_kib()
+    resident = 0
     for number, make, refused in CASES:
         for _ in range(number):
             raw = make(rng, tmp_path)
             is_zip = raw[:2] == b"PK" if rng.random() < 0.95 else rng.random() < 0.5
             path = tmp_path / "f.zip"
             path.write_bytes(raw)
-            start, message = time.process_time(), None
+            with contextlib.suppress(OSError):
+                pathlib.Path("/proc/self/clear_refs").write_text(
+                    "5"
+                )  # Linux: the peak starts again from the present size
+            before, start, message = peak_kib(), time.process_time(), None
             try:
                 found = read_model(path) if is_zip else read_arrays(path)
             except ModelFileError as error:
                 message = str(error)
+            resident = max(resident, peak_kib() - before)
             slowest = max(slowest, time.process_time() - start)
             if number <= 200:  # again with tracing, which is too slow for all
                 tracemalloc.start()
@@ -252,11 +255,10 @@ def test_2000_hostile_files_load_or_are_refused_in_bounded_time_and_memory(tmp_p
                 assert str(path) in message and message.isprintable() and len(message) < 700, message
                 assert make is not planted or "pickled data" in message or (raw[:2] == b"PK" and not is_zip), message
     assert count == 2000 and os.listdir(tmp_path) == ["f.zip"] and len(UNPICKLED) == unpickled
-    resident = peak_kib() - resident
     print(
         f"{loaded} loaded, slowest {slowest:.2f} s, peak {largest / MIB:.0f} MiB, resident +{resident / 1024:.0f} MiB"
     )
-    assert slowest < 5 and largest < 128 * MIB and resident < 256 * 1024
+    assert slowest < 5 and largest < 128 * MIB and resident < 128 * 1024
 
 
 def test_the_modules_name_nothing_that_runs_code_from_files():
