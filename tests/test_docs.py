@@ -308,3 +308,11 @@ def test_tables_of_other_libraries_use_names_that_exist() -> None:
         for cells in rows("migrating.md", f"## From {heading}"):
             unknown = [name for name in re.findall(r"\b([a-z]\w*) ?=", cells[2]) if name not in ours]
             assert not unknown, cells
+
+
+def test_recorded_results_name_no_path_of_a_machine() -> None:
+    for path in sorted((ROOT / "docs/results").glob("*.json")):
+        found = re.findall(
+            r"(?<![\w./])/(?:home|root|tmp|work|Users|mnt|data)/[^\s\"']*", path.read_text(encoding="utf-8")
+        )
+        assert not found, f"{path.name}: {found[:3]}"

@@ -32,7 +32,7 @@ def make(algorithm: type[WorldModelAlgorithm], observation_space: spaces.Space, 
     kinds = {spaces.Dict: ("MultiInputPolicy", {"ignore_keys": ("unseen",)})}
     policy, kwargs = kinds.get(type(observation_space), ("MlpPolicy", {}))
     model = tiny(algorithm, policy, SpacesEnv(observation_space, action_space), policy_kwargs=kwargs)
-    generator = th.Generator().manual_seed(1)
+    generator = th.Generator().manual_seed(3)
     with th.no_grad():
         for parameter in model.policy.parameters():
             parameter.add_(0.3 * th.randn(parameter.shape, generator=generator))
@@ -99,7 +99,7 @@ def compare(model: WorldModelAlgorithm, step: Any, n: int, steps: int, determini
             np.testing.assert_allclose(ours, theirs, atol=1e-4)
         actions.append(action)
         first = rng.random(n) < 0.1
-    assert n == 1 or np.ptp(np.stack(actions), axis=0).max() > 0, "an action that never changes compares nothing"
+    assert np.ptp(np.stack(actions), axis=0).min() > 0, "an action that never changes compares nothing"
 
 
 @pytest.mark.filterwarnings("ignore")

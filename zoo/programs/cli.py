@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let ``kill`` and schedulers stop a program as Ctrl-C does, which the background of a shell ignores."""
-    if threading.current_thread() is not threading.main_thread():  # Others cannot set handlers.
+    """Treat SIGTERM, which ``kill`` and job schedulers send, like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread can set handlers.
         yield
         return
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)

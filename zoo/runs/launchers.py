@@ -39,7 +39,7 @@ class Running:
         return status
 
     def stop(self) -> None:
-        """Ask it to save and stop; not by SIGINT, which may be ignored where this runs, and then is in the training."""
+        """Ask it to save and stop, with SIGTERM: processes started from the background of a shell ignore SIGINT."""
         self.process.terminate()
 
     def finish(self) -> int | None:
@@ -171,8 +171,8 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
         raise UsageError('--launcher ray needs Ray: pip install "sb3-dreamer[ray]"') from None
 
     def work(job: Job, directory: str) -> int:
-        # Ray cancels a job by this signal, which its workers block, and ignore if the program that started them runs in
-        # the background of a shell.
+        # Ray cancels a job with SIGINT, which its workers block, and also ignore if this program runs in the background
+        # of a shell.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if os.name == "posix":
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

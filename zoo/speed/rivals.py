@@ -30,8 +30,8 @@ LINE = re.compile(r"^(?P<name>\S+)(?P<mode>.*?)\s+median\s+(?P<median>[\d.eE+-]+
 SHOWN = ("torch", "torchrl", "tensordict", "sheeprl", "lightning", "jax", "jaxlib", "numpy")
 VERSIONS = (
     "import importlib.metadata as m, json, sys\n"
-    "all = [d for d in m.distributions() if d.metadata['Name']][::-1]\n"  # The first on the path is what is imported.
-    "found = {d.metadata['Name'].lower(): d.version for d in all}\n"
+    "installed = [d for d in m.distributions() if d.metadata['Name']]\n"
+    "found = {d.metadata['Name'].lower(): d.version for d in reversed(installed)}\n"  # The first on the path wins.
     "print(json.dumps({'python': sys.version.split()[0], **{n: found[n] for n in sys.argv[1:] if n in found}}))"
 )
 

@@ -22,7 +22,7 @@ from sb3_dreamer.zoo.runs.jobs import Job, mark_done
 from sb3_dreamer.zoo.runs.launchers import ELSEWHERE, Worker, run_local, run_ray, run_slurm
 
 with contextlib.suppress(ImportError):
-    import submitit  # noqa: F401 - its import closes all log handlers: let it do so before pytest has any of a test
+    import submitit  # noqa: F401 - its import closes all log handlers, so it comes before pytest opens any
 
 #: a training that waits until it is stopped, saves a checkpoint then, and ends at once when it is resumed
 TRAINING = """
@@ -67,10 +67,12 @@ def wait_for(path: Path, what: Callable[[], bool] = lambda: True) -> None:
 
 @contextlib.contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """As programs in the background of a shell have it; what is started within inherits it."""
+    """Ignore SIGINT, as programs in the background of a shell do; child processes inherit that."""
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGINT, former)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def started(job: Job) -> Path:
