@@ -20,6 +20,7 @@ frames, which is the distance of the published points.
 import argparse
 import gzip
 import json
+import math
 import os
 import sys
 import time
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     os.environ.setdefault("MUJOCO_GL", "disable")
     import torch as th
     from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
     from sb3_dreamer import DreamerV3
     from sb3_dreamer.wrappers import make_env
@@ -59,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
     protocol = {name: getattr(args, name) for name in PROTOCOL}
     check_protocol(folder / "protocol.json", protocol)
     settings = {"preset": "dreamerv3-2024", "action_repeat": args.action_repeat}
-    env = make_vec_env(lambda: make_env(name, **settings), n_envs=args.n_envs, seed=args.seed)
+    kind = SubprocVecEnv if args.processes else DummyVecEnv
+    env = make_vec_env(lambda: make_env(name, **settings), n_envs=args.n_envs, seed=args.seed, vec_env_cls=kind)
     if (folder / "model.zip").exists():
         # A run that is resumed gets new episodes, hence another seed for its environments.
         model = DreamerV3.load(folder / "model.zip", env=env, device=args.device)
@@ -67,12 +70,14 @@ def run(args: argparse.Namespace) -> None:
         print(f"{name}, seed {args.seed}: resumes at {model.num_timesteps:,} agent steps", flush=True)
     else:
         choices = {"model_size": args.size, "train_ratio": args.train_ratio, "buffer_size": args.buffer_size}
+        choices |= {"mixed_precision": args.mixed_precision, "overlap": args.processes}
         model = DreamerV3("MultiInputPolicy", env, seed=args.seed, device=args.device, **SETTINGS | choices)
     left = -(-args.frames // args.action_repeat) - model.num_timesteps
     if left > 0:
-        log = log_and_save(folder, args.action_repeat, args.save_every)
+        log = log_and_save(folder, args.action_repeat, args.save_every, 60.0 * args.minutes)
         model.learn(left, callback=log, reset_num_timesteps=model.num_timesteps == 0)
         save(model, folder)
+    env.close()
 
 
 def check_protocol(path: Path, protocol: dict[str, Any]) -> None:
@@ -86,12 +91,13 @@ def check_protocol(path: Path, protocol: dict[str, Any]) -> None:
         raise ValueError(f"{path.parent} holds a run with {begun}, not {protocol}: take its settings or another --out.")
 
 
-def log_and_save(folder: Path, repeat: int, save_every: int) -> Callable[..., bool]:
+def log_and_save(folder: Path, repeat: int, save_every: int, seconds: float = math.inf) -> Callable[..., bool]:
     """Make the callback that writes each training episode as a line, and model and replay every so often.
 
     :param folder: of the run
     :param repeat: environment frames per agent step
     :param save_every: agent steps between two checkpoints
+    :param seconds: after which training ends
     """
     start, saved = time.time(), [0]
 
@@ -107,7 +113,7 @@ def log_and_save(folder: Path, repeat: int, save_every: int) -> Callable[..., bo
         if model.num_timesteps >= saved[0] + save_every:
             saved[0] += save_every
             save(model, folder)
-        return True
+        return time.time() < start + seconds
 
     return step
 
@@ -270,6 +276,9 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--buffer-size", type=int, default=500_000)
     train.add_argument("--save-every", type=int, default=1_000, help="agent steps between checkpoints")
     train.add_argument("--device", default="auto")
+    train.add_argument("--mixed-precision", action="store_true", help="products in bfloat16, as the published runs")
+    train.add_argument("--processes", action="store_true", help="environments in processes, stepping during updates")
+    train.add_argument("--minutes", type=float, default=math.inf, help="end after so long; the same command resumes")
     train.add_argument("--threads", type=int, default=1)
     train.set_defaults(command=run)
     draw = commands.add_parser("plot", help="draw all runs inside the published range")
