@@ -29,7 +29,14 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule, TrainFreq
+from stable_baselines3.common.type_aliases import (
+    GymEnv,
+    MaybeCallback,
+    RolloutReturn,
+    Schedule,
+    TrainFreq,
+    TrainFrequencyUnit,
+)
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_dreamer.common import distributed, report
@@ -62,7 +69,8 @@ from sb3_dreamer.common.spaces import (
     space_dict,
     without_unstackable,
 )
-from sb3_dreamer.common.updates import prefetch
+from sb3_dreamer.common.updates import compiled, prefetch
+from sb3_dreamer.common.updates.compiled import CompiledSteps
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
 from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_weights
@@ -70,6 +78,7 @@ from sb3_dreamer.common.updates.precision import check_mixed_precision, update_p
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.common.vector_env import GymnasiumVecEnv
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
+from sb3_dreamer.core.functional import run_steps_by
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
 
@@ -108,6 +117,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         mixed_precision: bool = False,
         cuda_graph: bool | None = None,
         prefetch: bool | None = None,
+        compile: bool | str = False,
         max_skipped_updates: int = 3,
         **of_sb3: Any,
     ):
@@ -133,6 +143,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self.mixed_precision = mixed_precision
         self.cuda_graph = cuda_graph
         self.prefetch = prefetch
+        self.compile = compile
         self.max_skipped_updates = max_skipped_updates
         self.suite_preset = suite_preset(self.env)  # stored with the model: a score means nothing without it
         self._carry: PolicyState | None = None
@@ -184,6 +195,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         check_range("tau", self.tau, 0.0, 1.0)
         check_range("gamma", self.gamma, 0.0, 1.0)
         check_range("max_skipped_updates", self.max_skipped_updates, 0, whole=True)
+        compiled.check_compile(self.compile)
         if self.gradient_steps is not None:
             check_range("gradient_steps", self.gradient_steps, -1, whole=True)
 
@@ -224,6 +236,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             if self.verbose >= 1:
                 print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
         self._graphed = self._make_graphed_update()
+        self._compiled = CompiledSteps() if self.compile is True else None
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
         """Optimizer groups by the name under which they are saved; names end in ``_optim``."""
@@ -287,6 +300,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             must=bool(self.cuda_graph),
         )
 
+    def _prepare_compiling(self, updates: float) -> None:
+        """Decide whether ``compile="auto"`` pays, and say that the first compiled update will take its time.
+
+        :param updates: that the run will make
+        """
+        if self.compile == "auto" and self._compiled is None and updates >= compiled.PAYS_FROM:
+            self._compiled = CompiledSteps()
+        if self._compiled is not None and not self._compiled.steps and updates and self.verbose >= 1:
+            print(f"The first update compiles its steps, which {compiled.ABOUT}")
+
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed Python, numpy, torch, the environments, the replay's sampling and the stream of :meth:`predict`.
 
@@ -310,6 +333,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             ("updates", self._updates_text()),
             ("batch", f"{self.batch_size} sequences of {self.batch_length} steps{ranks}"),
             ("replay", report.replay_text(self.replay_buffer)),
+            *compiled.rows(self.compile),
         ]
 
     def _updates_text(self) -> str:
@@ -327,6 +351,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         It is done on copies: weights, optimizers, replay and random streams stay as they are.
         """
         own, replay = (self.policy, self.optimizers), report.trial_replay(self.replay_buffer, self.batch_length)
+        steps, self._compiled = self._compiled, None  # compiling takes longer than the measurement may
         cuda = [self.device] if self.device.type == "cuda" else []
         with th.random.fork_rng(cuda):
             self.policy, self.optimizers = copy.deepcopy(own)
@@ -336,7 +361,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                     self._eager_update, replay.sample_sequences, self.batch_size, self.batch_length
                 )
             finally:
-                self.policy, self.optimizers = own
+                (self.policy, self.optimizers), self._compiled = own, steps
 
     # ---- acting ----------------------------------------------------------------------------------------------------
 
@@ -597,6 +622,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
         if self.device.type == "cpu":
             keep_freed_memory()
+        self._prepare_compiling(self._planned_updates(result[0] - self.num_timesteps))
         self._callback = result[1]
         self._forecast = report.Forecast(self.device)
         return result
@@ -648,6 +674,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :raises ValueError: for numbers that make no batch
         """
         return updates_per_step(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
+
+    def _planned_updates(self, steps: int) -> float:
+        """Updates that so many agent steps ask for; 0 if updates follow episodes, whose length nobody knows."""
+        if self.gradient_steps is None:
+            return steps * float(self.updates_per_step)
+        assert isinstance(self.train_freq, TrainFreq)
+        if self.train_freq.unit is not TrainFrequencyUnit.STEP:
+            return 0.0
+        rounds = steps / (self.train_freq.frequency * self.n_envs)
+        return steps if self.gradient_steps < 0 else rounds * self.gradient_steps
 
     def _train_after(self, rollout: RolloutReturn) -> None:
         """Owe the updates that a stretch of collection asks for, and do them unless they wait for the next step."""
@@ -736,6 +772,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
         self._forecast = report.Forecast(self.device)
+        self._prepare_compiling(updates)
         for update in range(updates):
             self._current_progress_remaining = 1.0 - update / updates
             self.train(1, self.batch_size)
@@ -802,7 +839,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         return result.metrics
 
     def _eager_update(self, batch: SequenceBatch) -> UpdateResult:
-        with update_precision(self.device, self.mixed_precision):
+        with update_precision(self.device, self.mixed_precision), run_steps_by(self._compiled):
             return self._update(batch)
 
     def _update(self, batch: SequenceBatch) -> UpdateResult:
@@ -824,7 +861,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
         process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
         process += ["_resume", "_restart_seed", "_env_watch", "_forecast", "_metrics", "_skip_watch", "_diagnosis"]
-        process += ["_graphed", "_logged_step", "_warned", "_last_checkpoint", "while_learning"]
+        process += ["_graphed", "_compiled", "_logged_step", "_warned", "_last_checkpoint", "while_learning"]
         return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:

@@ -1,14 +1,18 @@
 """The equations of the papers as pure functions of plain tensors."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import torch as th
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 Carry = TypeVar("Carry")
+P, T = ParamSpec("P"), TypeVar("T")
+Runner = Callable[..., Any]  #: called as ``runner(step, *args)``, returns what ``step(*args)`` would
 UNIT_NORMAL_ENTROPY = 0.5 * math.log(2.0 * math.pi * math.e)  #: in nats, of each entry
 FEW_CLASSES = 4  #: see :func:`softmax`
 
@@ -216,3 +220,33 @@ def _stack(outs: list[Any]) -> Any:
         return th.stack(outs, 1)
     parts = [_stack(list(column)) for column in zip(*outs, strict=True)]
     return type(outs[0])(*parts) if hasattr(outs[0], "_fields") else tuple(parts)
+
+
+_runner: Runner | None = None
+
+
+def repeated(step: Callable[P, T]) -> Callable[P, T]:
+    """Mark a step of tensors that an update repeats over time, with the same shapes each time.
+
+    :func:`run_steps_by` can have it computed in another way. Acting has steps of its own.
+    """
+
+    @functools.wraps(step)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if _runner is None:
+            return step(*args, **kwargs)
+        result: T = _runner(step, *args, **kwargs)
+        return result
+
+    return call
+
+
+@contextmanager
+def run_steps_by(runner: Runner | None) -> Iterator[None]:
+    """Let ``runner`` compute all steps that are marked :func:`repeated`; None: they compute themselves."""
+    global _runner  # noqa: PLW0603
+    before, _runner = _runner, runner
+    try:
+        yield
+    finally:
+        _runner = before

@@ -12,7 +12,7 @@ from torch import nn
 
 from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.behavior import Behavior
-from sb3_dreamer.core.functional import unroll
+from sb3_dreamer.core.functional import repeated, unroll
 from sb3_dreamer.core.heads import ScalarHead
 from sb3_dreamer.core.rssm import RSSM
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
@@ -71,15 +71,23 @@ class ImaginationActorCritic(Behavior):
         feats, outs = [start.feat], []
 
         def step(carry: LatentState) -> tuple[LatentState, th.Tensor]:
-            out = self.actor(feats[-1].detach())
-            action = self.actor.sample(out)
-            after = rssm.img_step(carry, action)
-            feats.append(after.feat)
+            after, feat, out, action = self._dream_step(rssm, carry, feats[-1])
+            feats.append(feat)
             outs.append(out)
             return after, action
 
         actions = unroll(step, start, (), length=horizon)
         return th.stack(feats, 1), th.stack(outs, 1), actions
+
+    @repeated
+    def _dream_step(
+        self, rssm: RSSM, state: LatentState, feat: th.Tensor
+    ) -> tuple[LatentState, th.Tensor, th.Tensor, th.Tensor]:
+        """One step of a dream: the next state and its features, by the actor's raw outputs and action, which follow."""
+        out = self.actor(feat.detach())
+        action = self.actor.sample(out)
+        after = rssm.img_step(state, action)
+        return after, after.feat, out, action
 
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sb3_dreamer.core.cells import RecurrentCell
-from sb3_dreamer.core.functional import unroll
+from sb3_dreamer.core.functional import repeated, unroll
 from sb3_dreamer.core.latents import Latent, Params
 from sb3_dreamer.core.layers import MLP, NormStyle, init_weight, linear
 from sb3_dreamer.core.types import LatentState
@@ -151,19 +151,25 @@ class RSSM(nn.Module):
         begins = first.to(start.deter.dtype)
         starts = () if self.start is None else tuple(begins * part.flatten(1).unsqueeze(1) for part in start)
 
-        def step(
-            carry: LatentState, action: th.Tensor, embed_part: th.Tensor, keep: th.Tensor, *starts: th.Tensor
-        ) -> tuple[LatentState, tuple[LatentState, Params]]:
-            deter, stoch = carry.deter * keep, carry.stoch.flatten(1) * keep
-            if starts:
-                deter, stoch = deter + starts[0], stoch + starts[1]
-            deter = self.cell(deter, stoch, action)
-            post = self._posterior(deter, embed_part)
-            now = LatentState(deter, self.latent.sample(post))
-            return now, (now, post)
-
-        states, post = unroll(step, state, (actions, embed_parts, 1.0 - begins, *starts))
+        states, post = unroll(self._filter_step, state, (actions, embed_parts, 1.0 - begins, *starts))
         return Observed(states, post, self.prior(states.deter))
+
+    @repeated
+    def _filter_step(
+        self, carry: LatentState, action: th.Tensor, embed_part: th.Tensor, keep: th.Tensor, *starts: th.Tensor
+    ) -> tuple[LatentState, tuple[LatentState, Params]]:
+        """One step of :meth:`observe`, given what does not depend on the state and was computed for all steps before.
+
+        :param keep: ``(N, 1)``, 0 where an episode begins, else 1
+        :param starts: learned deter and stoch where an episode begins, else 0; none without a learned start
+        """
+        deter, stoch = carry.deter * keep, carry.stoch.flatten(1) * keep
+        if starts:
+            deter, stoch = deter + starts[0], stoch + starts[1]
+        deter = self.cell(deter, stoch, action)
+        post = self._posterior(deter, embed_part)
+        now = LatentState(deter, self.latent.sample(post))
+        return now, (now, post)
 
     def imagine(
         self, policy: Callable[[LatentState], th.Tensor], state: LatentState, horizon: int

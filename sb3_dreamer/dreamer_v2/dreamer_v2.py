@@ -71,6 +71,8 @@ class DreamerV2(WorldModelAlgorithm):
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
     :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
+        updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param target_update_interval: updates between two moves of the slow critic
     :param rho: ρ, share of REINFORCE in the actor's gradient; the rest goes through the dynamics, straight through
@@ -137,6 +139,7 @@ class DreamerV2(WorldModelAlgorithm):
         overlap: bool = False,
         mixed_precision: bool = False,
         cuda_graph: bool | None = None,
+        compile: bool | str = False,
         prefetch: bool | None = None,
         target_update_interval: int = 100,
         rho: float | Schedule | str = "auto",
@@ -181,6 +184,7 @@ class DreamerV2(WorldModelAlgorithm):
             overlap=overlap,
             mixed_precision=mixed_precision,
             cuda_graph=cuda_graph,
+            compile=compile,
             prefetch=prefetch,
             max_skipped_updates=max_skipped_updates,
             model_size=model_size,

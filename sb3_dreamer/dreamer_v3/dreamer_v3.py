@@ -84,6 +84,8 @@ class DreamerV3(WorldModelAlgorithm):
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
     :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
+        updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param kl_balancing: False weighs both sides of the KL alike (ablation, Figure D.1)
     :param free_bits: nats below which the KL is not minimized; 0 switches them off (ablation, Figure D.1)
@@ -147,6 +149,7 @@ class DreamerV3(WorldModelAlgorithm):
         overlap: bool = False,
         mixed_precision: bool = False,
         cuda_graph: bool | None = None,
+        compile: bool | str = False,
         prefetch: bool | None = None,
         kl_balancing: bool = True,
         free_bits: float = 1.0,
@@ -188,6 +191,7 @@ class DreamerV3(WorldModelAlgorithm):
             overlap=overlap,
             mixed_precision=mixed_precision,
             cuda_graph=cuda_graph,
+            compile=compile,
             prefetch=prefetch,
             max_skipped_updates=max_skipped_updates,
             model_size=model_size,

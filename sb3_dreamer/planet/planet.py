@@ -70,6 +70,8 @@ class PlaNet(WorldModelAlgorithm):
     :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
     :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
+        updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
     :param max_skipped_updates: so many non-finite updates in a row end the run with a report; 0: never
     :param stats_window_size: episodes over which returns are averaged in the log
@@ -128,6 +130,7 @@ class PlaNet(WorldModelAlgorithm):
         optimize_memory_usage: bool = False,
         mixed_precision: bool = False,
         cuda_graph: bool | None = None,
+        compile: bool | str = False,
         prefetch: bool | None = None,
         max_skipped_updates: int = 3,
         stats_window_size: int = 100,
@@ -159,6 +162,7 @@ class PlaNet(WorldModelAlgorithm):
             optimize_memory_usage=optimize_memory_usage,
             mixed_precision=mixed_precision,
             cuda_graph=cuda_graph,
+            compile=compile,
             prefetch=prefetch,
             max_skipped_updates=max_skipped_updates,
             model_size=model_size,

@@ -129,7 +129,7 @@ def r2dreamer(job: Namespace) -> Driver:
     acts: Any = gym.spaces.Box(-1, 1, (job.actions,))
     if job.action == "discrete":
         acts = gym.spaces.Discrete(job.actions)
-        acts.discrete = True
+        acts.discrete, acts.n = True, job.actions  # omegaconf takes no numbers of numpy
     agent = dreamer.Dreamer(config.model, gym.spaces.Dict({key: space}), acts).to(job.device)
 
     def draw() -> TensorDict:
@@ -235,7 +235,9 @@ def torchrl(job: Namespace) -> Driver:
     value_loss = objectives.DreamerV3ValueLoss(critic, actor_loss=actor_loss, **slow)
     loss = DreamerV3Loss(model_loss, actor_loss, value_loss).to(job.device)
     target = objectives.SoftUpdate(value_loss, tau=0.02)
-    stepper = DreamerV3OptimizationStepper(loss, DreamerV3Optimizer(loss.parameters()), target, cudagraph=False)
+    cuda = job.device != "cpu"  # there compiled and captured, as by default; products in bfloat16
+    options = {"cudagraph": None if cuda else False, "mixed_precision": cuda}
+    stepper = DreamerV3OptimizationStepper(loss, DreamerV3Optimizer(loss.parameters()), target, **options)
     deter, _, classes, _ = SIZES[job.size]
 
     def draw() -> TensorDict:
@@ -245,9 +247,12 @@ def torchrl(job: Namespace) -> Driver:
         start = {"state": th.zeros(*rows, STOCH * classes), "belief": th.zeros(*rows, deter), "is_init": off}
         return TensorDict({**start, "action": action, "next": step}, rows).to(job.device)
 
+    if cuda:
+        stepper.warmup(draw())
+
     def update(batch: TensorDict) -> None:
         stepper.step(None, batch)
-        if job.device != "cpu":
+        if cuda:
             th.cuda.synchronize()
 
     return draw, update

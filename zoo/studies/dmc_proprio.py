@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{name}, seed {args.seed}: resumes at {model.num_timesteps:,} agent steps", flush=True)
     else:
         choices = {"model_size": args.size, "train_ratio": args.train_ratio, "buffer_size": args.buffer_size}
-        choices |= {"mixed_precision": args.mixed_precision, "overlap": args.processes}
+        choices |= {"mixed_precision": args.mixed_precision, "overlap": args.processes, "compile": args.compile}
         model = DreamerV3("MultiInputPolicy", env, seed=args.seed, device=args.device, **SETTINGS | choices)
     left = -(-args.frames // args.action_repeat) - model.num_timesteps
     if left > 0:
@@ -277,6 +277,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--save-every", type=int, default=1_000, help="agent steps between checkpoints")
     train.add_argument("--device", default="auto")
     train.add_argument("--mixed-precision", action="store_true", help="products in bfloat16, as the published runs")
+    train.add_argument("--compile", action="store_true", help="compile the steps of an update, in a minute or so")
     train.add_argument("--processes", action="store_true", help="environments in processes, stepping during updates")
     train.add_argument("--minutes", type=float, default=math.inf, help="end after so long; the same command resumes")
     train.add_argument("--threads", type=int, default=1)

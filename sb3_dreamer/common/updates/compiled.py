@@ -1,0 +1,66 @@
+"""Compile the steps that an update repeats: the posterior step and that of a dream.
+
+They are marked by :func:`sb3_dreamer.core.functional.repeated`. Most operations of an update are in these two loops,
+and at small sizes an update takes as long as its operations are many. Compiling whole loops costs minutes and grows
+with their length; a step costs the same for any.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch as th
+
+CHOICES = (False, True, "auto")
+PAYS_FROM = 5_000  #: updates of a run from which ``auto`` compiles
+ABOUT = "takes a minute or two, once: later runs find it on disk"
+
+
+def check_compile(wanted: Any) -> None:
+    """Refuse an unknown value of the argument ``compile``.
+
+    :raises ValueError: quoting the value, and saying what to write instead
+    """
+    if not any(wanted is choice or (isinstance(wanted, str) and wanted == choice) for choice in CHOICES):
+        raise ValueError(f"compile={wanted!r} is unknown: use False, True or 'auto'")
+
+
+def rows(wanted: bool | str) -> list[tuple[str, str]]:
+    """Row of the table that is shown before training; none without compilation."""
+    when = {True: "from the first update on", "auto": f"if the run has {PAYS_FROM:,} updates or more"}
+    return [("compile", f"steps of an update, {when[wanted]}; {ABOUT}")] if wanted else []
+
+
+class CompiledSteps:
+    """Runs steps in their compiled form, and as they are if that cannot be.
+
+    Random numbers are drawn as without compilation, so the seed gives the same run up to rounding.
+
+    :param backend: of ``torch.compile``
+    """
+
+    def __init__(self, backend: str = "inductor"):
+        self.backend = backend
+        self.possible = True
+        self.steps: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Run a step: see :func:`sb3_dreamer.core.functional.run_steps_by`."""
+        if self.possible:
+            if step not in self.steps:
+                options = {"fallback_random": True} if self.backend == "inductor" else None
+                self.steps[step] = th.compile(step, dynamic=False, backend=self.backend, options=options)  # type: ignore[arg-type]
+            try:
+                return self.steps[step](*args)
+            except Exception as error:  # whatever a compiler raises; an error of the step itself is raised below
+                self._give_up(error)
+        return step(*args)
+
+    def _give_up(self, error: Exception) -> None:
+        self.possible = False
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(
+            f"the steps of an update cannot be compiled ({lines[0]}): updates continue as they are, more slowly; pass "
+            "compile=False to do so from the start.",
+            stacklevel=6,
+        )
