@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch as th
 import torch.nn.functional as F
 
 from sb3_dreamer.common.replay.buffer import Obs, SequenceReplayBuffer
@@ -73,8 +74,10 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
 
     def _columns(self, state: LatentState) -> dict[str, np.ndarray]:
         """Latent states in the form in which they are stored: classes count from 1, so that 0 stands for not known."""
-        deter = state.deter.detach().float().cpu().numpy()
-        return {DETER: deter, STOCH: state.stoch.detach().argmax(-1).cpu().numpy() + 1}
+        columns = {DETER: state.deter.detach(), STOCH: state.stoch.detach().argmax(-1) + 1}
+        # In the small dtypes of the store first: on a GPU the copy to the host is what takes time.
+        layout = self.layout()
+        return {name: x.to(getattr(th, layout[name][1].name)).cpu().numpy() for name, x in columns.items()}
 
     def add(
         self,
