@@ -81,7 +81,8 @@ def make_parser() -> OneLineParser:
         prog="sb3-dreamer bench",
         description="Measure speed. table: updates, acting, sampling, learning and the fraction of the floor. "
         "scaling: time of an update over batch size, batch length and model size. profile: where an update's time "
-        "goes. rivals: our update and other programs' alternately. gpu: in both precisions, with and without a graph.",
+        "goes. rivals: our update and other programs' alternately. gpu: in both precisions, plain, as a graph, with "
+        "compiled steps.",
         epilog="Examples: 'sb3-dreamer bench', 'sb3-dreamer bench --algo dreamerv3 --sizes 1m 12m --obs vectors images "
         "--out speed.json', 'sb3-dreamer bench profile --algo dreamerv3 --sizes 1m'.",
     )

@@ -1,4 +1,4 @@
-"""``bench gpu``: the update on a GPU in float32 and mixed precision, with and without a CUDA graph."""
+"""``bench gpu``: the update on a GPU in float32 and mixed precision, plain, as a CUDA graph, with compiled steps."""
 
 import argparse
 import itertools
@@ -18,15 +18,16 @@ SETTLE = 6  #: updates before the timed ones: those before the capture, the capt
 
 
 def variants(case: Case) -> list[Case]:
-    """Return the case in both precisions; on CUDA each with and without a graph."""
+    """Return the case in both precisions; on CUDA each without a graph, with one, and with one of compiled steps."""
     if case.device == "auto" and th.cuda.is_available():
         case = replace(case, device="cuda")
     # A graph that cannot be is an error here: a case that fell back would be measured under a wrong name.
-    graphs = (False, True) if case.device.startswith("cuda") else (False,)
+    plain, graphed = {"cuda_graph": False, "compile": False}, {"cuda_graph": True, "compile": False}
+    forms = (plain, graphed, graphed | {"compile": True}) if case.device.startswith("cuda") else (plain,)
     case = replace(case, parts=(), warmup=max(case.warmup, SETTLE))
     return [
-        replace(case, hyperparams={**case.hyperparams, "mixed_precision": mixed, "cuda_graph": graph})
-        for mixed, graph in itertools.product((False, True), graphs)
+        replace(case, hyperparams={**case.hyperparams, "mixed_precision": mixed, **form})
+        for mixed, form in itertools.product((False, True), forms)
     ]
 
 
@@ -48,6 +49,7 @@ def report(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
     columns = {
         "precision": lambda r: "bfloat16" if r["mixed_precision"] else "float32",
         "graph": lambda r: "yes" if r["graph"] else "no",
+        "compiled": lambda r: "yes" if r["case"]["hyperparams"]["compile"] else "no",
         "median": lambda r: seconds(r["update"]["median"]),
         "min": lambda r: seconds(r["update"]["min"]),
         "target": target_words,
@@ -68,6 +70,7 @@ def target_words(result: Result) -> str:
 
 
 def words(hyperparams: dict[str, Any]) -> str:
-    """Name precision and graph of a variant."""
+    """Name precision and form of a variant."""
     precision = "bfloat16" if hyperparams["mixed_precision"] else "float32"
-    return f"{precision}, {'graph' if hyperparams['cuda_graph'] else 'no graph'}"
+    compiled = ", compiled" if hyperparams["compile"] else ""
+    return f"{precision}, {'graph' if hyperparams['cuda_graph'] else 'no graph'}{compiled}"

@@ -310,8 +310,9 @@ def test_bench_gpu_without_one() -> None:
     """The program that measures all of this, at the smallest size: both precisions, and nothing that a GPU only has."""
     cases = bench_gpu.variants(replace(CASES["planet"], updates=2, replay_rows=1000))
     assert [case.hyperparams["mixed_precision"] for case in cases] == [False, True]
-    graphs = [case.hyperparams["cuda_graph"] for case in bench_gpu.variants(replace(CASES["planet"], device="cuda"))]
-    assert graphs == [False, True, False, True]
+    forms = [bench_gpu.words(case.hyperparams) for case in bench_gpu.variants(replace(CASES["planet"], device="cuda"))]
+    each = ["no graph", "graph", "graph, compiled"]
+    assert forms == [f"{precision}, {form}" for precision in ("float32", "bfloat16") for form in each]
     result = measure(cases[1])
     assert result["mixed_precision"] and not result["graph"] and result["recompilations"] == 0
     assert result["update"]["count"] == 2 and result["warm_up_seconds"] > result["first_update"] > 0
