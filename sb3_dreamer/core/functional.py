@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 Carry = TypeVar("Carry")
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 Runner = Callable[..., Any]  #: called as ``runner(step, *args)``, returns what ``step(*args)`` would
 UNIT_NORMAL_ENTROPY = 0.5 * math.log(2.0 * math.pi * math.e)  #: in nats, of each entry
 FEW_CLASSES = 4  #: see :func:`softmax`
