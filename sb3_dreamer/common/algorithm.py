@@ -70,7 +70,6 @@ from sb3_dreamer.common.spaces import (
     without_unstackable,
 )
 from sb3_dreamer.common.updates import compiled, prefetch
-from sb3_dreamer.common.updates.compiled import CompiledSteps
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
 from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_weights
@@ -236,7 +235,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             if self.verbose >= 1:
                 print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
         self._graphed = self._make_graphed_update()
-        self._compiled = CompiledSteps() if self.compile is True else None
+        self._compiled = compiled.CompiledSteps() if self.compile is True else None
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
         """Optimizer groups by the name under which they are saved; names end in ``_optim``."""
@@ -306,7 +305,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :param updates: that the run will make
         """
         if self.compile == "auto" and self._compiled is None and updates >= compiled.PAYS_FROM:
-            self._compiled = CompiledSteps()
+            self._compiled = compiled.CompiledSteps()
+            if self._graphed is not None:
+                self._graphed.forget()  # an earlier, shorter run has captured its steps uncompiled
         if self._compiled is not None and not self._compiled.steps and updates and self.verbose >= 1:
             print(f"The first update compiles its steps, which {compiled.ABOUT}")
 

@@ -53,9 +53,8 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         """See :class:`SequenceReplayBuffer`; with the chosen columns."""
         layout = dict(super().layout())
         if self.context:
-            deter, stoch, classes = self.context
-            layout[DETER] = ((deter,), np.dtype(self.context_dtype))
-            layout[STOCH] = ((stoch,), np.dtype(np.uint8 if classes <= 255 else np.int16))
+            for name, size, dtype in zip((DETER, STOCH), self.context[:2], self._context_dtypes(), strict=True):
+                layout[name] = ((size,), np.dtype(dtype))
         if self.masked:
             layout[MASK] = ((self.codec.layout.size,), np.dtype(bool))
         return layout
@@ -74,10 +73,15 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
 
     def _columns(self, state: LatentState) -> dict[str, np.ndarray]:
         """Latent states in the form in which they are stored: classes count from 1, so that 0 stands for not known."""
-        columns = {DETER: state.deter.detach(), STOCH: state.stoch.detach().argmax(-1) + 1}
-        # In the small dtypes of the store first: on a GPU the copy to the host is what takes time.
-        layout = self.layout()
-        return {name: x.to(getattr(th, layout[name][1].name)).cpu().numpy() for name, x in columns.items()}
+        # Converted on the device: from a GPU, the copy to the host is what takes time.
+        deter, stoch = (getattr(th, dtype) for dtype in self._context_dtypes())
+        columns = {DETER: state.deter.detach().to(deter), STOCH: (state.stoch.detach().argmax(-1) + 1).to(stoch)}
+        return {name: column.cpu().numpy() for name, column in columns.items()}
+
+    def _context_dtypes(self) -> tuple[str, str]:
+        """Names of the dtypes in which deter and the classes of stoch are stored."""
+        assert self.context
+        return self.context_dtype, "uint8" if self.context[2] <= 255 else "int16"
 
     def add(
         self,

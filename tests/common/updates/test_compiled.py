@@ -3,6 +3,7 @@
 import copy
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,14 @@ def test_auto_compiles_long_runs(updates: int, pays: bool) -> None:
     assert model._compiled is None
     model._prepare_compiling(updates)
     assert (model._compiled is not None) == pays
+
+
+def test_a_graph_of_uncompiled_steps_is_captured_anew() -> None:
+    model, forgotten = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", compile="auto"), []
+    model._graphed = SimpleNamespace(forget=lambda: forgotten.append(True))
+    for updates in (1, compiled.PAYS_FROM, compiled.PAYS_FROM):
+        model._prepare_compiling(updates)
+    assert forgotten == [True]
 
 
 @pytest.mark.parametrize("value", [True, "auto"])
