@@ -1,4 +1,4 @@
-"""The equations of the papers as pure functions of plain tensors."""
+"""The equations of the papers as pure functions of plain tensors, and the loop over time with its steps."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 Carry = TypeVar("Carry")
 P = ParamSpec("P")
 T = TypeVar("T")
-Runner = Callable[..., Any]  #: called as ``runner(step, *args)``, returns what ``step(*args)`` would
+Runner = Callable[..., Any]  #: called as ``runner(step, *args, **kwargs)``, returns what the step would
 UNIT_NORMAL_ENTROPY = 0.5 * math.log(2.0 * math.pi * math.e)  #: in nats, of each entry
 FEW_CLASSES = 4  #: see :func:`softmax`
 
@@ -227,9 +227,9 @@ _runner: Runner | None = None
 
 
 def repeated(step: Callable[P, T]) -> Callable[P, T]:
-    """Mark a step of tensors that an update repeats over time, with the same shapes each time.
+    """Mark a function that an update calls once per time step, always with the same shapes.
 
-    :func:`run_steps_by` can have it computed in another way. Acting has steps of its own.
+    :func:`run_steps_by` replaces how it is run, for example by its compiled form.
     """
 
     @functools.wraps(step)
@@ -244,7 +244,7 @@ def repeated(step: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def run_steps_by(runner: Runner | None) -> Iterator[None]:
-    """Let ``runner`` compute all steps that are marked :func:`repeated`; None: they compute themselves."""
+    """Run all steps that are marked :func:`repeated` through ``runner``; None: call them directly."""
     global _runner  # noqa: PLW0603
     before, _runner = _runner, runner
     try:

@@ -83,7 +83,12 @@ class ImaginationActorCritic(Behavior):
     def _dream_step(
         self, rssm: RSSM, state: LatentState, feat: th.Tensor
     ) -> tuple[LatentState, th.Tensor, th.Tensor, th.Tensor]:
-        """One step of a dream: the next state and its features, by the actor's raw outputs and action, which follow."""
+        """Dream one step.
+
+        :param state: ``(N, ...)``
+        :param feat: its features, ``(N, F)``
+        :return: the next state, its features, the actor's raw output and the action
+        """
         out = self.actor(feat.detach())
         action = self.actor.sample(out)
         after = rssm.img_step(state, action)

@@ -158,7 +158,7 @@ class RSSM(nn.Module):
     def _filter_step(
         self, carry: LatentState, action: th.Tensor, embed_part: th.Tensor, keep: th.Tensor, *starts: th.Tensor
     ) -> tuple[LatentState, tuple[LatentState, Params]]:
-        """One step of :meth:`observe`, given what does not depend on the state and was computed for all steps before.
+        """One step of :meth:`observe`; whatever does not depend on the state has been computed for all steps already.
 
         :param keep: ``(N, 1)``, 0 where an episode begins, else 1
         :param starts: learned deter and stoch where an episode begins, else 0; none without a learned start

@@ -4,9 +4,9 @@
 
 Every driver times what ``bench`` times: one full update (world model, imagination, actor, critic, optimizers) on a
 batch of noise that is there already. The case comes from ``bench rivals`` through the environment; alone, flags tell
-it. This file imports nothing of sb3_dreamer: it runs where only the other program is installed. All four were run on a
-CPU; on CUDA dreamerv3-jax was (jax 0.11.2, with the calls of ``jax.jit`` in ``embodied/jax`` written with keywords).
-r2dreamer's compilation took longer than 8 minutes there, and TorchRL's fails.
+it. This file imports nothing of sb3_dreamer: it runs where only the other program is installed. All four ran on a
+CPU. On an H200 dreamerv3-jax ran with jax 0.11.2, after its positional arguments of ``jax.jit`` were made keyword
+arguments; r2dreamer's compilation did not finish within 8 minutes, and TorchRL 0.14.1's failed.
 
 ==============  =====================================================================================================
 dreamerv3-jax   CLONE of github.com/danijar/dreamerv3 (e3f0224), ``pip install jax==0.4.33 optax==0.2.3 chex==0.1.87

@@ -18,7 +18,7 @@ SETTLE = 6  #: updates before the timed ones: those before the capture, the capt
 
 
 def variants(case: Case) -> list[Case]:
-    """Return the case in both precisions; on CUDA each without a graph, with one, and with one of compiled steps."""
+    """Return the case in both precisions; on CUDA each plain, as a graph, and as a graph of compiled steps."""
     if case.device == "auto" and th.cuda.is_available():
         case = replace(case, device="cuda")
     # A graph that cannot be is an error here: a case that fell back would be measured under a wrong name.

@@ -1,8 +1,8 @@
 """Compile the steps that an update repeats: the posterior step and that of a dream.
 
 They are marked by :func:`sb3_dreamer.core.functional.repeated`. Most operations of an update are in these two loops,
-and at small sizes an update takes as long as its operations are many. Compiling whole loops costs minutes and grows
-with their length; a step costs the same for any.
+and at small sizes the time of an update is proportional to their number. Compiling a whole loop takes minutes, and
+longer the more steps it has; compiling one step takes the same time for any number of steps.
 """
 
 import warnings
@@ -32,9 +32,9 @@ def rows(wanted: bool | str) -> list[tuple[str, str]]:
 
 
 class CompiledSteps:
-    """Runs steps in their compiled form, and as they are if that cannot be.
+    """Runs compiled steps; falls back to the uncompiled ones if compilation fails.
 
-    Random numbers are drawn as without compilation, so the seed gives the same run up to rounding.
+    Random numbers are the same as without compilation, so a seed gives the same run up to rounding.
 
     :param backend: of ``torch.compile``
     """
@@ -44,23 +44,23 @@ class CompiledSteps:
         self.possible = True
         self.steps: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-    def __call__(self, step: Callable[..., Any], *args: Any) -> Any:
+    def __call__(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a step: see :func:`sb3_dreamer.core.functional.run_steps_by`."""
         if self.possible:
             if step not in self.steps:
                 options = {"fallback_random": True} if self.backend == "inductor" else None
                 self.steps[step] = th.compile(step, dynamic=False, backend=self.backend, options=options)  # type: ignore[arg-type]
             try:
-                return self.steps[step](*args)
+                return self.steps[step](*args, **kwargs)
             except Exception as error:  # whatever a compiler raises; an error of the step itself is raised below
                 self._give_up(error)
-        return step(*args)
+        return step(*args, **kwargs)
 
     def _give_up(self, error: Exception) -> None:
         self.possible = False
         lines = str(error).strip().splitlines() or [type(error).__name__]
         warnings.warn(
-            f"the steps of an update cannot be compiled ({lines[0]}): updates continue as they are, more slowly; pass "
-            "compile=False to do so from the start.",
+            f"the steps of an update cannot be compiled ({lines[0]}): updates continue uncompiled, which is slower; "
+            "pass compile=False to skip the attempt.",
             stacklevel=6,
         )
