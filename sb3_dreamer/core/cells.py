@@ -54,10 +54,10 @@ class GRUCell(nn.Module):
 
     def forward(self, x: th.Tensor, deter: th.Tensor) -> th.Tensor:
         """Input ``(N, inputs)`` and state ``(N, D)`` to the next state ``(N, D)``."""
-        reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).split(self.deter_size, -1)
+        reset, keep = th.sigmoid(self.gates(th.cat([x, deter], -1))).chunk(2, -1)
         cand = th.tanh(self.cand(th.cat([x, reset * deter], -1)))
-        # Not lerp: under autocast the state stays float32 beside bf16 gates.
-        return cand + keep * (deter - cand)  # type: ignore[no-any-return]
+        # Under autocast the gates may be bfloat16; the state stays float32.
+        return th.lerp(cand.to(deter.dtype), deter, keep.to(deter.dtype))
 
 
 class RecurrentCell(nn.Module):

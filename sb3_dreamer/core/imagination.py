@@ -45,7 +45,7 @@ class ImaginationActorCritic(Behavior):
         return self.actor.mode(out) if deterministic else self.actor.sample(out)
 
     def rollout(
-        self, world_model: WorldModel, start: LatentState, start_cont: th.Tensor, horizon: int
+        self, world_model: WorldModel, start: LatentState, start_cont: th.Tensor | None, horizon: int
     ) -> ImaginedTrajectory:
         """Dream ``horizon`` steps from replayed posteriors, acting with the actor (DreamerV3, Section "Actor Critic").
 
@@ -53,16 +53,18 @@ class ImaginationActorCritic(Behavior):
         model's predictions (``dynamics``) or through the log-probabilities (``reinforce``).
 
         :param start: ``(N, ...)``, cut from the graph here
-        :param start_cont: real continue flags of the start rows, ``(N,)``
+        :param start_cont: real continue flags of the start rows, ``(N,)``; None: predicted as all others
         :param horizon: H
         """
         dynamics = self.actor_gradient != "reinforce"
         with th.set_grad_enabled(dynamics):
             feat, out, action = self._dream(world_model.rssm, start.detach(), horizon)
-            reward = world_model.reward(feat[:, 1:])
-            cont = th.cat([start_cont.unsqueeze(1), world_model.cont(feat[:, 1:])], 1)
+            # Heads read all states, and their outputs are cut: a cut of the features would be copied for each head.
+            reward, cont = world_model.reward(feat)[:, 1:], world_model.cont(feat)
+            if start_cont is not None:
+                cont = th.cat([start_cont.unsqueeze(1), cont[:, 1:]], 1)
         if not dynamics:  # one pass over all steps costs less than a graph of each step
-            out = self.actor(feat[:, :-1])
+            out = self.actor(feat)[:, :-1]
         stats = self.actor.stats(out, action.detach())
         return ImaginedTrajectory(feat, action, stats.log_prob, stats.entropy, reward, cont)
 

@@ -164,7 +164,7 @@ class GaussianLatent:
 
     def params(self, out: th.Tensor) -> GaussianParams:
         """``(..., 2·S)`` to mean and standard deviation, in float32."""
-        mean, std = out.float().split(self.stoch, -1)
+        mean, std = out.float().chunk(2, -1)
         positive = F.softplus(std) if self.std_act == "softplus" else 2.0 * th.sigmoid(std / 2.0)
         return GaussianParams(mean, positive + self.min_std)
 

@@ -28,9 +28,8 @@ class RSSM(nn.Module):
     :param cell: recurrent path
     :param latent: distribution of the stochastic path
     :param embed: width E of the observation embedding
-    :param hidden: width of the hidden layers of prior and posterior
+    :param hidden: width of the hidden layers of prior and posterior; the posterior has one
     :param prior_layers: hidden layers of the prior (2023: 1, 2024: 2)
-    :param post_layers: hidden layers of the posterior (1), at least one
     :param style: norm, activation and initialization
     :param learned_start: learn the first deter, and start the latent at the mode of its prior (2023); else zeros
     """
@@ -44,7 +43,6 @@ class RSSM(nn.Module):
         hidden: int,
         style: NormStyle,
         prior_layers: int = 1,
-        post_layers: int = 1,
         learned_start: bool = True,
     ):
         super().__init__()
@@ -60,7 +58,6 @@ class RSSM(nn.Module):
             init_weight(layer.weight, deter + embed, hidden, fan=style.fan)
         self.post_norm = style.make_norm(hidden)
         self.post_act = style.activation
-        self.post_mlp = MLP(hidden, (hidden,) * (post_layers - 1), style=style)
         self.post_out = linear(hidden, latent.param_size, fan=style.fan)
         self.start = nn.Parameter(th.zeros(deter)) if learned_start else None
         self.feat_size = deter + latent.flat_size
@@ -85,7 +82,7 @@ class RSSM(nn.Module):
 
     def _posterior(self, deter: th.Tensor, embed_part: th.Tensor) -> Params:
         hidden = self.post_act(self.post_norm(th.addmm(embed_part, deter, self.post_deter.weight.T)))
-        return self.latent.params(self.post_out(self.post_mlp(hidden)))
+        return self.latent.params(self.post_out(hidden))
 
     def img_step(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> LatentState:
         """One step of the dream: ``(N, ...)`` state and action ``(N, A)`` to the next state.

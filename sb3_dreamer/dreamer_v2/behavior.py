@@ -39,9 +39,9 @@ class DreamerV2Behavior(ImaginationActorCritic):
         The last release takes the slow critic as baseline as well.
         """
         with th.set_grad_enabled(dream.feat.requires_grad):
-            slow = self.slow_critic.mean(self.slow_critic(dream.feat[:, 1:]))
+            slow = self.slow_critic.mean(self.slow_critic(dream.feat))[:, 1:]
             returns = lambda_return(dream.reward, slow, dream.cont[:, 1:] * gamma, gae_lambda)
-        value = self.value(dream.feat[:, :-1].detach())
+        value = self.value(dream.feat.detach())[:, :-1]
         return Targets(value, returns, discount_weights(dream.cont, gamma)[:, :-1])
 
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, rho: th.Tensor, ent_coef: th.Tensor) -> th.Tensor:

@@ -350,8 +350,8 @@ class DreamerV2(WorldModelAlgorithm):
         losses, post, metrics = world_model.loss(batch)
         metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
 
-        start, start_cont = post.flatten_time(), 1.0 - batch.is_terminal.flatten().float()
-        dream = behavior.rollout(world_model, start, start_cont, self.horizon)
+        start_cont = 1.0 - batch.is_terminal.flatten().float()
+        dream = behavior.rollout(world_model, post.flatten_time(), start_cont, self.horizon)
         targets = behavior.targets(dream, self.gamma, self.gae_lambda)
         actor_loss = behavior.actor_loss(dream, targets, self.now["rho"], self.now["ent_coef"])
         metrics |= self.optimizers["actor_optim"].step(actor_loss)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch as th
+import torch.nn.functional as F
 
 from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.functional import discount_weights, lambda_return, replay_lambda_return
@@ -18,7 +19,7 @@ ReturnNorm = Literal["percentile", "return_std", "advantage_std"]
 class Targets(NamedTuple):
     """Values and returns of a dreamed rollout that both losses use, for states 0 .. H-1.
 
-    :param value_out: the critic's raw outputs with a graph, ``(N, H, K)``
+    :param value_out: the critic's raw outputs with a graph, of all states 0 .. H, ``(N, H+1, K)``
     :param value: critic's means, ``(N, H)``
     :param returns: λ-returns, ``(N, H)``
     :param weight: how likely each state is still part of the episode, ``(N, H)``
@@ -65,7 +66,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
         value = self.critic.mean(out)
         target = self.slow_value(dream.feat) if self.critic_target == "slow" else value
         returns = lambda_return(dream.reward, target[:, 1:], dream.cont[:, 1:] * gamma, gae_lambda)
-        return Targets(out[:, :-1], value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
+        return Targets(out, value[:, :-1], returns, discount_weights(dream.cont, gamma)[:, :-1])
 
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
         """Normalized advantage and entropy (Eq. 11 to 13), averaged over the rollout.
@@ -82,9 +83,12 @@ class DreamerV3Behavior(ImaginationActorCritic):
 
     def critic_loss(self, dream: ImaginedTrajectory, targets: Targets) -> th.Tensor:
         """Two-hot regression of the returns and of the slow critic's prediction (Eq. 8 to 10), averaged."""
-        slow = [self.slow_value(dream.feat)[:, :-1]] if self.critic_target == "fast" else []
-        loss = self.critic.loss(targets.value_out, targets.returns.detach(), *slow)
-        return (targets.weight * loss).mean()
+        return (targets.weight * self._regression(targets.value_out, dream.feat, targets.returns.detach())).mean()
+
+    def _regression(self, value_out: th.Tensor, feat: th.Tensor, returns: th.Tensor) -> th.Tensor:
+        """Loss of values of the states 0 .. T from returns of all but the last, whose loss is cut off: ``(N, T)``."""
+        slow = [self.slow_value(feat)] if self.critic_target == "fast" else []
+        return self.critic.loss(value_out, F.pad(returns, (0, 1)), *slow)[:, :-1]
 
     def replay_value_loss(
         self, post: LatentState, batch: SequenceBatch, dream_return: th.Tensor, gamma: float, gae_lambda: float
@@ -97,12 +101,11 @@ class DreamerV3Behavior(ImaginationActorCritic):
         :param dream_return: return of the dream that starts at each row, ``(B, T)``
         :return: ``(B, T-1)``
         """
-        rows = post.feat[:, :-1]
+        feat = post.feat
         returns = replay_lambda_return(
             batch.reward, dream_return.detach(), batch.is_last, batch.is_terminal, gamma, gae_lambda
         )
-        slow = [self.slow_value(rows)] if self.critic_target == "fast" else []
-        loss = self.critic.loss(self.critic(rows), returns, *slow)
+        loss = self._regression(self.critic(feat), feat, returns)
         return loss * (1.0 - batch.is_last[:, :-1].float())
 
     @th.no_grad()

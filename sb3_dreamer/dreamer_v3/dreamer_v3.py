@@ -375,8 +375,8 @@ class DreamerV3(WorldModelAlgorithm):
         losses, post, metrics = world_model.loss(batch, self.replay_state(batch))
         metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
 
-        start, start_cont = post.flatten_time(), 1.0 - batch.is_terminal.flatten().float()
-        dream = behavior.rollout(world_model, start, start_cont, self.horizon)
+        start_cont = 1.0 - batch.is_terminal.flatten().float()
+        dream = behavior.rollout(world_model, post.flatten_time(), start_cont, self.horizon)
         targets = behavior.targets(dream, self.gamma, self.gae_lambda)
         actor_loss = behavior.actor_loss(dream, targets, self.ent_coef)
         critic_loss = behavior.critic_loss(dream, targets)
@@ -399,10 +399,7 @@ class DreamerV3(WorldModelAlgorithm):
 
         losses, post, metrics = world_model.loss(batch, self.replay_state(batch))
 
-        start = post.detach().flatten_time()
-        with th.no_grad():
-            start_cont = world_model.cont(start.feat)
-        dream = behavior.rollout(world_model, start, start_cont, self.horizon)
+        dream = behavior.rollout(world_model, post.flatten_time(), None, self.horizon)
         targets = behavior.targets(dream, 1.0, self.gae_lambda)
         actor_loss = behavior.actor_loss(dream, targets, self.ent_coef)
         critic_loss = behavior.critic_loss(dream, targets)
@@ -413,7 +410,7 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= self.optimizers["model_optim"].step(total)
         behavior.update_slow_critic(self.tau)
         if self.policy.explorer is not None:
-            metrics |= self._update_explorer(batch, post.detach(), start_cont, 1.0)
+            metrics |= self._update_explorer(batch, post.detach(), None, 1.0)
 
         metrics |= {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
         metrics |= {"loss_replay_value": replay_loss.detach()}
@@ -422,7 +419,7 @@ class DreamerV3(WorldModelAlgorithm):
         return UpdateResult(metrics, post.detach())
 
     def _update_explorer(
-        self, batch: SequenceBatch, post: LatentState, start_cont: th.Tensor, gamma: float
+        self, batch: SequenceBatch, post: LatentState, start_cont: th.Tensor | None, gamma: float
     ) -> dict[str, th.Tensor]:
         """Ensemble (Plan2Explore, Eq. 3), and an actor-critic of its disagreement (Eq. 4) in dreams of its own.
 

@@ -23,7 +23,7 @@ class Explorer(nn.Module):
         self.ensemble = ensemble
 
     def rollout(
-        self, world_model: WorldModel, start: LatentState, start_cont: th.Tensor, horizon: int
+        self, world_model: WorldModel, start: LatentState, start_cont: th.Tensor | None, horizon: int
     ) -> ImaginedTrajectory:
         """Dream as :meth:`ImaginationActorCritic.rollout` does, with ``r_{t+1}`` the disagreement on what a_t does.
 
