@@ -89,6 +89,11 @@ class WorldModelPolicy(BasePolicy):
         self.random_state: th.Tensor | None = None
         self._forgetful_calls = 0
 
+    @property
+    def device(self) -> th.device:
+        """Where the weights are; SB3's property walks through all modules, and acting asks for it at every step."""
+        return self.world_model.rssm.post_out.weight.device
+
     def build_networks(
         self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]
     ) -> Networks:

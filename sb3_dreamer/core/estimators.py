@@ -41,9 +41,10 @@ def sample_one_hot(probs: Tensor) -> Tensor:
     :return: one-hot samples ``(..., K)`` in the dtype of ``probs``.
     """
     cumulative = probs.detach().cumsum(-1)
-    # Below the last sum, which float rounding leaves beside 1, so that some class always lies above it.
+    # Below the last sum, which float rounding leaves beside 1: numbers of `rand` are so far below 1 (2^-24 in float32)
+    # that this product never rounds up to the sum. So some class always lies above it.
     total = cumulative[..., -1:]
-    threshold = th.rand_like(total).mul_(total * (1.0 - 2.0**-22))
+    threshold = th.rand_like(total).mul_(total)
     # The first class whose sum lies above the threshold; a row of NaN gives the first class.
     drawn = (cumulative[..., :-1] <= threshold).sum(-1, keepdim=True)
     return th.zeros_like(cumulative).scatter_(-1, drawn, 1.0)

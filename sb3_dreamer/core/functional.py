@@ -109,7 +109,7 @@ def unimix_logits(logits: th.Tensor, mix: float) -> th.Tensor:
     if mix == 0.0:
         return F.log_softmax(logits.float(), -1)
     probs = softmax(logits.float())
-    return th.log(probs * (1.0 - mix) + mix / logits.shape[-1])
+    return th.log(th.add(probs.new_full((), mix / logits.shape[-1]), probs, alpha=1.0 - mix))
 
 
 def categorical_kl(log_p: th.Tensor, log_q: th.Tensor) -> th.Tensor:
