@@ -196,7 +196,7 @@ class Forecast:
         self.updates = 0
         self.update_seconds = 0.0
         self.first_steps = 0
-        self.first_time = 0.0
+        self.first_time = time.perf_counter()
         self.parts: dict[str, float] = {}
         self.made = False
 
@@ -253,15 +253,14 @@ class Forecast:
         return (
             f"One update takes {1000 * self.seconds_per_update:.0f} ms, one agent step with its updates "
             f"{1000 * per_step:.1f} ms: the remaining {left:,} steps take about {duration(left * per_step)}. "
-            f"{self._shares(elapsed)}"
+            f"Time: {', '.join(f'{name} {share:.0%}' for name, share in self.shares(elapsed).items())}."
         )
 
-    def _shares(self, elapsed: float) -> str:
-        """Share of each part of the time, the largest first."""
+    def shares(self, elapsed: float) -> dict[str, float]:
+        """Share of each part in the time since the first update, the largest first."""
         parts = {"updates": self.update_seconds, **self.parts}
         parts["the rest"] = max(0.0, elapsed - sum(parts.values()))
-        ordered = sorted(parts.items(), key=lambda item: -item[1])
-        return "Time: " + ", ".join(f"{name} {seconds / elapsed:.0%}" for name, seconds in ordered) + "."
+        return {name: seconds / elapsed for name, seconds in sorted(parts.items(), key=lambda item: -item[1])}
 
 
 def duration(seconds: float) -> str:

@@ -23,9 +23,9 @@ from sb3_dreamer.zoo.speed.report import (
     write_json,
 )
 
-PROGRAMS = ("table", "scaling", "profile", "rivals", "gpu")
+PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
 SMALL = {"dreamerv3": "XXS", "dreamerv2": "XXS", "planet": "small"}  # measured when no size is given
-SINGLE = ("scaling", "profile", "rivals", "gpu")  # programs of one algorithm
+SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
 
 
 def main(words: Sequence[str]) -> int:
@@ -39,6 +39,8 @@ def main(words: Sequence[str]) -> int:
     run = table
     if args.program == "scaling":
         from sb3_dreamer.zoo.speed.scaling import scaling as run
+    elif args.program == "learn":
+        from sb3_dreamer.zoo.speed.learning import report as run
     elif args.program == "profile":
         from sb3_dreamer.zoo.speed.breakdown import report as run
     elif args.program == "rivals":
@@ -80,7 +82,7 @@ def make_parser() -> OneLineParser:
     parser = OneLineParser(
         prog="sb3-dreamer bench",
         description="Measure speed. table: updates, acting, sampling, learning and the fraction of the floor. "
-        "scaling: time of an update over batch size, batch length and model size. profile: where an update's time "
+        "learn: steps per second and where they go, for several train ratios and numbers of environments. scaling: time of an update over batch size, batch length and model size. profile: where an update's time "
         "goes. rivals: our update and other programs' alternately. gpu: in both precisions, plain, as a graph, with "
         "compiled steps.",
         epilog="Examples: 'sb3-dreamer bench', 'sb3-dreamer bench --algo dreamerv3 --sizes 1m 12m --obs vectors images "
@@ -181,7 +183,7 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
         for algo in algos
         for obs, size in product(args.obs, _sizes(algo, algos, args.sizes))
     ]
-    if args.program in ("profile", "rivals") and len(cases) != 1:
+    if args.program in ("learn", "profile", "rivals") and len(cases) != 1:
         raise UsageError(
             f"{args.program} takes one case, not {len(cases)}: pass one --algo, one of --sizes and one of --obs"
         )

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
 from sb3_dreamer.zoo.config.errors import RunError, one_line
@@ -46,6 +47,7 @@ class Case:
     :param updates: timed updates
     :param warmup: updates before them
     :param train_ratio: replayed steps per agent step in the end-to-end run
+    :param n_envs: environments of the end-to-end run, in one process
     :param seed: of everything
     :param hyperparams: further constructor arguments
     :param parts: what is measured besides updates, some of ``PARTS``
@@ -63,6 +65,7 @@ class Case:
     updates: int = 8
     warmup: int = 2
     train_ratio: float = 64.0
+    n_envs: int = 1
     seed: int = 0
     hyperparams: dict[str, Any] = field(default_factory=dict)
     parts: tuple[str, ...] = PARTS
@@ -158,17 +161,18 @@ def fill_replay(model: Any, rows: int, seed: int = 0) -> None:
 
 def build(case: Case) -> Any:
     """Build the model with a filled replay, in the state in which ``learn`` would update it."""
-    env = make_env(case)
+    env = DummyVecEnv([lambda: make_env(case)] * case.n_envs)
     given = {"batch_size": case.batch_size, "batch_length": case.batch_length}
     values = {name: value for name, value in given.items() if value is not None} | case.hyperparams
     if case.algo == "planet":
         values |= {"seed_episodes": 0}  # replay is there already
-    rows = max(4 * EPISODE, min(case.replay_rows, REPLAY_MIB * 2**20 // (env.observations[0].nbytes + 64)))
+    row_bytes = noise(env.observation_space, 1, np.random.default_rng(0)).nbytes + 64
+    rows = max(4 * EPISODE, min(case.replay_rows, REPLAY_MIB * 2**20 // row_bytes))
     model = algorithm_class(case.algo)(
         "CnnPolicy" if case.obs == "images" else "MlpPolicy",
         env,
         model_size=case.size,
-        buffer_size=rows + 2 * (EPISODE + 1),
+        buffer_size=rows + 2 * (EPISODE + 1) * case.n_envs,
         learning_starts=0,
         train_ratio=case.train_ratio,
         seed=case.seed,

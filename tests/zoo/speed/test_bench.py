@@ -13,7 +13,7 @@ import torch as th
 
 from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.programs.cli import main
-from sb3_dreamer.zoo.speed import drivers
+from sb3_dreamer.zoo.speed import drivers, learning
 from sb3_dreamer.zoo.speed.case import Case, Result, build, run_case
 from sb3_dreamer.zoo.speed.floor import count_flops, least_bytes
 from sb3_dreamer.zoo.speed.measure import measure
@@ -37,6 +37,7 @@ WRONG = {
     "rivals without rival": (["rivals"], "--rival NAME=COMMAND"),
     "rival without rivals": (["--rival", "a=b"], "--rival NAME=COMMAND"),
     "rival without a name": (["rivals", "--sizes", "debug", "--rival", "python x.py"], "write NAME=COMMAND"),
+    "two sizes": (["learn", "--algo", "planet", "--sizes", "debug", "small"], "learn takes one case"),
     "two cases": (["profile", "--obs", "vectors", "images"], "profile takes one case"),
     "two algorithms": (["scaling", "--algo", "planet", "dreamerv2"], "one algorithm"),
 }
@@ -183,3 +184,31 @@ def test_counted_work() -> None:
     model._update(model.replay_buffer.sample_sequences(2, 4))
     size = 4 * sum(p.numel() for p in model.policy.world_model.parameters())
     assert 10 * size <= least_bytes(model) < 10.1 * size  # 6 of parameters and gradients, 2 x 2 of Adam, its counters
+
+
+@pytest.mark.parametrize(("algo", "ratio"), [("dreamerv3", 0.0), ("dreamerv3", 4.0), ("planet", 0.0)])
+def test_learning_is_timed_from_the_first_update_on(algo: str, ratio: float) -> None:
+    values = {} if algo == "dreamerv3" else {"planning_candidates": 4, "planning_elites": 2, "planning_iterations": 1}
+    case = Case(algo, "debug", batch_size=2, batch_length=8, updates=2, train_ratio=ratio, n_envs=3, hyperparams=values)
+    result = learning.measure(replace(case, replay_rows=1000))
+    shares = result["shares"]
+    assert sum(shares.values()) == pytest.approx(1.0) and result["steps_per_second"] > 0
+    assert {"acting", "environments", "storing", "updates"} <= set(shares) and ("sampling" in shares) == (ratio > 0)
+    assert result["updates"] == (15 if ratio else 0)  # 20 rounds of 3 environments · ratio 4 / (2 · 8)
+    assert (shares["updates"] > 0) == (ratio > 0)
+
+
+def test_learn_shows_every_ratio_and_number_of_environments(tmp_path: Path, capsys, monkeypatch) -> None:
+    shares = {"updates": 0.75, "acting": 0.25}
+
+    def run_case(case: Case, measure: Callable[[Case], Result]) -> Result:
+        size = {"batch_size": 2, "batch_length": 8, "device": "cpu"}
+        return {"case": asdict(case), "steps_per_second": 1234.5, "shares": shares, **size}
+
+    monkeypatch.setattr("sb3_dreamer.zoo.speed.case.run_case", run_case)
+    out = tmp_path / "learn.json"
+    assert main(["bench", "learn", "--algo", "dreamerv3", "--sizes", "debug", *TINY, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert text.count("1,230") == 9 and text.count("75%") == 9
+    points = [(r["case"]["train_ratio"], r["case"]["n_envs"]) for r in json.loads(out.read_text())["results"]]
+    assert points == [(ratio, n) for ratio in (0, 16, 64) for n in (1, 4, 16)]
