@@ -81,10 +81,10 @@ def make_parser() -> OneLineParser:
     """Make the parser of ``bench``."""
     parser = OneLineParser(
         prog="sb3-dreamer bench",
-        description="Measure speed. table: updates, acting, sampling, learning and the fraction of the floor. "
-        "learn: steps per second and where they go, for several train ratios and numbers of environments. scaling: time of an update over batch size, batch length and model size. profile: where an update's time "
-        "goes. rivals: our update and other programs' alternately. gpu: in both precisions, plain, as a graph, with "
-        "compiled steps.",
+        description="Measure speed. table: updates, acting, sampling, learning and the fraction of the floor. learn: "
+        "steps per second of learn() and where its time goes, over train ratios and environments. scaling: time of an "
+        "update over batch size, batch length and model size. profile: where an update's time goes. rivals: "
+        "our update and other programs' alternately. gpu: in both precisions, plain, as a graph, with compiled steps.",
         epilog="Examples: 'sb3-dreamer bench', 'sb3-dreamer bench --algo dreamerv3 --sizes 1m 12m --obs vectors images "
         "--out speed.json', 'sb3-dreamer bench profile --algo dreamerv3 --sizes 1m'.",
     )
