@@ -65,6 +65,35 @@ def test_updates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     same_changes(changes, weights_2024(model.policy, trace.sampled("delta")), 1e-2)
 
 
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_sampled_update(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples instead of modes, from the same random numbers in both codes."""
+    theirs, trace, model = Trace("sampled_2024", kind), Trace("trace_2024", kind), make_2024(kind)
+    start(model, weights_2024(model.policy, trace.under("init/")))
+    monkeypatch.setattr(th, "rand_like", lambda x: drawn("random", x.squeeze(-1)).unsqueeze(-1))
+    monkeypatch.setattr(th, "randn_like", lambda x: drawn("standard_normal", x))
+    losses = record(monkeypatch, model.policy.world_model, "loss")
+    replay = record(monkeypatch, model.behavior, "replay_value_loss")
+    result = model._update(batch_of(trace, 1))
+    stoch = result.post.stoch.argmax(-1).numpy()
+    assert (stoch == theirs["stoch"]).all()
+    take_modes(monkeypatch)
+    assert (stoch != model._update(batch_of(trace, 1)).post.stoch.argmax(-1).numpy()).mean() > 0.2, "modes all along"
+    for ours, name in LOSSES.items():
+        close(ours, losses[0].losses[ours], theirs[f"loss/{name}"], 1e-4)
+    close("replay value", replay[0], theirs["loss/repval"], 1e-4)
+    means = {"actor_loss": theirs["loss/policy"].mean(), "critic_loss": theirs["loss/value"].mean()}
+    means |= {"model_loss": theirs["total"], "model_grad_norm": theirs["grad_norm"]}
+    for ours, expected in (means | {name: theirs[name] for name in ("prior_ent", "post_ent", "entropy")}).items():
+        close(ours, result.metrics[ours], expected, 1e-3 if ours == "model_grad_norm" else 1e-4)
+
+
+def drawn(kind: str, like: th.Tensor) -> th.Tensor:
+    """Random numbers that depend on their shape alone."""
+    numbers = getattr(np.random.default_rng(like.numel()), kind)(tuple(like.shape))
+    return th.from_numpy(numbers.astype(np.float32))
+
+
 def record_gradients(model) -> dict[str, np.ndarray]:
     """Gradients of the first update, by name, as the optimizer gets them."""
     names = {id(param): name for name, param in model.policy.named_parameters()}
