@@ -41,8 +41,8 @@ def sample_one_hot(probs: Tensor) -> Tensor:
     :return: one-hot samples ``(..., K)`` in the dtype of ``probs``.
     """
     cumulative = probs.detach().cumsum(-1)
-    # Below the last sum, which float rounding leaves beside 1: numbers of `rand` are so far below 1 (2^-24 in float32)
-    # that this product never rounds up to the sum. So some class always lies above it.
+    # Strictly below the last sum, which rounding may leave slightly off 1: `rand` is at most 1 - 2^-24 in float32, and
+    # that times the sum never rounds up to the sum. So there is always a class above the threshold.
     total = cumulative[..., -1:]
     threshold = th.rand_like(total).mul_(total)
     # The first class whose sum lies above the threshold; a row of NaN gives the first class.

@@ -59,7 +59,7 @@ class ImaginationActorCritic(Behavior):
         dynamics = self.actor_gradient != "reinforce"
         with th.set_grad_enabled(dynamics):
             feat, out, action = self._dream(world_model.rssm, start.detach(), horizon)
-            # Heads read all states, and their outputs are cut: a cut of the features would be copied for each head.
+            # Heads read all states and their outputs are sliced: a slice of the features would be copied for each head.
             reward, cont = world_model.reward(feat)[:, 1:], world_model.cont(feat)
             if start_cont is not None:
                 cont = th.cat([start_cont.unsqueeze(1), cont[:, 1:]], 1)

@@ -86,7 +86,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
         return (targets.weight * self._regression(targets.value_out, dream.feat, targets.returns.detach())).mean()
 
     def _regression(self, value_out: th.Tensor, feat: th.Tensor, returns: th.Tensor) -> th.Tensor:
-        """Loss of values of the states 0 .. T from returns of all but the last, whose loss is cut off: ``(N, T)``."""
+        """Loss of the values of states 0 .. T-1, from outputs for 0 .. T and their ``(N, T)`` returns: ``(N, T)``."""
         slow = [self.slow_value(feat)] if self.critic_target == "fast" else []
         return self.critic.loss(value_out, F.pad(returns, (0, 1)), *slow)[:, :-1]
 
