@@ -72,8 +72,8 @@ class DreamerV3(WorldModelAlgorithm):
     :param max_grad_norm: largest gradient norm of the world model (2023)
     :param actor_max_grad_norm: of the actor (2023)
     :param critic_max_grad_norm: of the critic (2023)
-    :param model_size: 2023: ``debug``, ``XXS``, ``XS``, ``S``, ``M``, ``L``, ``XL``; 2024: ``debug2024``, ``1m``,
-        ``12m``, ``25m``, ``50m``, ``100m``, ``200m``, ``400m``; ``auto``: XXS for vectors, S with images
+    :param model_size: 2023: ``debug``, ``XXS``, ``XS``, ``S``, ``M``, ``L``, ``XL``; 2024: ``debug2024``,
+        ``100k``, ``1m``, ``12m``, ``25m``, ``50m``, ``100m``, ``200m``, ``400m``; ``auto``: XXS for vectors, S with images
     :param train_freq: environment steps between two rounds of updates
     :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
     :param action_noise: added to the actor's actions while collecting (Box only); the paper uses none

@@ -152,6 +152,9 @@ SIZES_2023: dict[str, DreamerV3Spec] = {
 }
 SIZES_2024: dict[str, DreamerV3Spec] = {
     "debug2024": DreamerV3Spec2024(deter=32, stoch=4, classes=4, cnn_depth=2, units=16, hidden=16, layers=1, blocks=4),
+    "100k": DreamerV3Spec2024(
+        deter=64, stoch=8, classes=8, cnn_depth=4, units=64, hidden=64, layers=1, bins=63
+    ),  # ours, for small tasks on a CPU
     "1m": _size_2024(512, 4, 4, 64),
     "12m": _size_2024(2048, 16, 16, 256),
     "25m": _size_2024(3072, 24, 24, 384),

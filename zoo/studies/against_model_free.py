@@ -1,14 +1,19 @@
-"""Compare the world models with model-free agents on six small tasks, over environment steps and over minutes.
+"""Compare the world models with model-free agents on small tasks, over environment steps and over minutes.
 
 ::
 
     python -m sb3_dreamer.zoo.studies.against_model_free run --seeds 0 1 2 3 4 --jobs 2
     python -m sb3_dreamer.zoo.studies.against_model_free plot
+    python -m sb3_dreamer.zoo.studies.against_model_free run --tasks memory --agents dreamerv3 ppo ppo_lstm
+    python -m sb3_dreamer.zoo.studies.against_model_free plot --tasks memory --picture docs/media/memory.png
+
+``--tasks memory`` stands for three tasks whose observations do not show the whole state; without ``--tasks`` the six
+tasks without that difficulty are compared.
 
 ``run`` trains DreamerV3, DreamerV2 and PlaNet with this zoo's settings, SAC, PPO, DQN and sb3-contrib's RecurrentPPO
 with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation.
-Finished runs are not run again; one that was interrupted begins anew. For PixelCatch rl_zoo3 has no entry, so that
-CartPole's is used; RecurrentPPO's entries are those of the tasks without velocities. ``--dry-run`` prints the commands.
+Finished runs are not run again; one that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's
+is used; RecurrentPPO's entries are those of the tasks without velocities. ``--dry-run`` prints the commands.
 
 ``plot`` draws the returns of training episodes and prints, for each task, the mean of the last 20 episodes before a
 number of environment steps, and over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent,
@@ -40,30 +45,45 @@ from sb3_dreamer.zoo.speed.case import thread_limits
 
 
 class Task(NamedTuple):
-    """A task: environment steps at which scores are compared, and the returns of chance and of a good agent."""
+    """A task.
+
+    :param steps: environment steps at which scores are compared
+    :param chance: return of random actions
+    :param good: return of a good agent
+    :param rl_zoo3: its id in gymnasium's registry, the module that registers it, and its arguments, for rl_zoo3
+    """
 
     steps: int
     chance: float
     good: float
+    rl_zoo3: tuple[str, ...] = ()
 
 
-TASKS = {
+BENCHMARKS = "sb3_dreamer.wrappers.benchmarks"
+SMALL = {
     "CartPole-v1": Task(20_000, 22.0, 500.0),
     "Pendulum-v1": Task(10_000, -1200.0, -150.0),
     "Acrobot-v1": Task(20_000, -500.0, -80.0),
     "MountainCar-v0": Task(100_000, -200.0, -100.0),
     "LunarLander-v3": Task(100_000, -180.0, 250.0),
-    "PixelCatch": Task(20_000, -0.75, 1.0),
+    "PixelCatch": Task(20_000, -0.75, 1.0, ("PixelCatch-v0", f"{BENCHMARKS}.pixel_catch")),
 }
+MEMORY = {
+    "CartPoleNoVel-v1": Task(20_000, 22.0, 500.0),
+    "RepeatPrevious": Task(20_000, 5.0, 20.0, ("RepeatPrevious-v0", f"{BENCHMARKS}.repeat_previous")),
+    "MemoryLen": Task(20_000, 0.0, 1.0, ("bsuite/memory_len-v0", "shimmy", "memory_length:10")),
+}
+TASKS = SMALL | MEMORY
 OURS = ("dreamerv3", "dreamerv2", "planet")
-THEIRS = {  # agent of rl_zoo3: for each task the entry whose settings it takes; "" stands for its own
-    "sac": {"Pendulum-v1": ""},
-    "ppo": {**dict.fromkeys(TASKS, ""), "PixelCatch": "CartPole-v1"},
-    "dqn": {name: "CartPole-v1" if name == "PixelCatch" else "" for name in TASKS if name != "Pendulum-v1"},
+LIKE_CARTPOLE = dict.fromkeys(["PixelCatch", *MEMORY], "CartPole-v1")
+THEIRS: dict[str, dict[str, str]] = {  # for each task the entry of rl_zoo3 whose settings it takes
+    "sac": {"Pendulum-v1": "Pendulum-v1"},
+    "ppo": {name: name for name in SMALL} | LIKE_CARTPOLE,
+    "dqn": {name: name for name in SMALL if name != "Pendulum-v1"} | {"PixelCatch": "CartPole-v1"},
     "ppo_lstm": {name: name.replace("-v", "NoVel-v") for name in ("CartPole-v1", "Pendulum-v1", "MountainCar-v0")}
-    | {"Acrobot-v1": "", "LunarLander-v3": "LunarLanderNoVel-v2", "PixelCatch": "CartPoleNoVel-v1"},
+    | {"Acrobot-v1": "Acrobot-v1", "LunarLander-v3": "LunarLanderNoVel-v2"}
+    | dict.fromkeys(LIKE_CARTPOLE, "CartPoleNoVel-v1"),
 }
-PIXEL_CATCH = "sb3_dreamer.wrappers.benchmarks.pixel_catch"
 WINDOW = 20  # training episodes averaged
 
 
@@ -103,9 +123,11 @@ class Run:
         words += ["-n", str(steps)] if steps else []
         if self.agent in OURS:
             return [*words, "--env", self.task, "--final-eval-episodes", "1"]
-        words += ["--conf-file", str(settings_file(self.root, self.agent))]
-        catch = self.task == "PixelCatch"
-        return [*words, "--env", f"{self.task}-v0" if catch else self.task, *(["--gym-packages", PIXEL_CATCH] * catch)]
+        name, *registration = TASKS[self.task].rl_zoo3 or (self.task,)
+        words += ["--conf-file", str(settings_file(self.root, self.agent)), "--env", name]
+        for flag, word in zip(("--gym-packages", "--env-kwargs"), registration, strict=False):
+            words += [flag, word]
+        return words
 
     def train(self, steps: int | None) -> int:
         """Train it from the start; its output goes to a log file.
@@ -156,17 +178,24 @@ def settings_file(root: Path, agent: str) -> Path:
     if not path.exists():
         source = Path(rl_zoo3.__file__).parent / "hyperparams" / f"{agent}.yml"
         entries = yaml.safe_load(source.read_text(encoding="utf-8"))
-        chosen = {task: entries[entry or task] for task, entry in THEIRS[agent].items()}
-        if "PixelCatch" in chosen:
-            chosen["PixelCatch-v0"] = chosen.pop("PixelCatch")
+        chosen = {(TASKS[task].rl_zoo3 or (task,))[0]: entries[entry] for task, entry in THEIRS[agent].items()}
+        for name in {"RepeatPrevious-v0"} & chosen.keys():  # its symbols are not numbers to be normalized
+            chosen[name] = {**chosen[name], "normalize": False}
         root.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(chosen), encoding="utf-8")
     return path
 
 
+def entries(agent: str, suite: str) -> list[str]:
+    """Return the tasks of one of this zoo's files; none if the agent has no such file."""
+    path = suite_files(agent).get(suite)
+    return list(load_file(path, agent)[0]) if path else []
+
+
 def make_runs(args: argparse.Namespace) -> list[Run]:
     """List the runs that were asked for, of agents that have settings for the task."""
-    known: dict[str, Any] = {agent: load_file(suite_files(agent)["classic"], agent)[0] for agent in OURS} | THEIRS
+    own = {agent: [name for suite in ("classic", "memory") for name in entries(agent, suite)] for agent in OURS}
+    known: dict[str, Any] = own | THEIRS
     pairs = [(task, agent) for task in args.tasks for agent in args.agents if task in known[agent]]
     return [Run(Path(args.out), task, agent, seed) for seed in args.seeds for task, agent in pairs]
 
@@ -256,13 +285,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     draw = commands.add_parser("plot", help="draw the finished runs and print the scores")
     draw.add_argument("--picture", type=Path, default="docs/media/against_model_free.png", help="JSON goes beside it")
     for command, function in ((train, run), (draw, plot)):
-        command.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+        command.add_argument("--tasks", nargs="+", choices=[*TASKS, "memory"], default=list(SMALL), metavar="TASK")
         command.add_argument("--agents", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS], metavar="AGENT")
         command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
         command.add_argument("--out", default="runs/against_model_free", help="folder of the runs")
         command.set_defaults(function=function)
     words = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(words)
+    args.tasks = list(dict.fromkeys(name for task in args.tasks for name in (MEMORY if task == "memory" else [task])))
     args.words = shlex.join(["python", "-m", "sb3_dreamer.zoo.studies.against_model_free", *words])
     return int(args.function(args))
 
