@@ -29,9 +29,14 @@ from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.spec import family_of
 from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
 
-LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5}
+LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5, "100k": 1e-3}  #: by family; networks far smaller take larger steps
 CRITIC_TARGETS = ("fast", "slow")
 RETURN_NORMS = ("percentile", "return_std", "advantage_std")
+
+
+def default_learning_rate(model_size: str) -> float:
+    """Learning rate where none is passed: the size's own, else its family's."""
+    return LEARNING_RATES.get(model_size, LEARNING_RATES[family_of(model_size)])
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class DreamerV3(WorldModelAlgorithm):
 
     :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``
     :param env: environment, its id, or a VecEnv of any number of environments
-    :param learning_rate: of the world model (2023, 1e-4) or of everything (2024, 4e-5); None: the family's
+    :param learning_rate: of the world model (2023, 1e-4) or of everything (2024, 4e-5; ``100k`` 1e-3); None: these
     :param buffer_size: rows of replay over all environments
     :param learning_starts: agent steps with random actions before the first update
     :param batch_size: sequences of a batch, B
@@ -73,7 +78,8 @@ class DreamerV3(WorldModelAlgorithm):
     :param actor_max_grad_norm: of the actor (2023)
     :param critic_max_grad_norm: of the critic (2023)
     :param model_size: 2023: ``debug``, ``XXS``, ``XS``, ``S``, ``M``, ``L``, ``XL``; 2024: ``debug2024``,
-        ``100k``, ``1m``, ``12m``, ``25m``, ``50m``, ``100m``, ``200m``, ``400m``; ``auto``: XXS for vectors, S with images
+        ``100k``, ``1m``, ``12m``, ``25m``, ``50m``, ``100m``, ``200m``, ``400m``; ``auto``: XXS for vectors, S
+        with images
     :param train_freq: environment steps between two rounds of updates
     :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
     :param action_noise: added to the actor's actions while collecting (Box only); the paper uses none
@@ -174,7 +180,7 @@ class DreamerV3(WorldModelAlgorithm):
         super().__init__(
             policy,
             env,
-            LEARNING_RATES[family_of(model_size)] if learning_rate is None else learning_rate,
+            default_learning_rate(model_size) if learning_rate is None else learning_rate,
             buffer_size=buffer_size,
             learning_starts=learning_starts,
             batch_size=batch_size,

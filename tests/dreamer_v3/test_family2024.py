@@ -14,8 +14,7 @@ from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.dreamer_v3 import AnnotatedReplayBuffer
-from sb3_dreamer.dreamer_v3.dreamer_v3 import LEARNING_RATES
-from sb3_dreamer.dreamer_v3.spec import family_of
+from sb3_dreamer.dreamer_v3.dreamer_v3 import default_learning_rate
 from sb3_dreamer.zoo.studies import sizes
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
@@ -62,7 +61,8 @@ def test_defaults_of_the_families() -> None:
     assert make(policy_kwargs={"actor_unimix": 0.01}).behavior.actor.unimix == 0.01
     assert all(isinstance(m, th.nn.RMSNorm) for m in new.policy.modules() if "Norm" in type(m).__name__
                and type(m).__name__ not in ("ReturnNormalizer", "NormStyle", "ChannelNorm"))  # fmt: skip
-    assert LEARNING_RATES[family_of("1m")] == 4e-5 and LEARNING_RATES[family_of("auto")] == 1e-4
+    rates = {size: default_learning_rate(size) for size in ("auto", "XXS", "debug2024", "100k", "1m")}
+    assert rates == {"auto": 1e-4, "XXS": 1e-4, "debug2024": 4e-5, "100k": 1e-3, "1m": 4e-5}
 
 
 # ---- images --------------------------------------------------------------------------------------------------------
