@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sb3_dreamer.zoo.studies import against_model_free as study
 
@@ -26,6 +27,22 @@ def test_commands_train_agents_with_settings_for_the_task(tmp_path: Path, capsys
     pendulum = ["dreamerv3", "dreamerv2", "planet", "sac", "ppo", "ppo_lstm"]
     assert agents[:6] == [("Pendulum-v1", agent) for agent in pendulum] and ("PixelCatch-v0", "dqn") in agents
     assert all("--seed 3" in line and "-n 50" in line and "--eval-freq -1" in line for line in lines)
+
+
+def test_tasks_that_need_a_memory_are_made_by_both_programs(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("rl_zoo3")
+    words = ["run", "--dry-run", "--seeds", "0", "--tasks", "memory", "--agents", "dreamerv3", "dqn", "ppo_lstm"]
+    assert study.main([*words, "--out", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("--env ")[2] for line in lines if "ppo_lstm" in line] == [
+        "CartPoleNoVel-v1",
+        "RepeatPrevious-v0 --gym-packages sb3_dreamer.wrappers.benchmarks.repeat_previous",
+        "bsuite/memory_len-v0 --gym-packages shimmy --env-kwargs memory_length:10",
+    ]
+    ours = [line.partition("--env ")[2].split()[0] for line in lines if "dreamerv3" in line]
+    assert ours == list(study.MEMORY) and len(lines) == 6, "DQN has no settings for them"
+    settings = yaml.safe_load((tmp_path / "ppo_lstm.yml").read_text())
+    assert settings["CartPoleNoVel-v1"]["normalize"] and not settings["RepeatPrevious-v0"]["normalize"]
 
 
 def test_scores_are_compared_at_equal_environment_steps(tmp_path: Path, capsys) -> None:
