@@ -149,7 +149,13 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
 def _add_machine_arguments(parser: OneLineParser) -> None:
     add = parser.add_argument_group("machine and screen").add_argument
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
-    add("--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: PyTorch's choice)")
+    add(
+        "--num-threads",
+        type=whole,
+        default=-1,
+        metavar="N",
+        help="threads of PyTorch (default: PyTorch's choice, 1 if updates are small)",
+    )
     add(
         "--vec-env", choices=["dummy", "subproc"],
         help="run environments in this process or in processes of their own (default: by their speed)",
@@ -197,6 +203,8 @@ class Session:
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
             plan.suite_preset = environments.suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
+            if args.num_threads < 0:
+                building.choose_threads(self.model)
             self.eval_env = self.video_env = None
             if self.rank == 0:
                 self.eval_env = self._keep(building.make_evaluation_env(plan, args.vec_env, self.model))
