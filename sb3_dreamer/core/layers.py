@@ -108,12 +108,12 @@ class _RMSNorm(th.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor, None]:
+    def backward(ctx: Any, grad: th.Tensor) -> tuple[th.Tensor, th.Tensor | None, None]:
         normed, scale, weight = ctx.saved_tensors
         product = grad * normed
         total = (product @ weight).unsqueeze(-1)
         for_x = (grad * weight).addcmul_(normed, total, value=-1.0 / normed.shape[-1]).mul_(scale)
-        return for_x, product.flatten(0, -2).sum(0), None
+        return for_x, product.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
 
 
 class NormStyle(nn.Module):

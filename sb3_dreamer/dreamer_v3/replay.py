@@ -73,10 +73,13 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
 
     def _columns(self, state: LatentState) -> dict[str, np.ndarray]:
         """Latent states in the form in which they are stored: classes count from 1, so that 0 stands for not known."""
-        # Converted on the device: from a GPU, the copy to the host is what takes time.
+        # Converted on the device, and from a GPU copied to pinned memory, which is what ``non_blocking`` asks for.
         deter, stoch = (getattr(th, dtype) for dtype in self._context_dtypes())
         columns = {DETER: state.deter.detach().to(deter), STOCH: (state.stoch.detach().argmax(-1) + 1).to(stoch)}
-        return {name: column.cpu().numpy() for name, column in columns.items()}
+        copies = {name: column.to("cpu", non_blocking=True) for name, column in columns.items()}
+        if state.deter.is_cuda:
+            th.cuda.current_stream(state.deter.device).synchronize()
+        return {name: copy.numpy() for name, copy in copies.items()}
 
     def _context_dtypes(self) -> tuple[str, str]:
         """Names of the dtypes in which deter and the classes of stoch are stored."""
