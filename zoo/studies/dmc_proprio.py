@@ -195,7 +195,7 @@ def draw(runs: Runs, published: dict[str, dict[int, list[float]]], picture: Path
     from matplotlib import pyplot as plt
     from matplotlib.ticker import EngFormatter, MultipleLocator
 
-    figure, axes = plt.subplots(1, len(runs), figsize=(3 * len(runs), 3.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(runs), figsize=(max(3 * len(runs), 6), 3.6), squeeze=False, layout="constrained")
     for axis, (task, seeds) in zip(axes[0], runs.items(), strict=True):
         scores = published[task]
         most = max(episode["frames"] for episodes in seeds.values() for episode in episodes)
