@@ -218,6 +218,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             model_size=self.model_size,
             **self.policy_kwargs,
         ).to(self.device)
+        self.model_size = self.policy.size_name  # files hold no "auto": it may come to mean another size
         if self.seed is not None:
             self.policy.seed_random_state(distributed.rank_seed(self.seed, self.n_envs))
         self.optimizers = self._make_optimizers()
@@ -979,7 +980,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         weights = stored.tensors.get("policy", {})
         with only_stored(weights, stored.name):
             if isinstance(policy_class, type) and issubclass(policy_class, WorldModelPolicy):
-                model.policy_kwargs |= policy_class.former_defaults(model.policy_kwargs, model.model_size, weights)
+                former = policy_class.former_defaults(model.policy_kwargs, model.model_size, weights)
+                model.model_size = former.pop("model_size", model.model_size)
+                model.policy_kwargs |= former
             model._setup_model()
         model._restore(stored)
         if env is not None and not stored.settings:

@@ -104,7 +104,7 @@ class WorldModelPolicy(BasePolicy):
     def former_defaults(
         cls, overrides: Mapping[str, Any], model_size: Any, weights: Mapping[str, th.Tensor]
     ) -> dict[str, Any]:
-        """Fields of the spec whose default has changed since a file was written, read off its weights.
+        """Fields of the spec, and ``model_size``, whose default has changed since a file was written.
 
         :param overrides: fields that the file sets itself
         :param model_size: of the file
@@ -307,7 +307,7 @@ class WorldModelPolicy(BasePolicy):
         return {
             "observation_space": self.observation_space,
             "action_space": self.action_space,
-            "model_size": self.model_size,
+            "model_size": self.size_name,
             "ignore_keys": self.ignore_keys,
             "normalize_images": self.normalize_images,
             **self.spec_overrides,

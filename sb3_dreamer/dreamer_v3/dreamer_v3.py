@@ -16,6 +16,7 @@ from sb3_dreamer.common.algorithm import WorldModelAlgorithm
 from sb3_dreamer.common.arguments import check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.spaces import observation_keys
 from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.action_masks import MaskedActing, MaskedRandom
 from sb3_dreamer.core.behavior import Behavior
@@ -26,7 +27,7 @@ from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
-from sb3_dreamer.dreamer_v3.spec import family_of
+from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
 from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
 
 LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5, "100k": 1e-3}  #: by family; networks far smaller take larger steps
@@ -34,9 +35,12 @@ CRITIC_TARGETS = ("fast", "slow")
 RETURN_NORMS = ("percentile", "return_std", "advantage_std")
 
 
-def default_learning_rate(model_size: str) -> float:
-    """Learning rate where none is passed: the size's own, else its family's."""
-    return LEARNING_RATES.get(model_size, LEARNING_RATES[family_of(model_size)])
+def default_learning_rate(size: str) -> float:
+    """Learning rate where none is passed: the size's own, else its family's.
+
+    :param size: a name in ``SIZES``
+    """
+    return LEARNING_RATES.get(size, LEARNING_RATES[SIZES[size].family])
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class DreamerV3(WorldModelAlgorithm):
     :param actor_max_grad_norm: of the actor (2023)
     :param critic_max_grad_norm: of the critic (2023)
     :param model_size: 2023: ``debug``, ``XXS``, ``XS``, ``S``, ``M``, ``L``, ``XL``; 2024: ``debug2024``,
-        ``100k``, ``1m``, ``12m``, ``25m``, ``50m``, ``100m``, ``200m``, ``400m``; ``auto``: XXS for vectors, S
+        ``100k``, ``1m``, ``12m``, ``25m``, ``50m``, ``100m``, ``200m``, ``400m``; ``auto``: 100k for vectors, S
         with images
     :param train_freq: environment steps between two rounds of updates
     :param gradient_steps: updates per round, instead of what ``train_ratio`` gives; -1: as many as steps
@@ -180,7 +184,7 @@ class DreamerV3(WorldModelAlgorithm):
         super().__init__(
             policy,
             env,
-            default_learning_rate(model_size) if learning_rate is None else learning_rate,
+            learning_rate if learning_rate is not None else LEARNING_RATES["2023"],  # replaced below
             buffer_size=buffer_size,
             learning_starts=learning_starts,
             batch_size=batch_size,
@@ -228,6 +232,9 @@ class DreamerV3(WorldModelAlgorithm):
         self.context_dtype = context_dtype
         self.explore_until = explore_until
         self._mask: np.ndarray | None = None
+        if learning_rate is None and self.env is not None:
+            keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()))
+            self.learning_rate = default_learning_rate(resolve_size(model_size, keys))
         if _init_setup_model:
             self._setup_model()
 

@@ -20,14 +20,20 @@ class MlpPolicy(WorldModelPolicy):
     def former_defaults(
         cls, overrides: Mapping[str, Any], model_size: Any, weights: Mapping[str, th.Tensor]
     ) -> dict[str, Any]:
-        """See :class:`WorldModelPolicy`. Up to 0.1, sizes XS to XL had stacks for vectors as wide as all others."""
+        """See :class:`WorldModelPolicy`.
+
+        Files that say ``auto`` are from a time when that was S or XXS; since then they name the size. Up to 0.1, sizes
+        XS to XL had stacks for vectors as wide as all others.
+        """
+        former = {}
+        if model_size == "auto":
+            has_image = any(name.startswith("world_model.encoder.cnns.") for name in weights)
+            former["model_size"] = model_size = "S" if has_image else "XXS"
         if WIDTHS & overrides.keys() or "codec_units" in overrides:
-            return {}
-        has_image = any(name.startswith("world_model.encoder.cnns.") for name in weights)
-        size = "S" if model_size == "auto" and has_image else model_size
-        released = SIZES[size].codec_units if size in SIZES else None
+            return former
+        released = SIZES[model_size].codec_units if model_size in SIZES else None
         codec, head = (stack_widths(weights, f"world_model.{part}.mlp") for part in ("encoder", "reward_head"))
-        return {"codec_units": None} if released and codec and codec == head != released else {}
+        return former | ({"codec_units": None} if released and codec and codec == head != released else {})
 
     def build_networks(
         self, keys: tuple[ObsKey, ...], actions: ActionLayout, model_size: str, overrides: dict[str, Any]

@@ -166,17 +166,12 @@ SIZES_2024: dict[str, DreamerV3Spec] = {
 SIZES: dict[str, DreamerV3Spec] = SIZES_2023 | SIZES_2024
 
 
-def family_of(model_size: str) -> str:
-    """The family that a size belongs to; an unknown size (refused elsewhere) and ``auto`` count as 2023."""
-    return SIZES[model_size].family if model_size in SIZES else "2023"
-
-
 def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
-    """The name of a size; ``auto`` is S as soon as there is an image, else XXS.
+    """The name of a size; ``auto`` is S (2023) as soon as there is an image, else 100k (2024).
 
     :raises ValueError: for an unknown size, with the nearest known one
     """
-    return pick_size(model_size, SIZES, keys, image="S", vector="XXS")
+    return pick_size(model_size, SIZES, keys, image="S", vector="100k")
 
 
 def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> DreamerV3Spec:

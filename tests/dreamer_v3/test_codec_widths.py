@@ -78,9 +78,25 @@ def test_files_of_today_are_read_as_they_are(tmp_path) -> None:
     assert MlpPolicy.former_defaults({}, "XS", weights) == {}
 
 
-def test_an_image_makes_auto_a_released_size() -> None:
+def test_auto_in_a_file_is_what_it_was_then() -> None:
     stacks = {f"world_model.{part}.mlp.linears.0.weight": th.zeros(512, 3) for part in ("encoder", "reward_head")}
-    assert MlpPolicy.former_defaults({}, "auto", stacks) == {}, "XXS"
+    assert MlpPolicy.former_defaults({}, "auto", stacks) == {"model_size": "XXS"}
     image = {"world_model.encoder.cnns.64x64.convs.0.weight": th.zeros(1)}
-    assert MlpPolicy.former_defaults({}, "auto", stacks | image) == {"codec_units": None}
-    assert MlpPolicy.former_defaults({"units": 512}, "auto", stacks | image) == {}
+    assert MlpPolicy.former_defaults({}, "auto", stacks | image) == {"model_size": "S", "codec_units": None}
+    assert MlpPolicy.former_defaults({"units": 512}, "auto", stacks | image) == {"model_size": "S"}
+
+
+def test_a_file_with_auto_loads(tmp_path) -> None:
+    model = DreamerV3("MlpPolicy", "CartPole-v1", model_size="XXS", batch_length=8)
+    model.model_size = "auto"  # as files had it up to now
+    model.save(tmp_path / "model.zip")
+    loaded = DreamerV3.load(tmp_path / "model.zip")
+    assert loaded.model_size == "XXS" and loaded.learning_rate == 1e-4
+
+
+def test_auto_is_stored_by_name(tmp_path) -> None:
+    model = DreamerV3("MlpPolicy", "CartPole-v1", batch_length=8)
+    assert (model.model_size, model.learning_rate) == ("100k", 1e-3)
+    model.policy.save(tmp_path / "policy.zip")
+    assert MlpPolicy.load(tmp_path / "policy.zip").size_name == "100k"
+    assert DreamerV3("MlpPolicy", "CartPole-v1", learning_rate=2e-4).learning_rate == 2e-4
