@@ -17,7 +17,8 @@ DAY = 86_400.0
 HOPELESS = 3 * DAY  #: updates that take longer are worth a word before the first step
 SMALL_WORK = 1e11  #: updates times parameters that no CPU needs so long for
 FEW_PARAMETERS = 500_000  #: an update of fewer is not faster
-SMALL_SIZES = {"dreamerv3": "XXS", "dreamerv2": "XXS", "planet": "small"}
+SMALL_SIZES = {"dreamerv3": "100k", "dreamerv2": "XXS", "planet": "small"}  #: for vectors
+SMALLEST = {"100k", "debug2024", "XXS", "debug", "small"}  #: nothing smaller is recommended
 UNCHANGED = {  # settings that are not worth a word
     "resize": "area",
     "action_repeat": 1,
@@ -91,12 +92,19 @@ def hopeless_rows(plan: Plan, model: Any) -> Rows:
     if updates * seconds < HOPELESS:
         return []
     fits = int(float(f"{warmup + DAY / (seconds * per_step):.1e}"))
-    size = "1m" if model.policy.size_name.endswith("m") else SMALL_SIZES[plan.algo]
-    smaller = f", a smaller model (--hyperparams model_size:{size})" if not plan.trained_agent else ""
+    size = small_size(plan.algo, model)
+    smaller = f", a smaller model (--hyperparams model_size:{size})" if size and not plan.trained_agent else ""
     lower = f", fewer updates (--hyperparams train_ratio:{model.train_ratio / 4:g})"
     total = duration(updates * seconds)
     text = f"hopeless on this CPU: {updates:,.0f} updates of {seconds:,.1f} s take roughly {total}. "
     return [("time", f"{text}Use a GPU{smaller}{lower} or fewer steps: -n {fits} takes about a day")]
+
+
+def small_size(algo: str, model: Any) -> str | None:
+    """Name a size that a CPU can train, of the version that costs less there; None if the model is that small."""
+    current, has_image = model.policy.size_name, any(key.kind == "image" for key in model.policy.keys)
+    size = "XXS" if algo == "dreamerv3" and has_image else SMALL_SIZES[algo]
+    return None if current in SMALLEST else size
 
 
 def preset_rows(preset: dict[str, Any] | None) -> Rows:

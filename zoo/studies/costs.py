@@ -24,7 +24,7 @@ from sb3_dreamer.zoo.speed.measure import measure, measure_processor
 from sb3_dreamer.zoo.speed.report import header, write_json
 
 RESULTS, PAGE = Path("docs/results"), Path("docs/costs.md")
-SIZES = {"dreamerv3": ("XXS", "1m", "XS", "S", "12m"), "dreamerv2": ("XXS", "XS"), "planet": ("small",)}
+SIZES = {"dreamerv3": ("100k", "XXS", "1m", "XS", "S", "12m"), "dreamerv2": ("XXS", "XS"), "planet": ("small",)}
 LARGE = {"dreamerv3": ("M", "L", "XL", "25m", "50m", "100m", "200m"), "dreamerv2": ("S", "paper"), "planet": ("paper",)}
 Key = tuple[str, str, str]  #: algorithm, size, observation
 STEPS = 100_000  #: of the estimated run

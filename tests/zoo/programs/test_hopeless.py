@@ -45,12 +45,16 @@ def test_measuring_with_images_and_categories() -> None:
 
 
 def test_a_hopeless_run(monkeypatch) -> None:
-    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", learning_starts=1000)  # an update every 4 steps
+    small = {"deter": 16, "codec_units": (16,), "mlp_units": (16,), "stoch": 4, "classes": 4}
+    sized = {"model_size": "S", "policy_kwargs": small}
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", learning_starts=1000, **sized)  # an update every 4 steps
     monkeypatch.setattr(type(model), "update_seconds", lambda self: 10.0)
     [(name, text)] = tables.hopeless_rows(plan(1_001_000), model)
     assert name == "time" and "250,000 updates of 10.0 s take roughly 28.9 days" in text
-    assert "model_size:XXS" in text and "train_ratio:1)" in text and "-n 36000 takes about a day" in text
+    assert "model_size:100k" in text and "train_ratio:1)" in text and "-n 36000 takes about a day" in text
     assert "model_size" not in tables.hopeless_rows(plan(1_001_000, trained_agent="run"), model)[0][1]
+    model.policy.size_name = "100k"
+    assert "model_size" not in tables.hopeless_rows(plan(1_001_000), model)[0][1]
 
 
 def test_no_word_and_no_measurement_for_other_runs(monkeypatch) -> None:
