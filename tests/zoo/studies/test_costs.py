@@ -36,7 +36,7 @@ def test_every_case_is_written_and_devices_share_rows(tmp_path: Path, monkeypatc
     where = ["--results", str(tmp_path), "--page", str(page)]
     assert costs.main(where) == 1  # one algorithm failed
     assert "Failed: dreamerv2 XXS images: too large" in capsys.readouterr().err
-    assert len(json.loads((tmp_path / "costs_cpu.json").read_text())["results"]) == 14
+    assert len(json.loads((tmp_path / "costs_cpu.json").read_text())["results"]) == 16
     assert costs.main([*where, "--device", "cuda"]) == 1
     out = capsys.readouterr().out
     assert page.read_text() == f"# Page\n\n{out}\nText | with a bar\n"
