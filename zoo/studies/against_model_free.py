@@ -5,7 +5,7 @@
     python -m sb3_dreamer.zoo.studies.against_model_free run --seeds 0 1 2 3 4 --jobs 2
     python -m sb3_dreamer.zoo.studies.against_model_free plot
     python -m sb3_dreamer.zoo.studies.against_model_free run --tasks memory --agents dreamerv3 ppo ppo_lstm
-    python -m sb3_dreamer.zoo.studies.against_model_free plot --tasks memory --picture docs/media/memory.png
+    python -m sb3_dreamer.zoo.studies.against_model_free plot --tasks memory --over steps --picture memory.png
 
 ``--tasks memory`` stands for three tasks whose observations do not show the whole state; without ``--tasks`` the six
 tasks without that difficulty are compared.
@@ -84,6 +84,8 @@ THEIRS: dict[str, dict[str, str]] = {  # for each task the entry of rl_zoo3 whos
     | {"Acrobot-v1": "Acrobot-v1", "LunarLander-v3": "LunarLanderNoVel-v2"}
     | dict.fromkeys(LIKE_CARTPOLE, "CartPoleNoVel-v1"),
 }
+NAMES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
+NAMES |= {"sac": "SAC", "ppo": "PPO", "dqn": "DQN", "ppo_lstm": "RecurrentPPO"}  # in pictures
 WINDOW = 20  # training episodes averaged
 
 
@@ -224,14 +226,20 @@ def plot(args: argparse.Namespace) -> int:
     if not groups:
         raise SystemExit(f"{args.out} holds no finished run: begin with the command 'run'")
     tasks, agents = list(dict.fromkeys(task for task, _ in groups)), [*OURS, *THEIRS]
-    figure, axes = plt.subplots(2, len(tasks), figsize=(3.2 * len(tasks), 6), squeeze=False, layout="constrained")
+    size = (max(3.2 * len(tasks), 5.5), 3 * len(args.over))
+    figure, axes = plt.subplots(len(args.over), len(tasks), figsize=size, squeeze=False, layout="constrained")
     for (task, agent), runs in groups.items():
-        for axis, over in zip(axes[:, tasks.index(task)], ("steps", "minutes"), strict=True):
+        for axis, over in zip(axes[:, tasks.index(task)], args.over, strict=True):
             curves = [curve for item in runs if (curve := item.curve(over)) is not None]
             if curves:
                 grid, values = on_grid(curves)
                 color = f"C{agents.index(agent)}"
-                axis.plot(grid, values.mean(0), color=color, label=f"{agent} ({len(curves)})")
+                axis.plot(
+                    grid,
+                    values.mean(0),
+                    color=color,
+                    label=f"{NAMES[agent]}, {len(curves)} seed{'s' * (len(curves) > 1)}",
+                )
                 axis.fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
             axis.set(xscale="log", xlabel=f"environment {over}" if over == "steps" else over, ylabel="return")
             axis.set_title(task)
@@ -284,6 +292,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     train.add_argument("--dry-run", action="store_true", help="only print the commands")
     draw = commands.add_parser("plot", help="draw the finished runs and print the scores")
     draw.add_argument("--picture", type=Path, default="docs/media/against_model_free.png", help="JSON goes beside it")
+    draw.add_argument(
+        "--over", nargs="+", choices=["steps", "minutes"], default=["steps", "minutes"], help="a row each"
+    )
     for command, function in ((train, run), (draw, plot)):
         command.add_argument("--tasks", nargs="+", choices=[*TASKS, "memory"], default=list(SMALL), metavar="TASK")
         command.add_argument("--agents", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS], metavar="AGENT")
