@@ -210,6 +210,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 f"policy={self.policy_class!r} is not a world-model policy: use {', '.join(self.policy_aliases)} "
                 "or a subclass of sb3_dreamer.common.policy.WorldModelPolicy"
             )
+        if "model_size" in self.policy_kwargs:
+            value = self.policy_kwargs["model_size"]
+            raise ValueError(
+                f"policy_kwargs holds model_size={value!r}: it is an argument of {type(self).__name__} itself"
+            )
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(
             self.observation_space,
@@ -956,6 +961,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             print("== CURRENT SYSTEM INFO ==")
             utils.get_system_info()
             print(f"== SAVED MODEL SYSTEM INFO ==\n{stored.system_info}")
+        if kwargs.get("model_size") == "auto":
+            del kwargs["model_size"]  # the file's own
         if kwargs.get("replay_buffer_kwargs"):
             kwargs["replay_buffer_kwargs"] = (data.get("replay_buffer_kwargs") or {}) | kwargs["replay_buffer_kwargs"]
         if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:

@@ -23,8 +23,9 @@ OF_SB3 = {
 
 def near(name: object, known: Iterable[object]) -> str:
     """`` (did you mean 'x'?)`` or nothing."""
-    matches = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    by_lower = {str(k).lower(): str(k) for k in known}
+    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
+    return f" (did you mean {by_lower[matches[0]]!r}?)" if matches else ""
 
 
 def one_of(what: str, value: Any, known: Iterable[Any]) -> None:

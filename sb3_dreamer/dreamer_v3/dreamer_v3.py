@@ -1,5 +1,7 @@
 """DreamerV3 (arXiv 2301.04104v1) as an SB3 algorithm."""
 
+import inspect
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -33,6 +35,11 @@ from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
 LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5, "100k": 1e-3}  #: by family; networks far smaller take larger steps
 CRITIC_TARGETS = ("fast", "slow")
 RETURN_NORMS = ("percentile", "return_std", "advantage_std")
+CLIPS = ("max_grad_norm", "actor_max_grad_norm", "critic_max_grad_norm")
+ONLY = {  #: arguments that act in one family only
+    "2023": ("actor_learning_rate", "critic_learning_rate", *CLIPS),
+    "2024": ("agc", "warmup_updates", "replay_value_scale"),
+}
 
 
 def default_learning_rate(size: str) -> float:
@@ -61,7 +68,8 @@ class DreamerV3(WorldModelAlgorithm):
     """Learns a world model from replay and an actor-critic from its dreams; one set of hyperparameters for all domains.
 
     ``model_size`` chooses between two released families: 2023 (arXiv 2301.04104v1, hyperparameters of Table W.1 and of
-    the authors' 2023 code; the default) and 2024 (the authors' code of December 2024); see docs/dreamer_v3.md.
+    the authors' 2023 code; by default with images) and 2024 (the authors' code of December 2024; by default with
+    vectors); see docs/dreamer_v3.md. Arguments marked with a year act in that family only.
 
     :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``
     :param env: environment, its id, or a VecEnv of any number of environments
@@ -237,6 +245,7 @@ class DreamerV3(WorldModelAlgorithm):
             self.learning_rate = default_learning_rate(resolve_size(model_size, keys))
         if _init_setup_model:
             self._setup_model()
+            self._warn_of_idle_arguments()
 
     # ---- construction ----------------------------------------------------------------------------------------------
 
@@ -258,7 +267,7 @@ class DreamerV3(WorldModelAlgorithm):
         check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
         check_range("horizon", self.horizon, 1, whole=True, hint="steps of a dream")
         check_range("ent_coef", self.ent_coef, 0.0, hint="the paper's 3e-4 is for all tasks")
-        for name in ("max_grad_norm", "actor_max_grad_norm", "critic_max_grad_norm"):
+        for name in CLIPS:
             check_range(name, getattr(self, name), 0.0, above=True)
         for name in ("free_bits", "return_norm_min", "replay_value_scale", "agc"):
             check_range(name, getattr(self, name), 0.0)
@@ -278,6 +287,19 @@ class DreamerV3(WorldModelAlgorithm):
         if self.policy.spec.family == "2024":
             self.policy.world_model.cont_target = DiscountedContinue(self.gamma)
         self._set_up_ablations()
+
+    def _warn_of_idle_arguments(self) -> None:
+        """Name the arguments that were passed and act in the other family only."""
+        family = self.policy.spec.family
+        defaults = inspect.signature(DreamerV3).parameters
+        idle = [name for other, names in ONLY.items() if other != family for name in names]
+        passed = [f"{n}={getattr(self, n)!r}" for n in idle if getattr(self, n) != defaults[n].default]
+        if passed:
+            warnings.warn(
+                f"without effect: {', '.join(passed)}; model_size={self.model_size!r} is of the {family} version "
+                "(docs/dreamer_v3.md has the differences): leave it out, or choose a size of the other version",
+                stacklevel=3,
+            )
 
     def _set_up_ablations(self) -> None:
         """Set the KL objective, the critic's target and the normalization of returns (Figures D.1 to D.3).

@@ -15,8 +15,6 @@ _SHARED: dict[str, Any] = {
     "batch_length": [16, 32, 64],
 }
 _DREAMER = _SHARED | {
-    "actor_learning_rate": _RATES,
-    "critic_learning_rate": _RATES,
     "ent_coef": {"low": 1e-4, "high": 1e-2, "log": True},
     "train_ratio": [64, 128, 256, 512],
     "gamma": [0.98, 0.99, 0.995, 0.997],
@@ -24,7 +22,7 @@ _DREAMER = _SHARED | {
 }
 SPACES: dict[str, dict[str, Any]] = {
     "dreamerv3": _DREAMER,
-    "dreamerv2": _DREAMER,
+    "dreamerv2": _DREAMER | {"actor_learning_rate": _RATES, "critic_learning_rate": _RATES},
     "planet": _SHARED
     | {
         "planning_horizon": {"low": 6, "high": 20},

@@ -18,7 +18,6 @@ HOPELESS = 3 * DAY  #: updates that take longer are worth a word before the firs
 SMALL_WORK = 1e11  #: updates times parameters that no CPU needs so long for
 FEW_PARAMETERS = 500_000  #: an update of fewer is not faster
 SMALL_SIZES = {"dreamerv3": "100k", "dreamerv2": "XXS", "planet": "small"}  #: for vectors
-SMALLEST = {"100k", "debug2024", "XXS", "debug", "small"}  #: nothing smaller is recommended
 UNCHANGED = {  # settings that are not worth a word
     "resize": "area",
     "action_repeat": 1,
@@ -104,7 +103,7 @@ def small_size(algo: str, model: Any) -> str | None:
     """Name a size that a CPU can train, of the version that costs less there; None if the model is that small."""
     current, has_image = model.policy.size_name, any(key.kind == "image" for key in model.policy.keys)
     size = "XXS" if algo == "dreamerv3" and has_image else SMALL_SIZES[algo]
-    return None if current in SMALLEST else size
+    return None if current in (size, "debug", "debug2024") else size
 
 
 def preset_rows(preset: dict[str, Any] | None) -> Rows:

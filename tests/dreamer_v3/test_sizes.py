@@ -1,4 +1,6 @@
-"""The stacks for vectors of the 2023 version: 5 layers of 1024 at every released size, as in the authors' code."""
+"""Sizes: which one `auto` is, in files too; the 2023 stacks for vectors (5 layers of 1024 at every released size)."""
+
+import warnings
 
 import pytest
 import torch as th
@@ -100,3 +102,31 @@ def test_auto_is_stored_by_name(tmp_path) -> None:
     model.policy.save(tmp_path / "policy.zip")
     assert MlpPolicy.load(tmp_path / "policy.zip").size_name == "100k"
     assert DreamerV3("MlpPolicy", "CartPole-v1", learning_rate=2e-4).learning_rate == 2e-4
+
+
+def test_auto_at_load_keeps_the_size_of_the_file(tmp_path) -> None:
+    model = DreamerV3("MlpPolicy", "CartPole-v1", batch_length=8)
+    model.save(tmp_path / "model.zip")
+    assert DreamerV3.load(tmp_path / "model.zip", model_size="auto").model_size == "100k"
+
+
+def test_arguments_of_the_other_version_are_named() -> None:
+    with pytest.warns(
+        UserWarning, match=r"without effect: actor_learning_rate=0\.5, max_grad_norm=1\.0; .*'100k'.*2024"
+    ):
+        DreamerV3("MlpPolicy", "CartPole-v1", actor_learning_rate=0.5, max_grad_norm=1.0)
+    with pytest.warns(UserWarning, match=r"without effect: warmup_updates=5; .*'debug'.*2023"):
+        DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", warmup_updates=5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DreamerV3("MlpPolicy", "CartPole-v1", warmup_updates=5)
+        DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", actor_learning_rate=0.5)
+
+
+def test_names_of_sizes() -> None:
+    with pytest.raises(ValueError, match="did you mean '100k'"):
+        DreamerV3("MlpPolicy", "CartPole-v1", model_size="100K")
+    with pytest.raises(ValueError, match="did you mean 'XXS'"):
+        DreamerV3("MlpPolicy", "CartPole-v1", model_size="xxs")
+    with pytest.raises(ValueError, match="it is an argument of DreamerV3 itself"):
+        DreamerV3("MlpPolicy", "CartPole-v1", policy_kwargs={"model_size": "XXS"})
