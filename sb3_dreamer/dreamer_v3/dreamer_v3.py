@@ -298,7 +298,7 @@ class DreamerV3(WorldModelAlgorithm):
             warnings.warn(
                 f"without effect: {', '.join(passed)}; model_size={self.model_size!r} is of the {family} version "
                 "(docs/dreamer_v3.md has the differences): leave it out, or choose a size of the other version",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _set_up_ablations(self) -> None:
