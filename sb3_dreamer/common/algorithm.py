@@ -212,9 +212,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             )
         if "model_size" in self.policy_kwargs:
             value = self.policy_kwargs["model_size"]
-            raise ValueError(
-                f"policy_kwargs holds model_size={value!r}: it is an argument of {type(self).__name__} itself"
-            )
+            raise ValueError(f"policy_kwargs holds model_size={value!r}: pass it to {type(self).__name__} itself")
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(
             self.observation_space,
@@ -223,7 +221,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             model_size=self.model_size,
             **self.policy_kwargs,
         ).to(self.device)
-        self.model_size = self.policy.size_name  # files hold no "auto": it may come to mean another size
+        self.model_size = self.policy.size_name  # so that files name the size, whatever "auto" means later
         if self.seed is not None:
             self.policy.seed_random_state(distributed.rank_seed(self.seed, self.n_envs))
         self.optimizers = self._make_optimizers()

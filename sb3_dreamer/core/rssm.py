@@ -14,8 +14,8 @@ from sb3_dreamer.core.latents import Latent, Params
 from sb3_dreamer.core.layers import MLP, NormStyle, init_weight, linear
 from sb3_dreamer.core.types import LatentState
 
-#: Devices on which :class:`StepWeights` pays: an update takes 11 to 21% less time on an H200, but on a CPU from nothing
-#: less (``1m``) to 7% more (PlaNet): docs/notebook/speed.md
+#: Devices on which :class:`StepWeights` pays off: on an H200 it makes an update 11 to 21% faster, on a CPU as fast as
+#: before (``1m``) or up to 7% slower (PlaNet). See docs/notebook/speed.md
 AT_ONCE_ON = {"cuda"}
 
 
@@ -88,7 +88,7 @@ class RSSM(nn.Module):
     def _transition(
         self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor, embed_part: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
-        """All that a filtering step does with weights: the next deter, and the network output that the posterior is.
+        """The part of a filtering step that uses weights: the next deter, and the raw output for the posterior.
 
         :param deter: ``(N, D)``
         :param stoch: ``(N, S·K)``
@@ -237,17 +237,17 @@ def begin(state: LatentState, keep: th.Tensor, *starts: th.Tensor) -> tuple[th.T
 
 
 class StepWeights:
-    """Weights that every step of a loop uses: constants inside of it, with gradients from all steps at once.
+    """Weights that every step of a loop uses: constants in the loop, with gradients computed for all steps at once.
 
-    Backward through a loop with ordinary weights makes a gradient of every weight in every step, and adds it to those
-    of the later steps. Here zeros (:meth:`taps`) are added to the outputs of each step. What backward brings there is
-    the gradient of these outputs, and one pass over the rows of all steps turns it into that of the weights: a third
-    of an update's kernels less.
+    Normally the backward pass computes a gradient of every weight in every step and adds them up. Here the loop sees
+    constants, and zeros (:meth:`taps`) are added to the outputs of each step. Their gradients are those of the outputs,
+    and one pass over the rows of all steps turns them into gradients of the weights. This saves about a third of the
+    GPU kernels of an update.
 
     :param module: whose parameters are the weights
-    :param step: what a step does with them: a function of tensors ``(N, ...)``, row by row and without chance, that
-        returns a tuple of tensors ``(N, ...)``
-    :ivar rows: its inputs in all steps, without graph; to be set when the loop is done
+    :param step: what a step computes with them: a deterministic function from tensors ``(N, ...)`` to a tuple of
+        tensors ``(N, ...)``, each row independent of the others
+    :ivar rows: inputs of ``step`` in all steps, without graph; set after the loop
     """
 
     def __init__(self, module: nn.Module, step: Callable[..., tuple[th.Tensor, ...]]):
@@ -266,7 +266,7 @@ class StepWeights:
     def constants(self) -> dict[str, th.Tensor]:
         """The weights by name, without graph.
 
-        Those of products are in the dtype of autocast, if it is on, which would convert constants in every step.
+        Under autocast, weights of products are cast here, once; autocast would cast constants again in every step.
         """
         _, dtype, mixed = self.autocast
         found = {}

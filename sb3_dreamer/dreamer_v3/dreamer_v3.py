@@ -192,7 +192,7 @@ class DreamerV3(WorldModelAlgorithm):
         super().__init__(
             policy,
             env,
-            learning_rate if learning_rate is not None else LEARNING_RATES["2023"],  # replaced below
+            LEARNING_RATES["2023"] if learning_rate is None else learning_rate,
             buffer_size=buffer_size,
             learning_starts=learning_starts,
             batch_size=batch_size,
@@ -240,12 +240,12 @@ class DreamerV3(WorldModelAlgorithm):
         self.context_dtype = context_dtype
         self.explore_until = explore_until
         self._mask: np.ndarray | None = None
-        if learning_rate is None and self.env is not None:
+        if learning_rate is None and self.env is not None:  # the size depends on the observations
             keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()))
             self.learning_rate = default_learning_rate(resolve_size(model_size, keys))
         if _init_setup_model:
             self._setup_model()
-            self._warn_of_idle_arguments()
+            self._warn_of_unused_arguments()
 
     # ---- construction ----------------------------------------------------------------------------------------------
 
@@ -288,16 +288,16 @@ class DreamerV3(WorldModelAlgorithm):
             self.policy.world_model.cont_target = DiscountedContinue(self.gamma)
         self._set_up_ablations()
 
-    def _warn_of_idle_arguments(self) -> None:
-        """Name the arguments that were passed and act in the other family only."""
+    def _warn_of_unused_arguments(self) -> None:
+        """Name the arguments that were changed but only act in the other family."""
         family = self.policy.spec.family
+        other = "2023" if family == "2024" else "2024"
         defaults = inspect.signature(DreamerV3).parameters
-        idle = [name for other, names in ONLY.items() if other != family for name in names]
-        passed = [f"{n}={getattr(self, n)!r}" for n in idle if getattr(self, n) != defaults[n].default]
-        if passed:
+        changed = [f"{n}={getattr(self, n)!r}" for n in ONLY[other] if getattr(self, n) != defaults[n].default]
+        if changed:
             warnings.warn(
-                f"without effect: {', '.join(passed)}; model_size={self.model_size!r} is of the {family} version "
-                "(docs/dreamer_v3.md has the differences): leave it out, or choose a size of the other version",
+                f"no effect: {', '.join(changed)}. model_size={self.model_size!r} belongs to the {family} version (see "
+                f"docs/dreamer_v3.md): remove the argument, or choose a size of the {other} version",
                 stacklevel=4,
             )
 

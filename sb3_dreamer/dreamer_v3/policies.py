@@ -22,8 +22,8 @@ class MlpPolicy(WorldModelPolicy):
     ) -> dict[str, Any]:
         """See :class:`WorldModelPolicy`.
 
-        Files that say ``auto`` are from a time when that was S or XXS; since then they name the size. Up to 0.1, sizes
-        XS to XL had stacks for vectors as wide as all others.
+        Files that say ``auto`` were written when it meant S or XXS; newer files name the size. Up to 0.1, sizes XS to
+        XL had stacks for vectors as wide as all others.
         """
         former = {}
         if model_size == "auto":

@@ -73,7 +73,7 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
 
     def _columns(self, state: LatentState) -> dict[str, np.ndarray]:
         """Latent states in the form in which they are stored: classes count from 1, so that 0 stands for not known."""
-        # Converted on the device, and from a GPU copied to pinned memory, which is what ``non_blocking`` asks for.
+        # Converted on the device first; ``non_blocking`` makes torch copy from a GPU into pinned memory.
         deter, stoch = (getattr(th, dtype) for dtype in self._context_dtypes())
         columns = {DETER: state.deter.detach().to(deter), STOCH: (state.stoch.detach().argmax(-1) + 1).to(stoch)}
         copies = {name: column.to("cpu", non_blocking=True) for name, column in columns.items()}

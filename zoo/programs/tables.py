@@ -100,7 +100,7 @@ def hopeless_rows(plan: Plan, model: Any) -> Rows:
 
 
 def small_size(algo: str, model: Any) -> str | None:
-    """Name a size that a CPU can train, of the version that costs less there; None if the model is that small."""
+    """Name the size to recommend on a CPU; None if the model is already that small."""
     current, has_image = model.policy.size_name, any(key.kind == "image" for key in model.policy.keys)
     size = "XXS" if algo == "dreamerv3" and has_image else SMALL_SIZES[algo]
     return None if current in (size, "debug", "debug2024") else size

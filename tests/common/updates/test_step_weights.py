@@ -21,7 +21,7 @@ ALL = {
 
 
 def setup(name: str) -> tuple[Any, Any, Any]:
-    """World model, batch with an episode's begin inside, and the state before its first row."""
+    """World model, a batch in which an episode begins, and the state before its first row."""
     model = build(ALL[name])
     batch = model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
     batch.is_first[1, 3] = True
@@ -90,7 +90,6 @@ def test_some_weights_do_not_learn(monkeypatch) -> None:
     world_model, batch, start = setup("dreamerv3")
     _, all_of_them = gradients(world_model, batch, start)
     world_model.rssm.cell.requires_grad_(False)
-    losses = world_model.loss(batch, start).losses
     th.manual_seed(0)
     losses, post, _ = world_model.loss(batch, start)
     (world_model.total(losses) + post.feat.square().mean()).backward()
