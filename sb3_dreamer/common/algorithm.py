@@ -627,7 +627,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
         if self.device.type == "cpu":
             keep_freed_memory()
-        self._prepare_compiling(self._planned_updates(result[0] - self.num_timesteps))
+        self._prepare_compiling(self.planned_updates(result[0] - self.num_timesteps))
         self._callback = result[1]
         self._forecast = report.Forecast(self.device)
         return result
@@ -680,7 +680,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """
         return updates_per_step(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
 
-    def _planned_updates(self, steps: int) -> float:
+    def planned_updates(self, steps: int) -> float:
         """Updates that so many agent steps ask for; 0 if updates follow episodes, whose length nobody knows."""
         if self.gradient_steps is None:
             return steps * float(self.updates_per_step)
@@ -902,7 +902,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self.policy,
             {} if "optimizers" in left_out else self._optimizers_by_name(),
             None if self._carry is None else self._carry._asdict(),
-            learning_rate=float(self.lr_schedule(self._current_progress_remaining)),
             warn=self._warn_once,
             verbose=self.verbose,
         )

@@ -192,7 +192,7 @@ class DreamerV3(WorldModelAlgorithm):
         super().__init__(
             policy,
             env,
-            LEARNING_RATES["2023"] if learning_rate is None else learning_rate,
+            learning_rate,  # type: ignore[arg-type]  # None until the size is known
             buffer_size=buffer_size,
             learning_starts=learning_starts,
             batch_size=batch_size,
@@ -240,9 +240,6 @@ class DreamerV3(WorldModelAlgorithm):
         self.context_dtype = context_dtype
         self.explore_until = explore_until
         self._mask: np.ndarray | None = None
-        if learning_rate is None and self.env is not None:  # the size depends on the observations
-            keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()))
-            self.learning_rate = default_learning_rate(resolve_size(model_size, keys))
         if _init_setup_model:
             self._setup_model()
             self._warn_of_unused_arguments()
@@ -261,6 +258,9 @@ class DreamerV3(WorldModelAlgorithm):
         return WorldModelView(self.policy)
 
     def _check_arguments(self) -> None:
+        if self.learning_rate is None:  # the size depends on the observations
+            keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()))
+            self.learning_rate = default_learning_rate(resolve_size(self.model_size, keys))
         super()._check_arguments()
         for name in ("actor_learning_rate", "critic_learning_rate"):
             check_range(name, getattr(self, name), 0.0, schedule=True)

@@ -24,7 +24,7 @@ from sb3_dreamer.zoo.speed.report import (
 )
 
 PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
-SMALL = {"dreamerv3": "XXS", "dreamerv2": "XXS", "planet": "small"}  # measured when no size is given
+SMALL = {"dreamerv3": "100k", "dreamerv2": "XXS", "planet": "small"}  # measured when no size is given
 SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
 
 

@@ -83,7 +83,7 @@ def hopeless_rows(plan: Plan, model: Any) -> Rows:
     from sb3_dreamer.common.report import duration, parameter_count
 
     warmup = max(0, model.learning_starts - model.num_timesteps)
-    per_step = 0.0 if model.gradient_steps is not None else float(model.updates_per_step)
+    per_step = model.planned_updates(1)
     updates = per_step * max(0, plan.n_timesteps - model.num_timesteps - warmup)
     if model.device.type != "cpu" or updates * max(FEW_PARAMETERS, parameter_count(model.policy)) < SMALL_WORK:
         return []
@@ -93,7 +93,8 @@ def hopeless_rows(plan: Plan, model: Any) -> Rows:
     fits = int(float(f"{warmup + DAY / (seconds * per_step):.1e}"))
     size = small_size(plan.algo, model)
     smaller = f", a smaller model (--hyperparams model_size:{size})" if size and not plan.trained_agent else ""
-    lower = f", fewer updates (--hyperparams train_ratio:{model.train_ratio / 4:g})"
+    fewer = f"train_ratio:{model.train_ratio / 4:g}" if model.gradient_steps is None else "train_freq:N, a larger N"
+    lower = f", fewer updates (--hyperparams {fewer})"
     total = duration(updates * seconds)
     text = f"hopeless on this CPU: {updates:,.0f} updates of {seconds:,.1f} s take roughly {total}. "
     return [("time", f"{text}Use a GPU{smaller}{lower} or fewer steps: -n {fits} takes about a day")]

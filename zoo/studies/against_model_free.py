@@ -11,9 +11,10 @@
 tasks without that difficulty are compared.
 
 ``run`` trains DreamerV3, DreamerV2 and PlaNet with this zoo's settings, SAC, PPO, DQN and sb3-contrib's RecurrentPPO
-with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation.
-Finished runs are not run again; one that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's
-is used; RecurrentPPO's entries are those of the tasks without velocities. ``--dry-run`` prints the commands.
+with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation,
+for as many steps as its settings say, or for ``--minutes``, whichever ends first. Finished runs are not run again; one
+that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are
+those of the tasks without velocities. ``--dry-run`` prints the commands.
 
 ``plot`` draws the returns of training episodes and prints, for each task, the mean of the last 20 episodes before a
 number of environment steps, and over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent,
@@ -131,19 +132,25 @@ class Run:
             words += [flag, word]
         return words
 
-    def train(self, steps: int | None) -> int:
+    def train(self, steps: int | None, minutes: float) -> int:
         """Train it from the start; its output goes to a log file.
 
-        :return: exit status
+        :param steps: agent steps; None: what its settings say
+        :param minutes: after which training ends in any case; the log of episodes is complete up to there
+        :return: exit status; 0 if time was up
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         with (self.folder / "log.txt").open("wb") as log:
             environment = os.environ | thread_limits(1) | {"SDL_VIDEODRIVER": "dummy"}
             words = self.command(steps)
-            status = subprocess.run(
-                words, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-            ).returncode
+            process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            try:
+                status = process.wait(60 * minutes)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                status = 0
         if status == 0:
             (self.folder / "done").touch()
         print("finished" if status == 0 else "failed  ", self.folder.name, flush=True)
@@ -209,7 +216,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(shlex.join(item.command(args.steps)) for item in left))
         return 0
     with ThreadPoolExecutor(args.jobs) as pool:
-        return int(any(list(pool.map(lambda item: item.train(args.steps), left))))
+        return int(any(list(pool.map(lambda item: item.train(args.steps, args.minutes), left))))
 
 
 def plot(args: argparse.Namespace) -> int:
@@ -289,6 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = commands.add_parser("run", help="do the runs that are not done")
     train.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
     train.add_argument("--steps", type=int, help="agent steps of every run (default: what its settings say)")
+    train.add_argument("--minutes", type=float, default=15.0, help="longest time of a run (default: %(default)g)")
     train.add_argument("--dry-run", action="store_true", help="only print the commands")
     draw = commands.add_parser("plot", help="draw the finished runs and print the scores")
     draw.add_argument("--picture", type=Path, default="docs/media/against_model_free.png", help="JSON goes beside it")

@@ -75,11 +75,12 @@ def write_algorithm(
     optimizers: Mapping[str, th.optim.Optimizer],
     carry: Mapping[str, th.Tensor] | None,
     *,
-    learning_rate: float,
     warn: Callable[[str], None],
     verbose: int = 0,
 ) -> None:
     """Write a model file, whole or not at all.
+
+    A learning rate that is a function is stored as the value with which a call of ``learn`` begins.
 
     :param path: file name (``.zip`` is added if it has no suffix) or binary file object
     :param kind: name of the algorithm's class
@@ -87,18 +88,20 @@ def write_algorithm(
     :param policy: whose class and weights are stored
     :param optimizers: by name; none for a file to share
     :param carry: recurrent state of the running episodes
-    :param learning_rate: stored in place of a schedule that is a function
     :param warn: called with what the file cannot hold
     :param verbose: 1 names the file
     """
     data, unstorable = storable(attributes)
-    if "learning_rate" in unstorable:  # A function: what it gives now is better than nothing.
-        data["learning_rate"] = learning_rate
-    if unstorable:
+    rates = [name for name in unstorable if name.endswith("learning_rate") and callable(attributes[name])]
+    data |= {name: float(attributes[name](1.0)) for name in rates}
+    again = "pass it again with load(..., custom_objects={...})"
+    if rates:
         warn(
-            f"{', '.join(unstorable)} cannot be stored without code and will be missing in the file: "
-            "pass it again with load(..., custom_objects={...})"
+            "the file cannot hold a function and has its first value instead: "
+            f"{', '.join(f'{name}={data[name]:g}' for name in rates)}; {again}"
         )
+    if missing := [name for name in unstorable if name not in rates]:
+        warn(f"{', '.join(missing)} cannot be stored without code and will be missing in the file: {again}")
     policy = getattr(policy, "_orig_mod", policy)  # what torch.compile wrapped
     tensors: dict[str, Any] = {"policy": policy.state_dict()}
     settings = {}

@@ -53,6 +53,11 @@ def test_a_hopeless_run(monkeypatch) -> None:
     assert name == "time" and "250,000 updates of 10.0 s take roughly 28.9 days" in text
     assert "model_size:100k" in text and "train_ratio:1)" in text and "-n 36000 takes about a day" in text
     assert "model_size" not in tables.hopeless_rows(plan(1_001_000, trained_agent="run"), model)[0][1]
+    by_steps = tiny(
+        DreamerV3, "MlpPolicy", "CartPole-v1", learning_starts=1000, gradient_steps=1, train_freq=8, **sized
+    )
+    [(_, text)] = tables.hopeless_rows(plan(2_001_000), by_steps)
+    assert "250,000 updates of 10.0 s" in text and "train_freq:N, a larger N" in text
     model.policy.size_name = "100k"
     assert "model_size" not in tables.hopeless_rows(plan(1_001_000), model)[0][1]
 
