@@ -221,41 +221,63 @@ def run(args: argparse.Namespace) -> int:
 
 def plot(args: argparse.Namespace) -> int:
     """Draw the finished runs and print the scores."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     groups: dict[tuple[str, str], list[Run]] = {}
     for item in make_runs(args):
         if item.done:
             groups.setdefault((item.task, item.agent), []).append(item)
     if not groups:
         raise SystemExit(f"{args.out} holds no finished run: begin with the command 'run'")
-    tasks, agents = list(dict.fromkeys(task for task, _ in groups)), [*OURS, *THEIRS]
-    size = (max(3.2 * len(tasks), 5.5), 3 * len(args.over))
-    figure, axes = plt.subplots(len(args.over), len(tasks), figsize=size, squeeze=False, layout="constrained")
-    for (task, agent), runs in groups.items():
-        for axis, over in zip(axes[:, tasks.index(task)], args.over, strict=True):
-            curves = [curve for item in runs if (curve := item.curve(over)) is not None]
-            if curves:
-                grid, values = on_grid(curves)
-                color = f"C{agents.index(agent)}"
-                axis.plot(
-                    grid,
-                    values.mean(0),
-                    color=color,
-                    label=f"{NAMES[agent]}, {len(curves)} seed{'s' * (len(curves) > 1)}",
-                )
-                axis.fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
-            axis.set(xscale="log", xlabel=f"environment {over}" if over == "steps" else over, ylabel="return")
-            axis.set_title(task)
-    for axis in axes[0]:
-        axis.legend(fontsize=7)
     args.picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.picture, dpi=110)
-    plt.close(figure)
+    for over in args.over:
+        draw(groups, over, picture_over(args.picture, over))
     return report(args, groups)
+
+
+def picture_over(picture: Path, over: str) -> Path:
+    """Return the name of the picture over minutes: that of the picture over steps with a word more."""
+    return picture if over == "steps" else picture.with_stem(f"{picture.stem}_{over}")
+
+
+def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> None:
+    """Draw a panel for each task: mean returns with the range of the seeds, and the return of a good agent.
+
+    :param groups: runs by task and agent
+    :param over: ``steps`` of the environment or ``minutes``
+    :param picture: file to write
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    tasks = list(dict.fromkeys(task for task, _ in groups))
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    size = (3.5 * columns, 2.6 * rows + 0.5)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    panels = dict(zip(tasks, axes.flat, strict=False))
+    lines: dict[str, Any] = {}
+    for task, axis in panels.items():
+        axis.axhline(TASKS[task].good, color="0.6", linewidth=0.8, linestyle="--")
+        axis.set(xscale="log", title=task)
+        axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
+    for (task, agent), runs in groups.items():
+        curves = [curve for item in runs if (curve := item.curve(over)) is not None]
+        if curves:
+            grid, values = on_grid(curves)
+            color = f"C{[*OURS, *THEIRS].index(agent)}"
+            width = 2.2 if agent in OURS else 1.2
+            (lines[NAMES[agent]],) = panels[task].plot(grid, values.mean(0), color=color, linewidth=width)
+            panels[task].fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+    for axis in axes.flat[len(tasks) :]:
+        axis.set_axis_off()
+    figure.supxlabel("environment steps" if over == "steps" else "minutes of one CPU core", fontsize=10)
+    figure.supylabel(f"return, mean of {WINDOW} training episodes", fontsize=10)
+    order = [name for name in NAMES.values() if name in lines]
+    handles = [lines[name] for name in order]
+    figure.legend(handles, order, loc="outside upper center", ncols=len(order), frameon=False)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)
 
 
 def report(args: argparse.Namespace, groups: dict[tuple[str, str], list[Run]]) -> int:
@@ -275,7 +297,8 @@ def report(args: argparse.Namespace, groups: dict[tuple[str, str], list[Run]]) -
     record |= {"scores": {f"{task} {agent}": values for (task, agent), values in scores.items()}, "iqm": means}
     target = args.picture.with_suffix(".json")
     target.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"Written: {args.picture} and {target}")
+    pictures = " and ".join(str(picture_over(args.picture, over)) for over in args.over)
+    print(f"Written: {pictures}, and {target}")
     return 0
 
 
@@ -298,12 +321,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     train.add_argument("--steps", type=int, help="agent steps of every run (default: what its settings say)")
     train.add_argument("--minutes", type=float, default=15.0, help="longest time of a run (default: %(default)g)")
     train.add_argument("--dry-run", action="store_true", help="only print the commands")
-    draw = commands.add_parser("plot", help="draw the finished runs and print the scores")
-    draw.add_argument("--picture", type=Path, default="docs/media/against_model_free.png", help="JSON goes beside it")
-    draw.add_argument(
-        "--over", nargs="+", choices=["steps", "minutes"], default=["steps", "minutes"], help="a row each"
+    show = commands.add_parser("plot", help="draw the finished runs and print the scores")
+    picture = "docs/media/against_model_free.png"
+    show.add_argument(
+        "--picture", type=Path, default=picture, help="JSON goes beside it; _minutes is added for minutes"
     )
-    for command, function in ((train, run), (draw, plot)):
+    over = ["steps", "minutes"]
+    show.add_argument("--over", nargs="+", choices=over, default=over, help="a picture each")
+    for command, function in ((train, run), (show, plot)):
         command.add_argument("--tasks", nargs="+", choices=[*TASKS, "memory"], default=list(SMALL), metavar="TASK")
         command.add_argument("--agents", nargs="+", choices=[*OURS, *THEIRS], default=[*OURS, *THEIRS], metavar="AGENT")
         command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])

@@ -1,6 +1,7 @@
 """World models beside model-free agents: commands, scores at equal environment steps, picture and file."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,20 @@ def test_scores_are_compared_at_equal_environment_steps(tmp_path: Path, capsys) 
     found = json.loads(picture.with_suffix(".json").read_text())
     assert found["iqm"]["dreamerv3"]["iqm"] == 0.5 and found["iqm"]["ppo"]["interval"] == [0.0, 0.0]
     assert found["scores"]["CartPole-v1 ppo"] == [22.0, 22.0] and picture.stat().st_size > 5000
+    assert (tmp_path / "a" / "b_minutes.png").stat().st_size > 5000
     assert "dreamerv3  IQM 0.50" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no finished run"):
         study.main(["plot", "--out", str(tmp_path / "none")])
+
+
+def test_a_run_ends_when_its_time_is_up_and_is_kept_unless_it_failed(tmp_path: Path, monkeypatch, capsys) -> None:
+    programs = {"ppo": "import time; print('begun', flush=True); time.sleep(600)", "dqn": "raise SystemExit(3)"}
+    monkeypatch.setattr(study.Run, "command", lambda self, steps: [sys.executable, "-c", programs[self.agent]])
+    words = ["run", "--tasks", "CartPole-v1", "--agents", "ppo", "dqn", "--seeds", "0", "--out", str(tmp_path)]
+    assert study.main([*words, "--minutes", "0.05"]) == 1, "one has failed"
+    assert study.Run(tmp_path, "CartPole-v1", "ppo", 0).done and not study.Run(tmp_path, "CartPole-v1", "dqn", 0).done
+    assert (tmp_path / "CartPole-v1-ppo-seed0" / "log.txt").read_text() == "begun\n"
+    assert set(capsys.readouterr().out.splitlines()) == {
+        "finished CartPole-v1-ppo-seed0",
+        "failed   CartPole-v1-dqn-seed0",
+    }
