@@ -11,10 +11,11 @@
 tasks without that difficulty are compared.
 
 ``run`` trains DreamerV3, DreamerV2 and PlaNet with this zoo's settings, SAC, PPO, DQN and sb3-contrib's RecurrentPPO
-with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation,
-for as many steps as its settings say, or for ``--minutes``, whichever ends first. Finished runs are not run again; one
-that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are
-those of the tasks without velocities. ``--dry-run`` prints the commands.
+with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation, for
+as many steps as its settings say (model-free agents for at most ten times the steps at which scores are compared), or
+for ``--minutes``, whichever ends first. Finished runs are not run again; one that was interrupted begins anew. Where
+rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are those of the tasks without velocities.
+``--dry-run`` prints the commands.
 
 ``plot`` draws the returns of training episodes and prints, for each task, the mean of the last 20 episodes before a
 number of environment steps, and over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent,
@@ -88,6 +89,7 @@ THEIRS: dict[str, dict[str, str]] = {  # for each task the entry of rl_zoo3 whos
 NAMES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
 NAMES |= {"sac": "SAC", "ppo": "PPO", "dqn": "DQN", "ppo_lstm": "RecurrentPPO"}  # in pictures
 WINDOW = 20  # training episodes averaged
+LONGER = 10  # times the steps at which scores are compared, that a model-free agent trains at most
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,14 @@ class Run:
         program = ["sb3_dreamer.zoo", "train"] if self.agent in OURS else ["rl_zoo3.train"]
         words = [sys.executable, "-m", *program, "--algo", self.agent, "--seed", str(self.seed), "-f", str(self.folder)]
         words += ["--eval-freq", "-1", "--num-threads", "1", "--device", "cpu", "--vec-env", "dummy"]
-        words += ["-n", str(steps)] if steps else []
         if self.agent in OURS:
+            words += ["-n", str(steps)] if steps else []
             return [*words, "--env", self.task, "--final-eval-episodes", "1"]
         name, *registration = TASKS[self.task].rl_zoo3 or (self.task,)
-        words += ["--conf-file", str(settings_file(self.root, self.agent)), "--env", name]
+        settings = settings_file(self.root, self.agent)
+        own = int(yaml.safe_load(settings.read_text(encoding="utf-8"))[name]["n_timesteps"])
+        words += ["-n", str(steps or min(own, LONGER * TASKS[self.task].steps))]
+        words += ["--conf-file", str(settings), "--env", name]
         for flag, word in zip(("--gym-packages", "--env-kwargs"), registration, strict=False):
             words += [flag, word]
         return words
@@ -166,8 +171,10 @@ class Run:
         if not len(rows):
             return None
         steps = rows["frames"] if "frames" in rows else rows["l"].cumsum()
+        kept = steps <= LONGER * TASKS[self.task].steps
         x = steps if over == "steps" else rows["t"] / 60.0
-        return Curve(x.to_numpy(float), moving_average(rows["r"].to_numpy(float), WINDOW), self.seed)
+        returns = moving_average(rows["r"].to_numpy(float), WINDOW)
+        return Curve(x.to_numpy(float)[kept], returns[kept], self.seed)
 
     def score(self) -> float:
         """Return its mean return at the task's number of environment steps; chance before its first episode."""
