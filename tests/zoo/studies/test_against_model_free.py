@@ -27,28 +27,12 @@ def test_commands_train_agents_with_settings_for_the_task(tmp_path: Path, capsys
     agents = [(line.partition("--env ")[2].split()[0], line.partition("--algo ")[2].split()[0]) for line in lines]
     pendulum = ["dreamerv3", "dreamerv2", "planet", "sac", "ppo", "ppo_lstm"]
     assert agents[:6] == [("Pendulum-v1", agent) for agent in pendulum] and ("PixelCatch-v0", "dqn") in agents
-    assert (
-        study.main(
-            [
-                "run",
-                "--dry-run",
-                "--seeds",
-                "3",
-                "--tasks",
-                "Acrobot-v1",
-                "--agents",
-                "ppo",
-                "dqn",
-                "--out",
-                str(tmp_path),
-            ]
-        )
-        == 0
-    )
+    assert all("--seed 3" in line and "-n 50" in line and "--eval-freq -1" in line for line in lines)
+    words = ["run", "--dry-run", "--seeds", "3", "--tasks", "Acrobot-v1", "--agents", "ppo", "dqn"]
+    assert study.main([*words, "--out", str(tmp_path)]) == 0
     ppo, dqn = capsys.readouterr().out.splitlines()
     assert "-n 200000" in ppo, "ten times the steps of the comparison, fewer than rl_zoo3's million"
     assert "-n 100000" in dqn, "as many as rl_zoo3's entry says"
-    assert all("--seed 3" in line and "-n 50" in line and "--eval-freq -1" in line for line in lines)
 
 
 def test_tasks_that_need_a_memory_are_made_by_both_programs(tmp_path: Path, capsys) -> None:
