@@ -6,7 +6,8 @@
     python -m sb3_dreamer.zoo.studies.time_to_solve --seeds 0 1 2 --out docs/results/time_to_solve.json \\
         --rival "sheeprl=PYTHON $D sheeprl" --rival "r2dreamer=PYTHON $D r2dreamer CLONE"
 
-Solved is a mean return of 475 over the last 20 training episodes, whose actions are sampled. All have the same sizes,
+Solved is a mean return of 475 over the last 5 training episodes, whose actions are sampled (20 of them would be up to
+10,000 steps). All have the same sizes,
 batch and number of updates per environment step, as the drivers' file says, which also names the differences that are
 left. Runs follow one another, seed by seed, each in a process of its own; a run ends when it has solved the task, or
 after ``--steps`` or ``--minutes``. The file is written after every run.
@@ -40,7 +41,7 @@ from sb3_dreamer.zoo.speed.report import describe_machine, new_table, write_json
 from sb3_dreamer.zoo.speed.rivals import checkouts, read_rival, versions
 from sb3_dreamer.zoo.studies.time_to_solve_drivers import STARTED
 
-WINDOW, SOLVED = 20, 475.0  # episodes averaged; their mean return
+WINDOW, SOLVED = 5, 475.0  # episodes averaged; their mean return
 SHOWN = 200  # episodes kept of a run, at most
 OURS = "ours"
 
@@ -51,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=10_000, help="environment steps of a run (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=60.0, help="longest time of a run (default: %(default)g)")
-    parser.add_argument("--threads", type=int, default=2, help="of every run (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of every run (default: %(default)s)")
     parser.add_argument("--rival", action="append", default=[], metavar="NAME=COMMAND", help="may be repeated")
     parser.add_argument("--out", default="time_to_solve.json", help="JSON file (default: %(default)s)")
     return parser

@@ -1,6 +1,6 @@
 """Train one DreamerV3 on CartPole-v1 and print a JSON line per episode; ``time_to_solve`` runs this file.
 
-    PYTHON zoo/studies/time_to_solve_drivers.py AGENT [CLONE] --seed 0 --steps 10000 --threads 2
+    PYTHON zoo/studies/time_to_solve_drivers.py AGENT [CLONE] --seed 0 --steps 10000 --threads 1
 
 A line holds environment steps, return, seconds since the process began, those of the first environment step, updates,
 the seconds that they took, and the number of trained parameters. Only ``ours`` needs sb3_dreamer: each rival is
@@ -293,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("agent", choices=AGENTS)
     parser.add_argument("clone", nargs="?", help="folder of the clone (r2dreamer)")
-    for name, value in {"seed": 0, "steps": 10_000, "threads": 2}.items():
+    for name, value in {"seed": 0, "steps": 10_000, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=value, help="(default: %(default)s)")
     job = parser.parse_args()
     if (job.agent == "r2dreamer") != bool(job.clone):
