@@ -7,10 +7,9 @@
         --rival "sheeprl=PYTHON $D sheeprl" --rival "r2dreamer=PYTHON $D r2dreamer CLONE"
 
 Solved is a mean return of 475 over the last 5 training episodes, whose actions are sampled (20 of them would be up to
-10,000 steps). All have the same sizes,
-batch and number of updates per environment step, as the drivers' file says, which also names the differences that are
-left. Runs follow one another, seed by seed, each in a process of its own; a run ends when it has solved the task, or
-after ``--steps`` or ``--minutes``. The file is written after every run.
+10,000 steps). All have the same sizes, batch and number of updates per environment step, as the drivers' file says,
+which also names the differences that are left. Runs follow one another, seed by seed, each in a process of its own; a
+run ends when it has solved the task, or after ``--steps`` or ``--minutes``. The file is written after every run.
 """
 
 import argparse
