@@ -245,6 +245,12 @@ def picture_over(picture: Path, over: str) -> Path:
     return picture if over == "steps" else picture.with_stem(f"{picture.stem}_{over}")
 
 
+def short(number: float) -> str:
+    """Write a number with k or M for thousands and millions."""
+    size, letter = next((pair for pair in ((1e6, "M"), (1e3, "k")) if number >= pair[0]), (1.0, ""))
+    return f"{number / size:.10g}{letter}"
+
+
 def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> None:
     """Draw a panel for each task: mean returns with the range of the seeds, and the return of a good agent.
 
@@ -267,7 +273,7 @@ def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> 
     for task, axis in panels.items():
         axis.axhline(TASKS[task].good, color="0.6", linewidth=0.8, linestyle="--")
         axis.set(xscale="log", title=task)
-        axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
+        axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: short(x)))
     for (task, agent), runs in groups.items():
         curves = [curve for item in runs if (curve := item.curve(over)) is not None]
         if curves:
@@ -276,6 +282,8 @@ def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> 
             width = 2.2 if agent in OURS else 1.2
             (lines[NAMES[agent]],) = panels[task].plot(grid, values.mean(0), color=color, linewidth=width)
             panels[task].fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+    for axis in panels.values():
+        axis.set_xlim(left=max(axis.get_xlim()[0], axis.get_xlim()[1] / 2000))  # what comes before is chance
     for axis in axes.flat[len(tasks) :]:
         axis.set_axis_off()
     figure.supxlabel("environment steps" if over == "steps" else "minutes of one CPU core", fontsize=10)

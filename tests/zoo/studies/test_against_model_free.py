@@ -81,3 +81,7 @@ def test_a_run_ends_when_its_time_is_up_and_is_kept_unless_it_failed(tmp_path: P
         "finished CartPole-v1-ppo-seed0",
         "failed   CartPole-v1-dqn-seed0",
     }
+
+
+def test_ticks_are_short() -> None:
+    assert [study.short(x) for x in (0.1, 1.0, 100.0, 1e3, 2e4, 1e6)] == ["0.1", "1", "100", "1k", "20k", "1M"]
