@@ -41,6 +41,7 @@ from sb3_dreamer.zoo.speed.rivals import checkouts, read_rival, versions
 from sb3_dreamer.zoo.studies.time_to_solve_drivers import STARTED
 
 WINDOW, SOLVED = 5, 475.0  # episodes averaged; their mean return
+NEARLY = 400.0  # a mean return on the way, also recorded
 SHOWN = 200  # episodes kept of a run, at most
 OURS = "ours"
 
@@ -126,6 +127,18 @@ def measure(words: Sequence[str], seed: int, args: argparse.Namespace) -> dict[s
     return {"seed": seed, **summary(rows, solved, last)}
 
 
+def first_at(rows: Sequence[dict[str, Any]], mark: float) -> dict[str, float] | None:
+    """Find the episode at which the mean return of the last episodes is at least ``mark``; None if there is none.
+
+    :param rows: episodes
+    :param mark: mean return
+    """
+    for i in range(WINDOW, len(rows) + 1):
+        if statistics.fmean(row["return"] for row in rows[i - WINDOW : i]) >= mark:
+            return {"step": rows[i - 1]["step"], "seconds": rows[i - 1]["seconds"]}
+    return None
+
+
 def summary(rows: Sequence[dict[str, Any]], solved: bool, last: Sequence[float]) -> dict[str, Any]:
     """Describe a run.
 
@@ -141,6 +154,7 @@ def summary(rows: Sequence[dict[str, Any]], solved: bool, last: Sequence[float])
         "seconds": end["seconds"] if solved else None,
         "seconds_from_first_step": end["seconds"] - end["first"] if solved else None,
         "steps": end["step"] if solved else None,
+        "nearly": first_at(rows, NEARLY),
         "end": {name: end[name] for name in ("step", "seconds", "first", "updates", "update_seconds")},
         "mean_return": statistics.fmean(last),
         "parameters": end["parameters"],
@@ -167,18 +181,20 @@ def middle(runs: Sequence[dict[str, Any]], name: str) -> float | None:
 
 def make_table(agents: dict[str, dict[str, Any]]) -> Table:
     """Draw all runs, and the medians of each agent."""
-    columns = ("seed", "minutes", "since step 1", "steps", "return", "ms/update", "parameters")
+    columns = ("seed", f"minutes to {NEARLY:g}", "solved", "since step 1", "steps", "return", "ms/update", "parameters")
     table = new_table("Until CartPole-v1 is solved", "program", *columns)
     for name, agent in agents.items():
         for run in agent["runs"]:
-            times = [None if run[key] is None else run[key] / 60 for key in ("seconds", "seconds_from_first_step")]
+            nearly = (run["nearly"] or {"seconds": None})["seconds"]
+            found = (nearly, run["seconds"], run["seconds_from_first_step"])
+            times = [None if seconds is None else seconds / 60 for seconds in found]
             update = 1000 * run["end"]["update_seconds"] / max(1, run["end"]["updates"])
             cells = [str(run["seed"]), *(shown(value, ".2f") for value in times), shown(run["steps"])]
             table.add_row(name, *cells, shown(run["mean_return"]), shown(update), shown(run["parameters"], ",d"))
         medians = [middle(agent["runs"], key) for key in ("seconds", "seconds_from_first_step", "steps")]
         times = [None if value is None else value / 60 for value in medians[:2]]
         if len(agent["runs"]) > 1:
-            table.add_row(name, "median", *(shown(value, ".2f") for value in times), shown(medians[2]), "", "", "")
+            table.add_row(name, "median", "", *(shown(value, ".2f") for value in times), shown(medians[2]), "", "", "")
     return table
 
 
@@ -195,7 +211,13 @@ def compare(args: argparse.Namespace, call: str) -> dict[str, Any]:
     commands = {OURS: [sys.executable, driver, OURS]} | dict(map(read_rival, args.rival))
     if len(commands) < 1 + len(args.rival):
         raise UsageError(f"two programs have the same name, or a rival is called {OURS!r}")
-    record: dict[str, Any] = {"command": call, "threads": args.threads, "window": WINDOW, "mark": SOLVED}
+    record: dict[str, Any] = {
+        "command": call,
+        "threads": args.threads,
+        "window": WINDOW,
+        "mark": SOLVED,
+        "nearly": NEARLY,
+    }
     record |= {"most_steps": args.steps, "machine": describe_machine(), "system": describe_system(), "agents": {}}
     for name, words in commands.items():
         known = {"versions": versions(words), "checkouts": checkouts(words)}

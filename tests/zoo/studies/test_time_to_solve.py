@@ -44,11 +44,12 @@ def test_a_run_ends_when_the_task_is_solved(driver) -> None:
     # Four episodes of 500 and one of 10 are 402 on average, five are 500.
     assert run["episodes"] == 35 and run["steps"] == 3500 and run["mean_return"] == 500.0
     assert (run["seconds"], run["seconds_from_first_step"]) == (37.0, 35.0)
+    assert run["nearly"] == {"step": 3400, "seconds": 36.0}, "four of 500 and one of 10 are 402"
 
 
 def test_a_run_ends_unsolved_at_its_last_step(driver) -> None:
     run = study.measure(driver, 0, job(steps=3000))
-    assert not run["solved"] and run["seconds"] is None and run["end"]["step"] == 3000
+    assert not run["solved"] and run["seconds"] is None and run["nearly"] is None and run["end"]["step"] == 3000
     assert len(run["curve"]["rows"]) == 30
 
 
