@@ -18,8 +18,9 @@ rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are 
 ``--dry-run`` prints the commands.
 
 ``plot`` draws the returns of training episodes and prints, for each task, the mean of the last 20 episodes before a
-number of environment steps, and over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent,
-with a bootstrap interval over runs. Agents that learn some of the tasks only are averaged over those.
+number of environment steps, and when that mean was 0.8 of the way from chance to a good agent for the first time; over
+all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent, with a bootstrap interval over runs.
+Agents that learn some of the tasks only are averaged over those.
 """
 
 import argparse
@@ -89,6 +90,7 @@ THEIRS: dict[str, dict[str, str]] = {  # for each task the entry of rl_zoo3 whos
 NAMES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
 NAMES |= {"sac": "SAC", "ppo": "PPO", "dqn": "DQN", "ppo_lstm": "RecurrentPPO"}  # in pictures
 WINDOW = 20  # training episodes averaged
+SHARE = 0.8  # of the way from chance to a good agent, whose steps and minutes are reported
 LONGER = 10  # times the steps at which scores are compared, that a model-free agent trains at most
 
 
@@ -181,6 +183,19 @@ class Run:
         curve = self.curve("steps")
         count = 0 if curve is None else int((curve.x <= TASKS[self.task].steps).sum())
         return TASKS[self.task].chance if curve is None or not count else float(curve.y[count - 1])
+
+    def reached(self) -> tuple[float, float] | None:
+        """Return the environment steps and minutes after which the mean return was good enough; None if it never was.
+
+        Good enough is ``SHARE`` of the way from chance to a good agent.
+        """
+        steps, minutes, task = self.curve("steps"), self.curve("minutes"), TASKS[self.task]
+        if steps is None or minutes is None:
+            return None
+        good = steps.y >= task.chance + SHARE * (task.good - task.chance)
+        good[: WINDOW - 1] = False  # means of fewer episodes
+        first = int(good.argmax())
+        return (float(steps.x[first]), float(minutes.x[first])) if good[first] else None
 
 
 def settings_file(root: Path, agent: str) -> Path:
@@ -301,7 +316,9 @@ def report(args: argparse.Namespace, groups: dict[tuple[str, str], list[Run]]) -
     scores = {key: [item.score() for item in runs] for key, runs in groups.items()}
     means = {agent: aggregate(scores, agent) for agent in agents}
     for (task, agent), values in scores.items():
-        print(f"{task:16s} {agent:10s} {np.mean(values):9.2f} +- {np.std(values):.2f} over {len(values)} runs")
+        found = [pair for item in groups[task, agent] if (pair := item.reached()) is not None]
+        when = ", ".join(f"{short(round(steps, -2))} steps, {minutes:.1f} min" for steps, minutes in found) or "never"
+        print(f"{task:16s} {agent:10s} {np.mean(values):9.2f} +- {np.std(values):.2f} over {len(values)} runs; {when}")
     for agent, row in means.items():
         print(f"{agent:10s} IQM {row['iqm']:.2f}, 95 % interval {row['interval']}, {len(row['tasks'])} tasks")
     record = {
@@ -309,6 +326,7 @@ def report(args: argparse.Namespace, groups: dict[tuple[str, str], list[Run]]) -
         "system": describe_system(),
         "marks": {task: TASKS[task].steps for task, _ in groups},
     }
+    record["reached"] = {f"{task} {agent}": [r.reached() for r in runs] for (task, agent), runs in groups.items()}
     record |= {"scores": {f"{task} {agent}": values for (task, agent), values in scores.items()}, "iqm": means}
     target = args.picture.with_suffix(".json")
     target.write_text(json.dumps(record, indent=1) + "\n")

@@ -59,6 +59,8 @@ def test_scores_are_compared_at_equal_environment_steps(tmp_path: Path, capsys) 
         write_run(theirs, [22.0] * (40 + seed), frames=False)
     assert ours.score() == pytest.approx((10 * 22 + 10 * 500) / 20) and theirs.score() == pytest.approx(22.0)
     assert ours.curve("minutes").x.tolist() == [float(i) for i in range(1, 31)]
+    assert ours.reached() == (27_000.0, 27.0), "3 of 22 and 17 of 500 are 428; 0.8 of the way from 22 to 500 are 404"
+    assert theirs.reached() is None
     picture = tmp_path / "a" / "b.png"
     assert study.main(["plot", "--out", str(tmp_path), "--picture", str(picture)]) == 0
     found = json.loads(picture.with_suffix(".json").read_text())
