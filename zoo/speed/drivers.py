@@ -10,12 +10,12 @@ arguments; r2dreamer's compilation did not finish within 8 minutes, and TorchRL 
 
 ==============  =====================================================================================================
 dreamerv3-jax   CLONE of github.com/danijar/dreamerv3 (e3f0224), ``pip install jax==0.4.33 optax==0.2.3 chex==0.1.87
-                "numpy<2.2" elements portal granular ninjax scope einops ruamel.yaml``; sizes 1m to 400m
+                "numpy<2.2" elements portal granular ninjax scope einops ruamel.yaml``; sizes 100k to 400m
 r2dreamer       CLONE of github.com/NM512/r2dreamer (546e4fa), ``pip install torch torchrl tensordict hydra-core
-                gymnasium``; 1m to 400m. On a CPU without compiling and without fp16, which costs five times there
+                gymnasium``; 100k to 400m. On a CPU without compiling and without fp16, which costs five times there
 sheeprl         ``pip install sheeprl==0.8.4``; the version of 2023: XS to XL. The copy into its target critic is not
                 part of its update and is not timed
-torchrl         ``pip install torchrl==0.14.1``; built of its modules: vectors and Box actions only, 1m to 400m
+torchrl         ``pip install torchrl==0.14.1``; built of its modules: vectors and Box actions only, 100k to 400m
 ==============  =====================================================================================================
 """
 
@@ -30,22 +30,45 @@ from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 CASE = "SB3_DREAMER_CASE"  # environment variable: the case as JSON
-SIZES = {  # of 2024: deter, hidden and units, classes, depth
-    "1m": (512, 64, 4, 4),
-    "12m": (2048, 256, 16, 16),
-    "25m": (3072, 384, 24, 24),
-    "50m": (4096, 512, 32, 32),
-    "100m": (6144, 768, 48, 48),
-    "200m": (8192, 1024, 64, 64),
-    "400m": (12288, 1536, 96, 96),
-}
-STOCH, BINS = 32, 255
 Driver = tuple[Callable[[], Any], Callable[[Any], Any]]  # makes a batch; updates with it and waits for the end
+
+
+class Size(NamedTuple):
+    """A size of the version of 2024.
+
+    :param deter: width of the recurrent state
+    :param units: width of all other layers
+    :param classes: of each latent variable
+    :param depth: of the first convolution
+    :param stoch: latent variables
+    :param bins: of reward and value
+    :param layers: of encoder, decoder, actor and critic; reward and continue heads have one
+    """
+
+    deter: int
+    units: int
+    classes: int
+    depth: int
+    stoch: int = 32
+    bins: int = 255
+    layers: int = 3
+
+
+SIZES = {
+    "100k": Size(64, 64, 8, 4, stoch=8, bins=63, layers=1),  # sb3-dreamer's own; the others are the authors'
+    "1m": Size(512, 64, 4, 4),
+    "12m": Size(2048, 256, 16, 16),
+    "25m": Size(3072, 384, 24, 24),
+    "50m": Size(4096, 512, 32, 32),
+    "100m": Size(6144, 768, 48, 48),
+    "200m": Size(8192, 1024, 64, 64),
+    "400m": Size(12288, 1536, 96, 96),
+}
 
 
 def noise(job: Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,7 +96,11 @@ def dreamerv3_jax(job: Namespace) -> Driver:
 
     cpu, images, discrete = job.device == "cpu", job.obs == "images", job.action == "discrete"
     configs = yaml.YAML(typ="safe").load((Path(job.clone) / "dreamerv3/configs.yaml").read_text())
-    config = elements.Config(configs["defaults"]).update(configs[f"size{job.size}"])
+    size = SIZES[job.size]
+    rssm = {"deter": size.deter, "hidden": size.units, "stoch": size.stoch, "classes": size.classes}
+    widths = {r".*\.units": size.units, r".*\.depth": size.depth, r".*\.bins": size.bins}
+    layers = {r"agent\.(enc|dec|policy|value)(\.simple)?\.layers": size.layers}
+    config = elements.Config(configs["defaults"]).update({r".*\.rssm": rssm, **widths, **layers})
     config = config.update({"jax.platform": "cpu" if cpu else "cuda", "jax.prealloc": False})
     config = config.update({"jax.compute_dtype": "float32" if cpu else "bfloat16"})
     lengths = {"batch_length": job.batch_length, "report_length": job.batch_length, "replay_context": 1}
@@ -123,8 +150,13 @@ def r2dreamer(job: Namespace) -> Driver:
     with initialize_config_dir(str(Path(job.clone, "configs").resolve()), version_base=None):
         config = compose("configs", [*words, f"model.compile={not cpu}", "model.rep_loss=dreamer"])
     OmegaConf.set_struct(config, False)
-    deter, units, classes, depth = SIZES[job.size]
-    config.model.update(deter=deter, hidden=units, units=units, discrete=classes, depth=depth)
+    size, net = SIZES[job.size], config.model
+    net.update(deter=size.deter, hidden=size.units, units=size.units, discrete=size.classes, depth=size.depth)
+    net.rssm.stoch = size.stoch
+    for part in (net.encoder.mlp, net.decoder.mlp, net.actor, net.critic):
+        part.layers = size.layers
+    for part in (net.reward, net.critic):
+        part.shape, part.dist.bin_num = [size.bins], size.bins
     key, pixels = "image" if images else "state", gym.spaces.Box(0, 255, (64, 64, 3), np.uint8)
     space = pixels if images else gym.spaces.Box(-np.inf, np.inf, (24,))
     acts: Any = gym.spaces.Box(-1, 1, (job.actions,))
@@ -227,26 +259,26 @@ def torchrl(job: Namespace) -> Driver:
         raise SystemExit("torchrl: vectors and Box actions only")
     world, env, continuation, actor, critic = torchrl_networks(job)
     options = {"kl_mode": "separate", "unimix": 0.01, "lambda_continue": 1.0, "continue_target_scale": 1 - 1 / 333}
-    model_loss = objectives.DreamerV3ModelLoss(world, num_reward_bins=BINS, detach_output=False, **options)
+    size = SIZES[job.size]
+    model_loss = objectives.DreamerV3ModelLoss(world, num_reward_bins=size.bins, detach_output=False, **options)
     model_loss.set_keys(pixels="observation")
     dream = {"continuation_model": continuation, "imagination_horizon": 15, "use_reinforce": True}
     actor_loss = objectives.DreamerV3ActorLoss(actor, critic, env, **dream)
     actor_loss.make_value_estimator(ValueEstimators.TDLambda, gamma=1.0, lmbda=0.95)
-    slow = {"value_loss": "two_hot", "num_value_bins": BINS, "slow_critic_regularization": 1.0}
+    slow = {"value_loss": "two_hot", "num_value_bins": size.bins, "slow_critic_regularization": 1.0}
     value_loss = objectives.DreamerV3ValueLoss(critic, actor_loss=actor_loss, **slow)
     loss = DreamerV3Loss(model_loss, actor_loss, value_loss).to(job.device)
     target = objectives.SoftUpdate(value_loss, tau=0.02)
     cuda = job.device != "cpu"  # there compiled and captured, as by default; products in bfloat16
     options = {"cudagraph": None if cuda else False, "mixed_precision": cuda}
     stepper = DreamerV3OptimizationStepper(loss, DreamerV3Optimizer(loss.parameters()), target, **options)
-    deter, _, classes, _ = SIZES[job.size]
 
     def draw() -> TensorDict:
         obs, action, rewards = map(th.as_tensor, noise(job))
         off, rows = th.zeros(*rewards.shape, 1, dtype=th.bool), rewards.shape
         step = TensorDict({"observation": obs, "reward": rewards[..., None], "done": off, "terminated": off}, rows)
-        start = {"state": th.zeros(*rows, STOCH * classes), "belief": th.zeros(*rows, deter), "is_init": off}
-        return TensorDict({**start, "action": action, "next": step}, rows).to(job.device)
+        start = {"state": th.zeros(*rows, size.stoch * size.classes), "belief": th.zeros(*rows, size.deter)}
+        return TensorDict({**start, "is_init": off, "action": action, "next": step}, rows).to(job.device)
 
     if cuda:
         stepper.warmup(draw())
@@ -271,8 +303,9 @@ def torchrl_networks(job: Namespace) -> tuple[Any, ...]:
     from torchrl.modules.models.model_based import RSSMPosteriorV3, RSSMPriorV3, RSSMRolloutV3
     from torchrl.objectives import symexp, symlog
 
-    deter, units, classes, _ = SIZES[job.size]
-    flat, state, after = STOCH * classes, ["state", "belief"], [("next", "state"), ("next", "belief")]
+    size = SIZES[job.size]
+    deter, units, classes, bins = size.deter, size.units, size.classes, size.bins
+    flat, state, after = size.stoch * classes, ["state", "belief"], [("next", "state"), ("next", "belief")]
 
     def head(outputs: int, depth: int, scale: float = 1.0) -> Any:
         return DreamerV3MLP(flat + deter, outputs, depth=depth, num_cells=units, outscale=scale)
@@ -282,25 +315,26 @@ def torchrl_networks(job: Namespace) -> tuple[Any, ...]:
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = head(2 * job.actions, 3, 0.01)
+            self.net = head(2 * job.actions, size.layers, 0.01)
 
         def forward(self, *latent: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
             mean, raw = self.net(*latent).chunk(2, -1)
             return mean, 0.1 + 0.9 * th.sigmoid(raw + 2.0)
 
-    sizes = {"hidden_dim": units, "rnn_hidden_dim": deter, "num_categoricals": STOCH, "num_classes": classes}
+    sizes = {"hidden_dim": units, "rnn_hidden_dim": deter, "num_categoricals": size.stoch, "num_classes": classes}
     core = {"recurrent_model": "block_gru", "num_blocks": 8, "num_layers": 1, "prior_num_layers": 2, "unimix": 0.01}
     prior = RSSMPriorV3(action_shape=(job.actions,), action_dim=job.actions, **core, **sizes)
     posterior = RSSMPosteriorV3(obs_embed_dim=units, use_rms_norm=True, num_layers=1, unimix=0.01, **sizes)
-    reward, cont, mean = head(BINS, 1, 0.0), head(1, 1), SymExpTwoHot(BINS)
+    encoder = DreamerV3MLP(24, None, depth=size.layers, num_cells=units)
+    reward, cont, mean = head(bins, 1, 0.0), head(1, 1), SymExpTwoHot(bins)
     world = Chain(
         Module(symlog, [("next", "observation")], [("next", "squashed")]),
-        Module(DreamerV3MLP(24, None, depth=3, num_cells=units), [("next", "squashed")], [("next", "encoded_latents")]),
+        Module(encoder, [("next", "squashed")], [("next", "encoded_latents")]),
         RSSMRolloutV3(
             Module(prior, [*state, "action"], [("next", "prior_logits"), *after]),
             Module(posterior, [after[1], ("next", "encoded_latents")], [("next", "posterior_logits"), after[0]]),
         ),
-        Module(head(24, 3), after, [("next", "reco_squashed")]),
+        Module(head(24, size.layers), after, [("next", "reco_squashed")]),
         Module(symexp, [("next", "reco_squashed")], [("next", "reco_pixels")]),
         Module(reward, after, [("next", "reward_logits")]),
         Module(mean, [("next", "reward_logits")], [("next", "reward")]),
@@ -319,8 +353,8 @@ def torchrl_networks(job: Namespace) -> tuple[Any, ...]:
     options = {"distribution_class": TanhNormal, "return_log_prob": True}
     sample = ProbabilisticTensorDictModule(["loc", "scale"], ["action"], **options)
     actor = ProbabilisticTensorDictSequential(Module(Policy(), state, ["loc", "scale"]), sample)
-    value = Module(SymExpTwoHot(BINS), ["state_value_logits"], ["state_value"])
-    critic = Chain(Module(head(BINS, 3, 0.0), state, ["state_value_logits"]), value)
+    value = Module(SymExpTwoHot(bins), ["state_value_logits"], ["state_value"])
+    critic = Chain(Module(head(bins, size.layers, 0.0), state, ["state_value_logits"]), value)
     return world, env, Chain(logits, sigmoid), actor, critic
 
 
@@ -341,7 +375,7 @@ def main() -> None:
     parser.set_defaults(**json.loads(os.environ.get(CASE, "{}")))
     job = parser.parse_args()
     known = ("XS", "S", "M", "L", "XL") if job.driver == "sheeprl" else tuple(SIZES)
-    job.size = job.size or known[0]
+    job.size = job.size or ("XS" if job.driver == "sheeprl" else "1m")
     if job.size not in known:
         parser.error(f"{job.driver} has no size {job.size!r}: use {', '.join(known)}")
     if job.driver in ("dreamerv3-jax", "r2dreamer") and not (job.clone and Path(job.clone).is_dir()):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch as th
 
+from sb3_dreamer.dreamer_v3.spec import SIZES_2024
 from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.speed import drivers, learning
@@ -172,6 +173,13 @@ def test_driver_that_fails(code: str, message: str, timeout: float) -> None:
 def test_driver_refuses_what_it_cannot_time(words: list[str], message: str) -> None:
     done = subprocess.run([sys.executable, drivers.__file__, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.parametrize("name", drivers.SIZES)
+def test_drivers_time_the_sizes_that_we_time(name: str) -> None:
+    spec, size = SIZES_2024[name], drivers.SIZES[name]
+    assert size == (spec.deter, spec.units, spec.classes, spec.cnn_depth, spec.stoch, spec.bins, spec.layers)
+    assert spec.hidden == size.units
 
 
 def test_counted_work() -> None:
