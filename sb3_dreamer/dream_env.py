@@ -31,7 +31,8 @@ class DreamVecEnv(VecEnv):
     :param n_envs: dreams in parallel
     :param horizon: steps of a dream (15, as in the papers); further ahead the model knows less
     :param observations: ``latent``, flat features ``(F,)`` (deter, then stoch), for :class:`DreamPolicy`; ``decoded``,
-        means in the observation space of the task, without the keys that the model ignores
+        means in the observation space of the task, without the keys that the model ignores; normalized, as the agent
+        sees them, if the model learns under ``VecNormalize``
     :param threshold: a dream ends where the probability to continue is below it; None: by chance, with that
         probability. PlaNet's dreams never end
     :param context: rows of a replayed sequence that are filtered before the first start, so that a start knows more
@@ -55,7 +56,9 @@ class DreamVecEnv(VecEnv):
     ):
         check_range("n_envs", n_envs, 1, whole=True)
         check_range("horizon", horizon, 1, whole=True)
-        check_range("context", context, 0, model.batch_length - 1, whole=True)
+        check_range(
+            "context", context, 0, model.batch_length - 1, whole=True, hint="less than the model's batch_length"
+        )
         if threshold is not None:
             check_range("threshold", threshold, 0.0, 1.0)
         if observations not in ("latent", "decoded"):
@@ -252,11 +255,16 @@ def latent_space(model: WorldModelAlgorithm) -> spaces.Box:
 
 
 def decoded_space(model: WorldModelAlgorithm) -> spaces.Space:
-    """Space of what a model reconstructs: that of the task, without the keys that the model ignores."""
-    space = model.observation_space
-    if not isinstance(space, spaces.Dict):
-        return space
-    return spaces.Dict({key.name: space[key.name] for key in model.policy.keys})
+    """Space of what a model reconstructs: that of the task, without the keys that the model ignores.
+
+    What ``VecNormalize`` normalizes is a Box of floats up to its ``clip_obs``.
+    """
+    space, normalizer = model.observation_space, model.get_vec_normalize_env()
+    known = {key.name: space_dict(space)[key.name] for key in model.policy.keys}
+    if normalizer is not None and normalizer.norm_obs:
+        for name in normalizer.norm_obs_keys or known:
+            known[name] = spaces.Box(-normalizer.clip_obs, normalizer.clip_obs, known[name].shape, np.float32)
+    return spaces.Dict(known) if isinstance(space, spaces.Dict) else next(iter(known.values()))
 
 
 def _to_space(value: np.ndarray, space: spaces.Space) -> np.ndarray:

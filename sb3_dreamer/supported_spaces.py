@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 MIN_IMAGE, MAX_IMAGE = 16, 512  #: pixels a side
+SINGLE = "the observation"  #: name of one that is not a Dict, in messages
 IGNORE = "policy_kwargs={'ignore_keys': [...]}"  #: in advice
 
 
@@ -38,7 +39,7 @@ def observation_faults(
     :param normalize_images: see :func:`image_size`
     """
     if not isinstance(space, spaces.Dict):
-        return _leaf_faults("the observation", space, normalize_images)
+        return _leaf_faults(SINGLE, space, normalize_images)
     kept = {key: sub for key, sub in space.items() if key not in ignore}
     if not kept:
         why = f"ignore_keys={list(ignore)} leaves" if space.spaces else f"{space} has"
@@ -48,16 +49,21 @@ def observation_faults(
 
 def _leaf_faults(name: str, space: spaces.Space[Any], normalize_images: bool) -> list[SpaceFault]:
     """Return what is wrong with a single observation."""
+    leave_out = "" if name == SINGLE else f", or leave the key out with {IGNORE}"
     if isinstance(space, spaces.Dict):
         what = f"{name} is a Dict inside a Dict (Nested observation spaces are not supported)"
         advice = f"flatten it with gymnasium.wrappers.FlattenObservation, or leave it out with {IGNORE}"
         return [SpaceFault(what, advice, NotImplementedError)]
     if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         what = f"{name} is a {type(space).__name__} space, which is not supported"
-        advice = f"use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these, or leave a key out with {IGNORE}"
+        advice = f"use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these{leave_out}"
         return [SpaceFault(what, advice)]
     if 0 in (space.shape or ()):
-        advice = f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation"
+        advice = (
+            "an agent needs at least one number"
+            if name == SINGLE
+            else (f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation")
+        )
         return [SpaceFault(f"{name} has no entries (shape {space.shape})", advice)]
     size = image_size(space, normalize_images=normalize_images)
     if size is not None and space.dtype != np.uint8 and int(np.argmin(space.shape or ())) != 0:

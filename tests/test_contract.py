@@ -1,7 +1,9 @@
 """What SB3 users rely on, for every algorithm: learn, predict, save, load, seeds, spaces, callbacks."""
 
+import copy
 import io
 import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -24,7 +26,9 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from tests.algorithms import VARIANTS, equal, tiny, weights, without_context
 from tests.spaces_env import SpacesEnv, image
 
@@ -482,3 +486,54 @@ def test_the_suite_settings_are_stored_and_another_setting_warns(algorithm, tmp_
     with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
         same.set_env(make_env("CartPole-v1", action_repeat=2))
     assert tiny(algorithm, "MlpPolicy", "CartPole-v1").suite_preset is None
+
+
+@algorithms
+def test_models_are_pickled_and_copied_whatever_happened(algorithm) -> None:
+    def interrupt(local: dict, _: dict) -> bool:
+        if local["self"].num_timesteps >= 15:
+            raise KeyboardInterrupt
+        return True
+
+    model = tiny(algorithm, "MlpPolicy", "CartPole-v1")
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(40, callback=interrupt)
+    obs = np.zeros((2, 4), np.float32)
+    for other in (
+        copy.deepcopy(model).policy,
+        pickle.loads(pickle.dumps(model.policy)),
+        pickle.loads(pickle.dumps(model)).policy,
+    ):
+        np.testing.assert_array_equal(
+            other.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0]
+        )
+    copy.deepcopy(model).learn(20, reset_num_timesteps=False)
+
+
+def test_parameters_of_a_file_are_parameters_alone(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(30)
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "weights", exclude=["optimizers"])
+    saved = weights(model)
+    model.learn(20, reset_num_timesteps=False)
+    carry = model._carry.deter.clone()
+    with pytest.raises(ValueError, match="holds no optimizers: pass exact_match=False"):
+        model.set_parameters(tmp_path / "weights")
+    assert not equal(weights(model), saved)
+    model.set_parameters(tmp_path / "weights", exact_match=False)
+    assert equal(weights(model), saved) and th.equal(model._carry.deter, carry)
+    model.set_parameters(tmp_path / "whole")
+    assert th.equal(model._carry.deter, carry)
+
+
+def test_a_checkpoint_callback_inside_another_is_refused(tmp_path) -> None:
+    inner = ResumableCheckpoint(tmp_path, every=20)
+    with pytest.raises(ValueError, match=r"inside EveryNTimesteps, .* beside that"):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(30, callback=EveryNTimesteps(20, inner))
+    with pytest.raises(ValueError, match="every='100' must be an integer"):
+        ResumableCheckpoint(tmp_path, every="100")
+
+
+def test_a_buffer_beyond_all_addresses() -> None:
+    with pytest.raises(MemoryError, match="lower buffer_size"):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1", buffer_size=10**13).learn(5)

@@ -8,8 +8,9 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from sb3_dreamer import DreamerV2, DreamerV3, DreamPolicy, DreamVecEnv, PlaNet
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
@@ -220,6 +221,17 @@ def test_decoded_observations_are_those_of_the_task() -> None:
 
 
 # ---- agents --------------------------------------------------------------------------------------------------------
+
+
+def test_decoded_observations_are_normalized_where_the_agent_sees_them_so() -> None:
+    env = VecNormalize(make_vec_env("CartPole-v1"), clip_obs=3.0)
+    dream = DreamVecEnv(trained(env=env), 50, observations="decoded", seed=0)
+    assert dream.observation_space == spaces.Box(-3.0, 3.0, (4,), np.float32)
+    obs = dream.reset()
+    assert dream.observation_space.contains(obs[0])
+    assert np.abs(obs[:, 2]).max() != pytest.approx(0.41887903)  # the bound of the angle itself
+    with pytest.raises(ValueError, match="action 0 is 7, which Discrete"):
+        dream.step(np.full(50, 7))
 
 
 def test_ppo_learns_in_the_dream_and_plays_the_task(model: Any) -> None:

@@ -7,6 +7,7 @@ it needs as arguments and does not know this class.
 import contextlib
 import copy
 import functools
+import inspect
 import os
 import pathlib
 import warnings
@@ -42,7 +43,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.checks import (
+    Place,
+    check_env_type,
+    check_noise,
     check_observation,
+    check_policy,
     check_reward,
     reset_noise,
     suite_preset,
@@ -69,6 +74,7 @@ from sb3_dreamer.common.spaces import (
     space_dict,
     without_unstackable,
 )
+from sb3_dreamer.common.spec import near
 from sb3_dreamer.common.updates import compiled, prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
@@ -120,9 +126,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         max_skipped_updates: int = 3,
         **of_sb3: Any,
     ):
+        check_policy(policy, of_sb3.get("policy_kwargs"), self.policy_aliases)
         ignore = (of_sb3.get("policy_kwargs") or {}).get("ignore_keys", ())
         if env is not None:
             env = maybe_make_env(env, of_sb3.get("verbose", 0))
+            check_env_type(env)
             check_ignore_keys(env.observation_space, ignore)
             env = without_unstackable(env, ignore)
         super().__init__(
@@ -186,7 +194,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :raises ValueError: quoting the value, and saying what is allowed
         """
         check_range("learning_rate", self.learning_rate, 0.0, schedule=True)
-        check_range("buffer_size", self.buffer_size, 1, whole=True, hint="rows over all environments")
+        check_range("buffer_size", self.buffer_size, 1, 1e15, whole=True, hint="rows over all environments")
         check_range("learning_starts", self.learning_starts, 0, whole=True)
         check_range("batch_size", self.batch_size, 1, whole=True)
         check_range("batch_length", self.batch_length, 2, whole=True)
@@ -204,6 +212,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._check_arguments()
         self._setup_lr_schedule()
         self._convert_train_freq()
+        every: Any = self.train_freq
+        check_range("train_freq", every.frequency, 1, whole=True, hint=f"{every.unit.value}s")
         self._world_size = distributed.world_size()
         if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, WorldModelPolicy)):
             raise ValueError(
@@ -259,6 +269,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 "a world model learns from sequences"
             )
         kwargs = dict(self.replay_buffer_kwargs)
+        known = inspect.signature(self.replay_buffer_class).parameters
+        for name in kwargs:
+            if name not in known:
+                raise ValueError(f"replay_buffer_kwargs has {name!r}, which is unknown{near(name, known)}")
         if kwargs.get("replay_dir") is not None:
             kwargs["replay_dir"] = distributed.rank_folder(kwargs["replay_dir"])
         self.replay_buffer = self.replay_buffer_class(
@@ -418,6 +432,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         codec = self.policy.codec
         if action_noise is not None and codec.layout.kind == "continuous":
             noise = th.as_tensor(action_noise(), device=self.device, dtype=th.float32)
+            check_noise(noise, self._carry.prev_action)
             noisy = self._carry.prev_action + noise.reshape(self._carry.prev_action.shape)
             self._carry = self._carry._replace(prev_action=codec.executed(noisy))
         buffer_action = codec.to_replay(self._carry.prev_action)
@@ -491,7 +506,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             return self._env_watch
         self.warn(
             "the training environment was stepped or reset from outside (evaluate_policy or EvalCallback on it?): the "
-            "running episodes were cut and new ones begin. Evaluate on an environment of its own"
+            "running episodes were cut and new ones begin. Evaluate on an environment of its own; if its own step "
+            "raised an error, this is why"
         )
         self.replay_buffer.cut()
         self._begin_episodes(env)
@@ -510,7 +526,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """Check and keep what the environments returned when they were reset."""
         normalizer = self._vec_normalize_env
         first = self._last_obs if normalizer is None else normalizer.get_original_obs()
-        check_observation(first, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
+        check_observation(first, self.observation_space, Place.step(self.num_timesteps), self.policy.ignore_keys)
         self._last_obs = copy.deepcopy(self._last_obs)  # an environment may return the same array again
         self._last_original_obs = copy.deepcopy(first)
         if self._env_watch is not None:
@@ -533,15 +549,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if normalizer is not None:
             before, after = self._last_original_obs, normalizer.get_original_obs()
             reward = normalizer.get_original_reward()
-        check_observation(after, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
-        check_reward(reward, self.num_timesteps)
+        place = Place.step(self.num_timesteps)
+        check_observation(after, self.observation_space, place, self.policy.ignore_keys)
+        check_reward(reward, place)
         final = {key: value.copy() for key, value in as_dict(after).items()}
         for i in np.flatnonzero(dones):
             last = terminal_observation(infos[i], int(i))
             last = as_dict(last if normalizer is None else normalizer.unnormalize_obs(last))
             for key, value in final.items():
                 value[i] = last[key]
-        check_observation(final, self.observation_space, self.num_timesteps, self.policy.ignore_keys)
+        check_observation(final, self.observation_space, place, self.policy.ignore_keys)
         replay_buffer.add(before, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
         self._last_obs = copy.deepcopy(new_obs)
         self._last_original_obs = copy.deepcopy(after)
@@ -582,6 +599,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         with self.while_learning:
+            self.while_learning.callback(self._forget_callbacks)
             callback.on_training_start(locals(), globals())
             self._resume_rest()
             while self.num_timesteps < total_timesteps:
@@ -592,9 +610,12 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                     self._train_after(rollout)
             self._train_owed()
             callback.on_training_end()
-        # A callback holds modules, which would keep the model from being copied.
-        self._callback_states, self._callback = parts.callback_states(callback), None
         return self
+
+    def _forget_callbacks(self) -> None:
+        """Keep what callbacks remember, but not them: a callback holds modules, and a model with it is not copied."""
+        assert self._callback is not None
+        self._callback_states, self._callback = parts.callback_states(self._callback), None
 
     def _setup_learn(
         self,
@@ -1014,13 +1035,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """Take over parameters from a model file or from what :meth:`get_parameters` gave.
 
         :param load_path_or_dict: file name, file object or dict of state dicts
-        :param exact_match: refuse missing and unknown entries
+        :param exact_match: refuse missing and unknown entries; a file without optimizers, too
         :param device: accepted for compatibility with SB3; tensors go where the model is
         """
         if isinstance(load_path_or_dict, dict):
             super().set_parameters(load_path_or_dict, exact_match, device)
-        else:
-            self._restore(save_load.read_algorithm(load_path_or_dict, type(self).__name__, {}))
+            return
+        stored = save_load.read_algorithm(load_path_or_dict, type(self).__name__, {})
+        if exact_match and not stored.settings:
+            raise ValueError(f"{stored.name} holds no optimizers: pass exact_match=False to take the weights alone")
+        save_load.restore_tensors(self.policy, self._optimizers_by_name(), stored)
 
     def save_replay_buffer(self, path: save_load.Path) -> None:
         """Write the replay buffer to one safetensors file, whole or not at all.

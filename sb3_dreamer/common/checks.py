@@ -1,23 +1,53 @@
 """Refusals of values that would poison the replay, naming where they came from."""
 
 import warnings
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
-from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, space_dict
+from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, outside_choices, space_dict
+from sb3_dreamer.common.spec import near
 
 
-def check_observation(obs: Any, space: spaces.Space, step: int, ignore: tuple[str, ...] = ()) -> None:
-    """Refuse an observation that would poison replay: NaN, infinity, or values that do not fit its space.
+class Place(NamedTuple):
+    """Where rows come from, for messages.
 
-    :param obs: batch of observations, ``(n_envs, ...)``
+    :param row: what axis 0 counts: ``environment`` or ``row``
+    :param where: ``at step 7``, ``in episode 3``
+    :param whole: of which nothing is stored: ``step`` or ``episode``
+    """
+
+    row: str
+    where: str
+    whole: str
+
+    @classmethod
+    def step(cls, step: int) -> "Place":
+        """The environments at an agent step."""
+        return cls("environment", f"at step {step}", "step")
+
+    @classmethod
+    def episode(cls, index: int) -> "Place":
+        """The rows of a recorded episode."""
+        return cls("row", f"in episode {index}", "episode")
+
+    def refusal(self, name: str, index: int, value: Any) -> str:
+        """What is wrong with the value of a row, and that nothing was stored."""
+        return f"{name} of {self.row} {index} is {value} {self.where}: nothing of this {self.whole} was stored"
+
+
+def check_observation(obs: Any, space: spaces.Space, place: Place, ignore: tuple[str, ...] = ()) -> None:
+    """Refuse observations that would poison replay: NaN, infinity, or values that do not fit their space.
+
+    :param obs: batch of observations, ``(n, ...)``
     :param space: of one observation
-    :param step: agent step, for the message
+    :param place: for the message
     :param ignore: keys of a Dict observation that are not looked at
-    :raises ValueError: naming environment index, key and step
+    :raises ValueError: naming environment or row, key and place
     """
     values = as_dict(obs)
     for key, sub_space in space_dict(space).items():
@@ -25,40 +55,69 @@ def check_observation(obs: Any, space: spaces.Space, step: int, ignore: tuple[st
             continue
         name = "the observation" if key == SINGLE_KEY else f"observation {key!r}"
         if key not in values:
-            raise ValueError(f"{name} is missing at step {step}: the environment's reset() and step() must return it")
+            who = "the environment's reset() and step() must return it" if place.whole == "step" else "record it"
+            raise ValueError(f"{name} is missing {place.where}: {who}")
         value = np.asarray(values[key])
-        _check_form(value, sub_space, name, step)
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            env = int(np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(1))[0])
-            bad = value[env][~np.isfinite(value[env])].flat[0] if value[env].ndim else value[env]
+        _check_form(value, sub_space, name, place)
+        if value.dtype.kind == "f" and (faulty := _not_float32(value)) is not None:
+            index, bad = faulty
             raise ValueError(
-                f"{name} of environment {env} is {bad} at step {step}: nothing of this step was stored. "
+                f"{place.refusal(name, index, bad)}. {_beyond_float32(bad)}"
                 "Find the cause in the environment, or clip with gymnasium.wrappers.TransformObservation"
             )
 
 
-def _check_form(value: np.ndarray, space: spaces.Space, name: str, step: int) -> None:
+def _not_float32(value: np.ndarray) -> tuple[int, Any] | None:
+    """The first entry, with its row, that is not finite or too large for the float32 of replay."""
+    with np.errstate(over="ignore"):
+        faulty = ~np.isfinite(value.astype(np.float32))
+    if not faulty.any():
+        return None
+    place = tuple(int(index) for index in np.argwhere(faulty)[0])
+    return place[0], value[place]
+
+
+def _beyond_float32(bad: Any) -> str:
+    return "It is too large for float32. " if isinstance(bad, float | np.floating) and np.isfinite(bad) else ""
+
+
+def _check_form(value: np.ndarray, space: spaces.Space, name: str, place: Place) -> None:
     """Refuse another shape, a type that would be cut, and categories that do not exist."""
     shape = space.shape or ()
     if value.shape[1:] != shape:
+        advice = "return arrays of the declared shape, or declare the shape that the environment returns"
+        if len(shape) == 3 and value.shape[1:] == (*shape[1:], shape[0]):
+            advice = (
+                "a wrapper returns the channels last, before SB3 has moved them: move them inside of it, for example "
+                "VecNormalize(VecTransposeImage(venv))"
+            )
         raise ValueError(
-            f"{name} has shape {value.shape[1:]} at step {step}, but its space {space} has {shape}: return arrays "
-            "of the declared shape, or declare the shape that the environment returns"
+            f"{name} has shape {value.shape[1:]} {place.where}, but its space {space} has {shape}: {advice}"
         )
     if space.dtype is not None and not np.can_cast(value.dtype, space.dtype, "same_kind"):
         raise ValueError(
-            f"{name} is {value.dtype} at step {step}, but its space {space} is {space.dtype}, which would cut its "
+            f"{name} is {value.dtype} {place.where}, but its space {space} is {space.dtype}, which would cut its "
             f"values: declare the space with dtype={value.dtype}, or return {space.dtype}"
         )
-    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
-        outside = (value < space.start) | (value >= space.start + count)
-        if outside.any():
-            env = int(np.flatnonzero(outside.reshape(len(value), -1).any(1))[0])
-            raise ValueError(
-                f"{name} of environment {env} is {value[env]} at step {step}, outside its space {space}: nothing of "
-                "this step was stored"
-            )
+    outside = outside_choices(value, space)
+    if outside.any():
+        index = int(np.flatnonzero(outside)[0])
+        raise ValueError(place.refusal(name, index, f"{value[index]}, outside its space {space},"))
+
+
+def check_reward(reward: np.ndarray, place: Place) -> None:
+    """Refuse a reward that is NaN, infinite, or too large for float32.
+
+    :param reward: ``(n,)``
+    :param place: for the message
+    :raises ValueError: naming environment or row, and place
+    """
+    if (faulty := _not_float32(np.asarray(reward))) is not None:
+        index, bad = faulty
+        raise ValueError(
+            f"{place.refusal('the reward', index, bad)}. {_beyond_float32(bad)}"
+            "Find the cause in the environment, or clip with gymnasium.wrappers.ClipReward"
+        )
 
 
 def terminal_observation(info: dict[str, Any], env: int) -> Any:
@@ -77,6 +136,39 @@ def terminal_observation(info: dict[str, Any], env: int) -> Any:
     return info["terminal_observation"]
 
 
+def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:
+    """Refuse the name of a policy that is not there, and keyword arguments that are no table.
+
+    :param known: policies by name
+    :raises ValueError: with the nearest known name, and all of them
+    """
+    if isinstance(policy, str) and policy not in known:
+        raise ValueError(f"policy={policy!r} is unknown{near(policy, known)}: use {', '.join(known)}")
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+        raise ValueError(f"policy_kwargs={kwargs!r} must be a dict of arguments of the policy, by name")
+
+
+def check_env_type(env: Any) -> None:
+    """Refuse what is no environment.
+
+    :raises TypeError: naming what it is
+    """
+    if not hasattr(env, "observation_space"):
+        raise TypeError(
+            f"env={env!r} is no environment: pass a gymnasium environment, its id, a gymnasium vector or an SB3 VecEnv "
+            "(of a function that makes one: stable_baselines3.common.env_util.make_vec_env)"
+        )
+
+
+def check_noise(noise: th.Tensor, action: th.Tensor) -> None:
+    """Refuse action noise of another size than the actions ``(n, A)``."""
+    if noise.numel() != action.numel():
+        raise ValueError(
+            f"action_noise gives {noise.numel()} numbers for {action.shape[0]} environment(s) with actions of "
+            f"{action.shape[1]}: give mean and sigma the shape ({action.shape[1]},)"
+        )
+
+
 def reset_noise(noise: ActionNoise | None, dones: np.ndarray) -> None:
     """Begin action noise anew where an episode ended.
 
@@ -87,24 +179,6 @@ def reset_noise(noise: ActionNoise | None, dones: np.ndarray) -> None:
             noise.reset(indices=np.flatnonzero(dones).tolist())
     elif noise is not None and dones.any():
         noise.reset()
-
-
-def check_reward(reward: np.ndarray, step: int) -> None:
-    """Refuse a reward that is NaN, infinite, or too large for float32.
-
-    :param reward: ``(n_envs,)``
-    :param step: agent step, for the message
-    :raises ValueError: naming environment index and step
-    """
-    reward = np.asarray(reward)
-    with np.errstate(over="ignore"):
-        stored = reward.astype(np.float32)
-    if not np.isfinite(stored).all():
-        env = int(np.flatnonzero(~np.isfinite(stored))[0])
-        raise ValueError(
-            f"the reward of environment {env} is {reward[env]} at step {step}: nothing of this step was stored. "
-            "Find the cause in the environment, or clip with gymnasium.wrappers.ClipReward"
-        )
 
 
 def suite_preset(env: Any) -> dict[str, Any] | None:

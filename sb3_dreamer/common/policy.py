@@ -16,7 +16,14 @@ from stable_baselines3.common.utils import get_device
 
 from sb3_dreamer.common.files.fit import only_stored
 from sb3_dreamer.common.files.model_file import read_model, write_model
-from sb3_dreamer.common.spaces import ActionCodec, advise_on_image, as_dict, observation_keys, space_dict
+from sb3_dreamer.common.spaces import (
+    ActionCodec,
+    advise_on_image,
+    as_dict,
+    observation_keys,
+    outside_choices,
+    space_dict,
+)
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
 from sb3_dreamer.core.world_model import WorldModel
@@ -128,6 +135,7 @@ class WorldModelPolicy(BasePolicy):
 
     # ---- acting ------------------------------------------------------------------------------------------------
 
+    @th.no_grad()
     def initial_state(self, n: int) -> PolicyState:
         """State before the first observation of ``n`` environments."""
         latent = self.world_model.rssm.initial(n)
@@ -243,14 +251,21 @@ class WorldModelPolicy(BasePolicy):
 
         SB3's method takes a 2-D MultiDiscrete observation for a batch.
 
-        :raises ValueError: for a missing key, or a shape that is neither one observation nor a batch
+        :raises ValueError: for a missing key, a shape that is neither one observation nor a batch, keys with batches
+            of different sizes, or a choice that a discrete space does not have
         """
+        single = not isinstance(self.observation_space, spaces.Dict)
+        if single and isinstance(observation, dict):
+            raise ValueError(
+                f"the observation is a dict of {list(observation)}: pass an array, the model's observations are of "
+                f"{self.observation_space}"
+            )
         arrays, tensors, batched, device = as_dict(observation), {}, False, self.device
-        for name, space in space_dict(self.observation_space).items():
+        known = space_dict(self.observation_space)
+        for name in (key.name for key in self.keys):
+            space = known[name]
             if name not in arrays:
-                raise ValueError(
-                    f"the observation has no {name!r}: the model needs {list(space_dict(self.observation_space))}"
-                )
+                raise ValueError(f"the observation has no {name!r}: the model needs {[key.name for key in self.keys]}")
             array, shape = np.asarray(arrays[name]), space.shape or ()
             if is_image_space(space):
                 array = maybe_transpose(array, space)
@@ -260,15 +275,28 @@ class WorldModelPolicy(BasePolicy):
                     f"{('n', *shape)}".replace("'", "")
                 )
             batched = array.ndim == len(shape) + 1
-            tensors[name] = th.as_tensor(array if batched else array[None], device=device)
-        single = not isinstance(self.observation_space, spaces.Dict)
+            array = array if batched else array[None]
+            if outside_choices(array, space).any():
+                raise ValueError(f"the observation {array.tolist()} is outside its space {space}")
+            tensors[name] = th.as_tensor(array, device=device)
+        if len({len(tensor) for tensor in tensors.values()}) > 1:
+            sizes = {name: len(tensor) for name, tensor in tensors.items()}
+            raise ValueError(f"the keys of the observation have batches of different sizes: {sizes}")
         return (next(iter(tensors.values())) if single else tensors), batched
 
     def _state_to_tensors(self, state: tuple[np.ndarray, ...] | None, n: int) -> PolicyState:
         if state is None:
             return self.initial_state(n)
-        device = self.device
-        parts = PolicyState(*(th.as_tensor(part, device=device) for part in state))
+        device, rssm = self.device, self.world_model.rssm
+        own = [(rssm.feat_size - rssm.latent.flat_size,), rssm.latent.shape, (self.codec.layout.size,)]
+        shapes = [np.shape(part) for part in state]
+        if [shape[1:] for shape in shapes] != own:
+            raise ValueError(
+                f"the recurrent state has parts of shape {shapes}, and this model's have "
+                f"{[(n, *part) for part in own]}: pass what predict() of the same model returned, or None to start new "
+                "episodes"
+            )
+        parts = PolicyState(*(th.as_tensor(part, device=device, dtype=th.float32) for part in state))
         if len(parts.deter) != n:
             raise ValueError(
                 f"the recurrent state is for {len(parts.deter)} environments, but there are {n} observations: "

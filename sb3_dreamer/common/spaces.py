@@ -36,14 +36,18 @@ def observation_keys(
 
 
 def check_ignore_keys(space: spaces.Space, ignore: Iterable[str]) -> None:
-    """Refuse names that are no keys of an observation.
+    """Refuse what is no list of keys of an observation.
 
     :raises ValueError: naming the key and those that there are
     """
+    if isinstance(ignore, str):
+        raise ValueError(f"ignore_keys={ignore!r} is one name: pass a list, [{ignore!r}]")
     known = list(space.spaces) if isinstance(space, spaces.Dict) else []
     for key in ignore:
-        if known and key not in known:
-            raise ValueError(f"ignore_keys has {key!r}, which is not a key of the observation: {known}")
+        if key not in known:
+            raise ValueError(
+                f"ignore_keys has {key!r}, which is not a key of the observation: {known or f'{space} has no keys'}"
+            )
 
 
 def without_unstackable(env: Any, ignore: Iterable[str]) -> Any:
@@ -120,6 +124,20 @@ def space_dict(space: spaces.Space) -> dict[str, spaces.Space]:
     return dict(space.spaces) if isinstance(space, spaces.Dict) else {SINGLE_KEY: space}
 
 
+def outside_choices(value: np.ndarray, space: spaces.Space) -> np.ndarray:
+    """Which rows ``(n, *shape)`` hold choices that a discrete space does not have: ``(n,)`` bool, none for a Box."""
+    if isinstance(space, spaces.Discrete):
+        low, count = space.start, space.n
+    elif isinstance(space, spaces.MultiDiscrete):
+        low, count = space.start, space.nvec
+    elif isinstance(space, spaces.MultiBinary):
+        low, count = 0, 2
+    else:
+        return np.zeros(len(value), bool)
+    outside = (value < low) | (value >= low + count) | (value != np.floor(value))
+    return outside.reshape(len(value), -1).any(1)
+
+
 def check_action_space(space: spaces.Space) -> None:
     """Refuse an action space that is not supported.
 
@@ -172,8 +190,17 @@ class ActionCodec:
         return np.dtype(np.float32 if self.layout.kind == "continuous" else np.int64)
 
     def from_env(self, action: np.ndarray) -> np.ndarray:
-        """Environment actions ``(n, *shape)`` to replay form ``(n, parts)``."""
-        flat = np.asarray(action).reshape(len(action), -1)
+        """Environment actions ``(n, *shape)`` to replay form ``(n, parts)``.
+
+        :raises ValueError: for NaN, infinity, or a choice that the space does not have
+        """
+        action = np.asarray(action)
+        flat = action.reshape(len(action), -1)
+        faulty = outside_choices(action.reshape(len(action), *(self.space.shape or ())), self.space)
+        faulty |= ~np.isfinite(flat).all(1)
+        if faulty.any():
+            row = int(faulty.argmax())
+            raise ValueError(f"action {row} is {action[row]}, which {self.space} does not have")
         if isinstance(self.space, spaces.Box):
             unit = np.maximum(1.0, np.maximum(np.abs(self.low), np.abs(self.high)))  # so that no difference overflows
             low, high = self.low / unit, self.high / unit

@@ -75,21 +75,25 @@ def replace_fields(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
 
 
 def activation_name(activation: Any) -> str:
-    """SB3's ``activation_fn`` as the name that ``act`` takes.
+    """SB3's ``activation_fn``, a class or its name, as the name that ``act`` takes.
 
     :raises ValueError: for an activation that the networks do not have
     """
-    name = getattr(activation, "__name__", type(activation).__name__).lower()
-    one_of("activation_fn", name, ("silu", "elu", "relu", "tanh"))
-    return name
+    name = activation if isinstance(activation, str) else getattr(activation, "__name__", type(activation).__name__)
+    one_of("activation_fn", name.lower(), ("silu", "elu", "relu", "tanh"))
+    return name.lower()
 
 
 def net_arch_widths(net_arch: Any) -> tuple[int, ...]:
     """SB3's ``net_arch`` as the widths of our dense stacks.
 
-    :raises ValueError: for anything but a list of positive integers, or a dict of such lists (its first is taken)
+    :raises ValueError: for anything but a list of positive integers, or a dict whose lists are all the same
     """
     widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
+    if isinstance(net_arch, dict) and any(other != widths for other in net_arch.values()):
+        raise ValueError(
+            f"net_arch={net_arch!r} has different lists, and all dense stacks have the same widths: pass one list"
+        )
     if not isinstance(widths, list | tuple) or not all(isinstance(width, int) and width > 0 for width in widths):
         raise ValueError(f"net_arch={net_arch!r} must be a list of layer widths, for example [256, 256]")
     return tuple(widths)

@@ -154,6 +154,11 @@ def _check_single_resets(env: gym.vector.VectorEnv) -> None:
             f"{type(base).__name__} cannot reset single environments: make it with "
             f"gymnasium.make_vec({name}, num_envs={env.num_envs}, vectorization_mode='sync')"
         )
+    elif _is_wrapped(env, gym.wrappers.vector.NormalizeObservation):
+        why = (
+            "gymnasium.wrappers.vector.NormalizeObservation refuses to reset single environments: use "
+            "gymnasium.wrappers.NormalizeObservation in each of them, or SB3's VecNormalize"
+        )
     elif not getattr(base, "shared_memory", True):  # its workers forget that they were reset
         why = "AsyncVectorEnv without shared memory: add autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
     if why:
@@ -195,9 +200,9 @@ def _where(dones: np.ndarray, first: np.ndarray, obs: np.ndarray) -> np.ndarray:
     return np.where(dones.reshape(-1, *[1] * (obs.ndim - 1)), first, obs)
 
 
-def _is_wrapped(env: Any, wrapper_class: type[gym.Wrapper]) -> bool:
-    """Return whether a wrapper of the class is among an environment's."""
-    while isinstance(env, gym.Wrapper):
+def _is_wrapped(env: Any, wrapper_class: type) -> bool:
+    """Return whether a wrapper of the class is among those of an environment or a vector."""
+    while isinstance(env, gym.Wrapper | gym.vector.VectorWrapper):
         if isinstance(env, wrapper_class):
             return True
         env = env.env

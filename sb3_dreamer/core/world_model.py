@@ -15,6 +15,11 @@ from sb3_dreamer.core.rssm import RSSM, Observed
 from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch
 
 
+def continues(is_terminal: th.Tensor) -> th.Tensor:
+    """The flag that a continue head predicts: ``1 - is_terminal``."""
+    return 1.0 - is_terminal.float()
+
+
 class KLObjective(Protocol):
     """See :mod:`sb3_dreamer.core.objectives`."""
 
@@ -39,7 +44,7 @@ class WorldModel(nn.Module):
     :param objective: KL objective
     :param scales: factors of ``reward`` and ``cont`` (1 each); those of the KL come from the objective
     :param detached: heads whose gradients stop at the features: ``recon``, ``reward``, ``cont`` (ablations)
-    :param cont_target: what the continue head is to predict, from ``is_terminal (B, T)``; ``1 - is_terminal``
+    :param cont_target: what the continue head is to predict, from ``is_terminal (B, T)``; None: :func:`continues`
     :param overshooting: a further loss on priors rolled several steps (PlaNet's latent overshooting)
     :param representation: what shapes the latent state in place of the reconstruction; None: the decoder does
     """
@@ -67,7 +72,7 @@ class WorldModel(nn.Module):
         self.cont_head = cont
         self.objective = objective
         self.detached = detached
-        self.cont_target = cont_target or (lambda is_terminal: 1.0 - is_terminal.float())
+        self.cont_target = cont_target or continues
         if representation is None:
             assert decoder is not None, "a world model needs a decoder or another representation objective"
             representation = Reconstruction(decoder)

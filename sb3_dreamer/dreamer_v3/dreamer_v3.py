@@ -254,12 +254,13 @@ class DreamerV3(WorldModelAlgorithm):
 
     @property
     def world_model(self) -> WorldModelView:
-        """The world model for use on its own, with numpy arrays in the units of the environment."""
+        """The world model for use on its own, with numpy arrays as ``predict`` takes and returns them."""
         return WorldModelView(self.policy)
 
     def _check_arguments(self) -> None:
         if self.learning_rate is None:  # the size depends on the observations
-            keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()))
+            chosen = {name: self.policy_kwargs[name] for name in ("normalize_images",) if name in self.policy_kwargs}
+            keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()), **chosen)
             self.learning_rate = default_learning_rate(resolve_size(self.model_size, keys))
         super()._check_arguments()
         for name in ("actor_learning_rate", "critic_learning_rate"):

@@ -30,10 +30,14 @@ OUT_OF_RANGE: list[tuple[type, dict[str, Any]]] = [
     (DreamerV3, {"learning_rate": float("inf")}),
     (DreamerV3, {"actor_learning_rate": -1e-4}),
     (DreamerV3, {"buffer_size": 1e5}),
+    (DreamerV3, {"buffer_size": 10**30}),
     (DreamerV3, {"batch_length": 1}),
     (DreamerV3, {"train_ratio": 1e300}),
     (DreamerV3, {"warmup_updates": -1}),
     (DreamerV3, {"max_skipped_updates": -1}),
+    (DreamerV3, {"train_freq": 0}),
+    (DreamerV3, {"train_freq": (-1, "step")}),
+    (PlaNet, {"train_freq": (0, "episode")}),
     (DreamerV2, {"target_update_interval": 0}),
     (DreamerV2, {"free_nats": -1.0}),
     (DreamerV2, {"weight_decay": 2.0}),
@@ -139,10 +143,74 @@ def test_ignored_keys_may_hold_anything(tmp_path: Path) -> None:
     loaded = DreamerV3.load(tmp_path / "model", env=WithMission(), device="cpu").learn(10, reset_num_timesteps=False)
     loaded.set_env(WithMission())
     np.testing.assert_array_equal(*(m.predict(obs, deterministic=True)[0].shape for m in (model, loaded)))
-    with pytest.raises(ValueError, match=r"'mission' is a Text space.* leave a key out with policy_kwargs"):
+    with pytest.raises(ValueError, match=r"'mission' is a Text space.* leave the key out with policy_kwargs"):
         tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs={"ignore_keys": ["inner"]})
     with pytest.raises(ValueError, match=r"ignore_keys has 'misson', which is not a key"):
         tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs={"ignore_keys": ["misson"]})
+    with pytest.raises(ValueError, match=r"ignore_keys='mission' is one name: pass a list"):
+        tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs={"ignore_keys": "mission"})
+    with pytest.raises(ValueError, match=r"'time', which is not a key of the observation: Box"):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1", policy_kwargs={"ignore_keys": ["time"]})
+
+
+def test_predict_needs_no_ignored_key() -> None:
+    model = tiny(DreamerV3, "MultiInputPolicy", WithMission(), policy_kwargs={"ignore_keys": ["mission", "inner"]})
+    action, _ = model.predict({"pole": np.zeros(4, np.float32)}, deterministic=True)
+    assert model.action_space.contains(int(action))
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "kwargs", "message"),
+    [
+        ("mlp", "CartPole-v1", {}, "policy='mlp' is unknown: use MlpPolicy, "),
+        ("MlpPolicy", lambda: gym.make("CartPole-v1"), {}, "is no environment: pass a gymnasium environment"),
+        ("MlpPolicy", "CartPole-v1", {"policy_kwargs": "x"}, "policy_kwargs='x' must be a dict"),
+        ("MlpPolicy", "CartPole-v1", {"policy_kwargs": {1: 2}}, "must be a dict of arguments of the policy, by name"),
+        ("MlpPolicy", "CartPole-v1", {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [4]}}}, "has different lists"),
+        ("MlpPolicy", "CartPole-v1", {"replay_buffer_kwargs": {"foo": 1}}, "replay_buffer_kwargs has 'foo'"),
+    ],
+)
+def test_what_is_no_policy_or_environment(policy: str, env: Any, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        tiny(DreamerV3, policy, env, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("obs", "state", "message"),
+    [
+        ({"a": np.zeros(3)}, None, r"the observation is a dict of \['a'\]: pass an array"),
+        (np.zeros((2, 3)), (np.zeros((2, 4)),), "the recurrent state has parts of shape"),
+    ],
+)
+def test_what_predict_refuses(obs: Any, state: Any, message: str) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", SpacesEnv(BOX, spaces.Discrete(2)))
+    with pytest.raises(ValueError, match=message):
+        model.predict(obs, state)
+
+
+def test_predict_refuses_choices_and_batches_that_do_not_fit() -> None:
+    space = spaces.Dict(a=BOX, b=spaces.Discrete(3))
+    model = tiny(DreamerV3, "MultiInputPolicy", SpacesEnv(space, spaces.Discrete(2)))
+    with pytest.raises(ValueError, match="batches of different sizes"):
+        model.predict({"a": np.zeros((2, 3), np.float32), "b": np.zeros(1, int)})
+    with pytest.raises(ValueError, match=r"outside its space Discrete\(3\)"):
+        model.predict({"a": np.zeros((1, 3), np.float32), "b": np.full(1, 3)})
+
+
+def test_a_state_may_be_float64() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    obs = np.zeros((2, 4), np.float32)
+    _, state = model.predict(obs, deterministic=True)
+    doubled = tuple(part.astype(np.float64) for part in state)
+    after = (model.predict(obs, before, deterministic=True)[1] for before in (state, doubled))
+    for one, other in zip(*after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_default_rate_is_that_of_the_size_that_is_built() -> None:
+    env = SpacesEnv(spaces.Box(0, 1, (3, 16, 16), np.float32), spaces.Discrete(2))
+    model = DreamerV3("CnnPolicy", env, policy_kwargs={"normalize_images": False}, buffer_size=1000)
+    assert (model.model_size, model.learning_rate) == ("S", 1e-4)
 
 
 FLOATS = spaces.Box(0, 1, (3, 16, 16), np.float32)

@@ -251,7 +251,7 @@ class Wrong(VecEnv):
             "is float32 .* is uint8",
         ),
         (BOX, np.zeros((1, 4), np.float32), r"shape \(4,\) .* has \(3,\)"),
-        (spaces.Discrete(3), np.array([3]), r"environment 0 is 3 .* outside its space Discrete\(3\)"),
+        (spaces.Discrete(3), np.array([3]), r"environment 0 is 3, outside its space Discrete\(3\)"),
         (spaces.Discrete(3, start=2), np.array([1]), "environment 0 is 1"),
         (spaces.MultiDiscrete([3, 2]), np.array([[1, 2]]), "outside its space"),
         (spaces.Dict({"a": BOX, "b": BOX}), {"a": np.zeros((1, 3), np.float32)}, "observation 'b' is missing"),
@@ -261,6 +261,25 @@ def test_observations_outside_their_space(space: spaces.Space, obs: Any, message
     policy = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
     with pytest.raises(ValueError, match=message):
         tiny(DreamerV3, policy, Wrong(space, obs)).learn(5)
+
+
+def test_observations_too_large_for_replay() -> None:
+    space = spaces.Box(-1e39, 1e39, (3,), np.float64)
+    with pytest.raises(ValueError, match=r"environment 0 is 1e\+39 at step 0: .* too large for float32"):
+        tiny(DreamerV3, "MlpPolicy", Wrong(space, np.full((1, 3), 1e39))).learn(5)
+
+
+def test_a_wrapper_that_returns_channels_last() -> None:
+    image_env = SpacesEnv(spaces.Box(0, 255, (16, 16, 3), np.uint8), spaces.Discrete(2))
+    env = VecNormalize(DummyVecEnv([lambda: image_env]), norm_obs=False)
+    with pytest.raises(ValueError, match=r"VecNormalize\(VecTransposeImage\(venv\)\)"):
+        tiny(DreamerV3, "CnnPolicy", env).learn(5)
+
+
+def test_noise_of_another_size() -> None:
+    noise = NormalActionNoise(np.zeros(3), np.ones(3))
+    with pytest.raises(ValueError, match=r"action_noise gives 3 numbers for 1 environment\(s\) with actions of 1"):
+        tiny(DreamerV3, "MlpPolicy", "Pendulum-v1", action_noise=noise).learn(5)
 
 
 @pytest.mark.parametrize("reward", [1e300, float("nan"), None])

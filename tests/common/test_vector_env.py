@@ -186,5 +186,7 @@ def test_single_resets_are_needed():
         ValueError, match=r"CartPoleVectorEnv cannot .*make_vec\('CartPole-v1', num_envs=2, vect.*='sync'"
     ):
         GymnasiumVecEnv(gym.make_vec("CartPole-v1", 2))
+    with pytest.raises(ValueError, match="NormalizeObservation in each of them"):
+        GymnasiumVecEnv(gym.wrappers.vector.NormalizeObservation(gym.make_vec("CartPole-v1", 2, "sync")))
     with pytest.raises(ValueError, match="SAME_STEP"):
         adapt(AsyncVectorEnv, AutoresetMode.NEXT_STEP, shared_memory=False)

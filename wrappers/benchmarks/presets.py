@@ -22,6 +22,13 @@ from typing import Any
 import gymnasium as gym
 
 DEFAULT_PRESET = "dreamerv3-2023"
+CHOICES: dict[str, tuple[Any, ...]] = {  #: of the settings that are names
+    "resize": ("area", "antialias"),
+    "grey": (False, True, "luma", "screen"),
+    "pixels": (None, "only", "both"),
+    "lives": ("unused", "discount", "reset"),
+    "reward": (None, "clip", "sign", "tanh", "symlog"),
+}
 ALIASES = {"dreamerv3": "dreamerv3-2023", "v3": "dreamerv3-2023", "v2": "dreamerv2"}
 
 
@@ -74,6 +81,37 @@ class Settings:
     flatten: bool = False
     action_set: str | None = None
     break_speed: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing.
+
+        :raises ValueError: quoting the value and what is allowed
+        """
+        for name in ("action_repeat", "max_pool", "frame_stack", "time_limit"):
+            value = getattr(self, name)
+            fits = (_is_whole(value) and value >= 1) or (name == "time_limit" and value is None)
+            _check(name, value, "a whole number from 1", fits)
+        pair = self.size
+        _check("size", pair, "two whole numbers from 1", pair is None or (_are_whole(pair) and min(pair) >= 1))
+        low, high = self.noops if _are_whole(self.noops) else (-1, -1)
+        _check("noops", self.noops, "a smallest and a largest number from 0", 0 <= low <= high)
+        _check("sticky", self.sticky, "a probability from 0 to 1", 0.0 <= self.sticky <= 1.0)
+        for name, known in CHOICES.items():
+            value = getattr(self, name)
+            _check(name, value, f"one of {', '.join(map(repr, known))}", value in known)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_whole(values: Any) -> bool:
+    return isinstance(values, tuple) and len(values) == 2 and all(map(_is_whole, values))
+
+
+def _check(name: str, value: Any, what: str, fits: bool) -> None:
+    if not fits:
+        raise ValueError(f"{name}={value!r} must be {what}.")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
@@ -105,12 +107,15 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
     :raises ValueError: for an unknown suite, task, preset or setting
     :raises SuiteNotInstalledError: if the suite's package is missing, with what to install
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an environment is a text, not a {type(name).__name__}: {name!r}")
     if "pixels" in kwargs and isinstance(kwargs["pixels"], bool):
         kwargs["pixels"] = "only" if kwargs["pixels"] else None
     suite, task = split_name(name)
     if suite == "gymnasium":
         if preset is not None:
             raise ValueError(f"{name!r} is a plain gymnasium id and has no preset; write for example 'atari:pong'.")
+        _check_module(task)
         chosen = {key: kwargs.pop(key) for key in list(kwargs) if key in SETTING_NAMES}
         settings = apply_overrides(Settings(), chosen)
         env = _make_gymnasium(task, settings, render_mode, kwargs)
@@ -148,7 +153,7 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
         check_renderer()
     elif render_mode is not None and _is_mujoco(env_id):
         choose_backend()
-    env: gym.Env = gym.make(env_id, render_mode=render_mode, **kwargs)
+    env = _make_registered(env_id, render_mode, kwargs)
     if hasattr(env.unwrapped, "ale"):
         atari.set_frame_rate(env)
     if namespace == "dm_control":
@@ -167,6 +172,25 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
     elif settings.size is not None or grey:
         env = ResizeFrame(env, settings.size, settings.resize, grey)
     return env
+
+
+def _make_registered(env_id: str, render_mode: str | None, kwargs: dict[str, Any]) -> gym.Env:
+    """Make an environment, or say which setting an argument that it does not have may have meant."""
+    try:
+        return gym.make(env_id, render_mode=render_mode, **kwargs)
+    except TypeError as error:
+        for key in kwargs:
+            if key in str(error) and (near := difflib.get_close_matches(key, SETTING_NAMES, 1)):
+                raise ValueError(f"{env_id} has no argument {key!r}: did you mean {near[0]!r}?") from error
+        raise
+
+
+def _check_module(env_id: str) -> None:
+    """Refuse ``suit:task`` with the nearest suite, where there is no module of that name."""
+    module, colon, _ = env_id.partition(":")
+    near = difflib.get_close_matches(module, SUITES, 1)
+    if colon and near and importlib.util.find_spec(module.split(".")[0]) is None:
+        raise ValueError(f"there is no suite {module!r} and no module of that name; did you mean {near[0]!r}?")
 
 
 def _is_mujoco(env_id: str) -> bool:

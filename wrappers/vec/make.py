@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env, split_name
 
@@ -23,8 +25,14 @@ def build_env(
     wrapper_class: Callable[..., gym.Env] | None,
     wrapper_kwargs: dict[str, Any],
     action_seed: int | None,
+    spec: EnvSpec | None = None,
 ) -> gym.Env:
-    """Make one environment of a vector environment; module-level so that a worker can import it by name."""
+    """Make one environment of a vector environment; module-level so that a worker can import it by name.
+
+    :param spec: of an id that was registered in the parent, and that a worker may not know
+    """
+    if spec is not None:
+        gym.registry.setdefault(spec.id, spec)
     env = make_env(name, preset, render_mode, **kwargs)
     if wrapper_class is not None:
         env = wrapper_class(env, **wrapper_kwargs)
@@ -45,6 +53,20 @@ def is_slow(name: str, kwargs: dict[str, Any]) -> bool:
     if suite == "gymnasium":
         return task.startswith(("ALE/", "dm_control/"))
     return SUITES[suite].slow
+
+
+def sendable_spec(name: str) -> EnvSpec | None:
+    """Return what gymnasium knows of an id, for other processes; None for a suite's task or what cannot be sent.
+
+    :param name: as in ``make_env``
+    """
+    suite, env_id = split_name(name)
+    spec = gym.registry.get(env_id) if suite == "gymnasium" else None
+    try:
+        pickle.dumps(spec)
+    except (pickle.PicklingError, AttributeError, TypeError):  # an entry point that is a local function
+        return None
+    return spec
 
 
 def make_vec_env(
@@ -90,10 +112,11 @@ def make_vec_env(
         from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv
 
         vec_env_cls = RestartingVecEnv if n_envs > 1 and is_slow(name, kwargs) else DummyVecEnv
+    spec = sendable_spec(name)
     makers = [
         functools.partial(
             build_env, name, preset, render_mode, dict(kwargs), wrapper_class, wrapper_kwargs or {},
-            None if seed is None else seed + rank,
+            None if seed is None else seed + rank, spec,
         )
         for rank in range(n_envs)
     ]  # fmt: skip

@@ -4,6 +4,7 @@ import argparse
 import ast
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ class _HelpFormatter(argparse.HelpFormatter):
     """Format help in wide columns, with the default of every flag that has one worth showing."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=110)
+        super().__init__(prog, max_help_position=34, width=min(110, shutil.get_terminal_size((112, 24)).columns - 2))
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         """Keep the lines of a text that has several."""
@@ -62,7 +63,7 @@ class KeyValues(argparse.Action):
             key, colon, text = word.partition(":")
             if not colon or not key or not text:
                 raise UsageError(f"{option_string} {word!r}: write key:value, for example learning_rate:0.001")
-            pairs[key] = parse_value(text, f"{option_string} {key}")
+            pairs[key] = parse_value(text.strip(), f"{option_string} {key}")
         setattr(namespace, self.dest, pairs)
 
 
@@ -150,6 +151,21 @@ def natural(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} must be at least 0")
     return value
+
+
+def seed(text: str) -> int:
+    """Read a seed: a whole number below 2^32, or -1 for one that is drawn."""
+    value = whole(text)
+    if not -1 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} must be from 0 to 4294967295, or -1 to draw one")
+    return value
+
+
+def folder(text: str) -> str:
+    """Read the name of a folder, which an unset variable of the shell leaves empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return text
 
 
 def whole(text: str) -> int:

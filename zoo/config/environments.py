@@ -35,7 +35,7 @@ def import_packages(names: Sequence[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except ImportError as error:
+        except Exception as error:  # whatever the package does when it is imported
             raise UsageError(f"--gym-packages {name}: cannot be imported ({one_line(error)})") from error
 
 

@@ -15,6 +15,7 @@ from sb3_dreamer.zoo.config.yaml_files import read_yaml
 FOLDER = Path(__file__).parents[1] / "hyperparams"
 STOP = "stop_at_return"  #: by task: training ends when two evaluations in a row reach it
 RUN_DEFAULTS = ("eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs", "save_freq", STOP)
+LEAST = {"eval_episodes": 1, "final_eval_episodes": 0, "n_eval_envs": 1}  #: of the flags of these names
 CLASSIC = "classic"  # the file for gymnasium's own tasks
 PLAIN = "other"  # the file for environments that no other file names
 
@@ -73,17 +74,29 @@ def load_file(path: Path, algo: str) -> tuple[dict[str, dict[str, Any]], dict[st
     """
     content = read_yaml(path)
     run_defaults = content.pop("run_defaults", {}) or {}
-    for name, value in run_defaults.items():
-        if name not in RUN_DEFAULTS:
-            raise UsageError(f"{path}: unknown run default {name}={quote(value)}: use {', '.join(RUN_DEFAULTS)}")
-        for task, number in value.items() if name == STOP and isinstance(value, dict) else [(name, value)]:
-            check_value(task, number, float if name == STOP else int, f"{path}, run_defaults")
+    _check_run_defaults(run_defaults, f"{path}, run_defaults")
     entries = {}
     for task, values in content.items():
         if not isinstance(values, dict):
             raise UsageError(f"{path}: entry {task!r} must be a mapping, not {quote(values)}")
         entries[str(task)] = check_values(values, algorithm_class(algo), f"{path.name}, {task}")
     return entries, run_defaults
+
+
+def _check_run_defaults(run_defaults: Any, where: str) -> None:
+    """Refuse what the flags of the same names would refuse."""
+    if not isinstance(run_defaults, dict):
+        raise UsageError(f"{where}: must be a mapping of {', '.join(RUN_DEFAULTS)}, not {quote(run_defaults)}")
+    for name, value in run_defaults.items():
+        if name not in RUN_DEFAULTS:
+            raise UsageError(f"{where}: unknown run default {name}={quote(value)}: use {', '.join(RUN_DEFAULTS)}")
+        if name == STOP:
+            if not isinstance(value, dict):
+                raise UsageError(f"{where}: {STOP}={quote(value)} must be a mapping of tasks to returns")
+            for task, number in value.items():
+                check_value(str(task), number, float, f"{where}, {STOP}")
+        elif check_value(name, value, int, where) < LEAST.get(name, -1):
+            raise UsageError(f"{where}: {name}={value} must be at least {LEAST[name]}")
 
 
 def _for_task(run_defaults: dict[str, Any], task: str) -> dict[str, Any]:
@@ -134,6 +147,10 @@ def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]
     for other, path in files.items():  # Entries under their own names, such as PixelCatch.
         if other not in SUITES and other != PLAIN and name != "default" and name in read_yaml(path):
             return other, name, ""
+    if name not in gym.registry and CLASSIC in files:  # CartPole is CartPole-v1 before it is bsuite's
+        versions = [task for task in read_yaml(files[CLASSIC]) if task.rpartition("-v")[0].lower() == name.lower()]
+        if versions:
+            return CLASSIC, versions[-1], f"{name} resolved to {versions[-1]}"
     homes = [] if name in gym.registry else [s for s in SUITE_ORDER[algo] if s in files and _spelling(s, name)]
     if homes:
         full = [f"{home}:{_spelling(home, name)}" for home in homes]

@@ -76,10 +76,12 @@ def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]
     """
     notes: list[str] = []
     algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
+    if args.trained_agent and algo != config.get("algo", algo):
+        raise UsageError(f"--algo {algo}: {args.trained_agent} is an agent of {config['algo']}; leave --algo out")
     if config and args.env in (None, config.get("env"), config.get("run_name")):
         plan, run_defaults = _from_config(config, algo, args.config or args.trained_agent), config
     else:
-        entry = find_entry(algo, args.env or DEFAULT_ENV, args.conf_file)
+        entry = find_entry(algo, DEFAULT_ENV if args.env is None else args.env, args.conf_file)
         plan, run_defaults = _from_entry(entry), entry.run_defaults
         notes += [entry.note] if entry.note else []
     notes += _override(plan, args)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, to_words, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, folder, positive, to_words, whole
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry, suite_tasks
 from sb3_dreamer.zoo.programs import train
 from sb3_dreamer.zoo.runs.jobs import Job, read_jobs, write_jobs
 from sb3_dreamer.zoo.runs.launchers import ELSEWHERE, LAUNCHERS
+
+OF_THE_JOBS = {"--seed": "--seeds", "--env": "--tasks", "--algo": "--algo"}  #: flags of ``train``, and ours for them
 
 
 def make_parser() -> OneLineParser:
@@ -46,7 +48,9 @@ Flags of train follow --, for example:
         help="what each job gets. slurm: timeout_min, partition, gpus_per_node, cpus_per_task, mem_gb, account, ...; "
         "ray: num_cpus, num_gpus, memory, ...",
     )  # fmt: skip
-    parser.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
+    parser.add_argument(
+        "-f", "--log-folder", type=folder, default="logs", metavar="DIR", help="where to write the run folders"
+    )
     parser.add_argument("--status", action="store_true", help="show progress and exit")
     parser.add_argument("--dry-run", action="store_true", help="print the commands of the jobs and exit")
     return parser
@@ -62,6 +66,9 @@ def main(words: Sequence[str]) -> int:
     args = make_parser().parse_args(list(words[:split]))
     flags = list(words[split + 1 :])
     parser = train.make_parser()
+    for flag, ours in OF_THE_JOBS.items():
+        if any(word.partition("=")[0] == flag for word in flags):
+            raise UsageError(f"{flag} after --: every job has its own; use {ours} before --")
     resume_flags = to_words(parser, parser.parse_args(flags), train.NOT_FOR_RESUMING)  # errors show now, not in jobs
     path = Path(args.log_folder) / f"{args.algo}-{args.suite}-jobs.json"
     jobs = merge(read_jobs(path) if path.exists() else [], make_jobs(args, flags, resume_flags))

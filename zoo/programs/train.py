@@ -10,7 +10,17 @@ from typing import Any
 
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, natural, positive, to_command, to_words, whole
+from sb3_dreamer.zoo.config.arguments import (
+    KeyValues,
+    OneLineParser,
+    folder,
+    natural,
+    positive,
+    seed,
+    to_command,
+    to_words,
+    whole,
+)
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, Plan, make_plan
 from sb3_dreamer.zoo.programs import tables
@@ -48,8 +58,8 @@ def main(words: Sequence[str]) -> int:
 
     if distributed.start() > 0:  # of the processes that torchrun started, only the first one speaks
         args.verbose, args.track, args.progress = 0, None, False
-    if checkpoint is not None and args.seed < 0:
-        plan.seed = int(config["seed"])
+    if checkpoint is not None:
+        plan.seed = resume.seed_of(config, args)
     plan.seed = distributed.broadcast_object(plan.seed)
     building.set_threads(args.num_threads)
     building.check_device(args.device)
@@ -104,7 +114,7 @@ def _add_task_arguments(parser: OneLineParser) -> None:
         "--truncate-last-trajectory", nargs="?", const=True, metavar="BOOL",
         help="accepted for rl_zoo3 compatibility: with -i, unfinished episodes always count as truncated",
     )  # fmt: skip
-    add("--seed", type=whole, default=-1, metavar="N", help="random seed (default: -1, drawn and stored)")
+    add("--seed", type=seed, default=-1, metavar="N", help="random seed (default: -1, drawn and stored)")
     add("--env-kwargs", **pairs, help="settings of the environment")
     add("--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments")
 
@@ -140,7 +150,7 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
         "(default: -1, none)",
     )  # fmt: skip
     add("--save-replay-buffer", action="store_true", help="save the replay buffer beside every model file")
-    add("-f", "--log-folder", default="logs", metavar="DIR", help="where to write the run folders")
+    add("-f", "--log-folder", type=folder, default="logs", metavar="DIR", help="where to write the run folders")
     add("-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)")
     add("-uuid", "--uuid", action="store_true", help="add a unique id to the name of the run folder")
     add("--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4; -2: none)")
@@ -404,6 +414,9 @@ class Session:
 
         plan, run = self.plan, self.run
         rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
+        if not self.model._n_updates and plan.n_timesteps > self.model.learning_starts:
+            size = f"batch_size={self.model.batch_size}, batch_length={self.model.batch_length}"
+            rows.append(("updates", f"none was made: the run was too short for one with {size}"))
         if plan.final_episodes > 0:
             rows += self._evaluate()
         if self.evaluation is not None and self.evaluation.best_step:
@@ -444,7 +457,8 @@ class Session:
 
     def _where(self) -> list[str]:
         """Write the flags with which other programs find this run."""
-        folder = [] if self.args.log_folder == "logs" else ["-f", self.args.log_folder]
+        logs = self.run.path.parents[1]
+        folder = [] if logs == Path("logs") else ["-f", str(logs)]
         return folder + (["--gym-packages", *self.args.gym_packages] if self.args.gym_packages else [])
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, che
 from sb3_dreamer.zoo.config.arguments import (
     KeyValues,
     OneLineParser,
+    folder,
     natural,
     positive,
     to_command,
@@ -78,7 +79,7 @@ def make_parser() -> OneLineParser:
         metavar="URL",
         help="where the study is stored (default: sqlite:///LOG_FOLDER/ALGO/tune.db)",
     )
-    files.add_argument("-f", "--log-folder", default="logs", metavar="DIR", help="where to write results")
+    files.add_argument("-f", "--log-folder", type=folder, default="logs", metavar="DIR", help="where to write results")
     files.add_argument(
         "--export", default="", metavar="FILE", help="write all trials with values, seeds and scores to this JSON file"
     )
@@ -110,6 +111,9 @@ def main(words: Sequence[str]) -> int:
     if clash:
         space = {name: choices for name, choices in space.items() if name not in clash}
         print(f"Fixed, not searched: {', '.join(clash)}")
+    objective = Objective(space, args)
+    if args.n_trials:
+        objective.check()
     study = open_study(args)
     if args.n_trials:
         given = to_words(parser, args, skip=("export", "log_folder", "storage", "study_name"))
@@ -117,7 +121,7 @@ def main(words: Sequence[str]) -> int:
         study.set_user_attr("commands", list(commands))
     workers = start_workers(parser, args)
     try:
-        run_trials(study, space, args)
+        run_trials(study, objective, args)
     finally:
         for worker in workers:
             worker.wait()
@@ -173,14 +177,14 @@ def start_workers(parser: OneLineParser, args: Namespace) -> list[subprocess.Pop
     return workers
 
 
-def run_trials(study: Any, space: dict[str, Any], args: Namespace) -> None:
+def run_trials(study: Any, objective: Callable[[Any], float], args: Namespace) -> None:
     """Run this process's trials; Ctrl-C discards the running one and ends."""
     callbacks = []
     if args.max_total_trials:
         states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
         callbacks.append(optuna.study.MaxTrialsCallback(args.max_total_trials, states=states))
     try:
-        study.optimize(Objective(space, args), n_trials=args.n_trials, callbacks=callbacks, catch=(TrialFailedError,))
+        study.optimize(objective, n_trials=args.n_trials, callbacks=callbacks, catch=(TrialFailedError,))
     except KeyboardInterrupt:
         print("\nStopped. Run the same command to extend the study.")
 
@@ -199,7 +203,18 @@ class Objective:
     def __init__(self, space: dict[str, Any], args: Namespace):
         self.space, self.args = space, args
         building.set_threads(args.num_threads)
-        self.plan(args.hyperparams or {}, args.seed)  # Wrong flags fail before the first trial.
+
+    def check(self) -> None:
+        """Make environments and a model with the values that are fixed, so that wrong flags fail before a trial.
+
+        :raises UsageError: for whatever no trial could do
+        """
+        plan = self.plan(self.args.hyperparams or {}, self.args.seed)
+        env = building.make_training_env(plan, None)
+        try:
+            building.make_model(plan, env, self.args.device)
+        finally:
+            env.close()
 
     def plan(self, values: dict[str, Any], seed: int) -> Plan:
         """Make the plan of ``train`` with these hyperparameters."""

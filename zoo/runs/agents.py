@@ -182,7 +182,8 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
         path = run.model
     if not path.is_file():
         models = sorted(file.name for file in run.path.glob("*.zip"))
-        raise UsageError(f"{run.path} has no {path.name}: it has {', '.join(models) or 'no model yet'}")
+        best = "; --load-best takes its best model" if run.best_model.name in models else ""
+        raise UsageError(f"{run.path} has no {path.name}: it has {', '.join(models) or 'no model yet'}{best}")
     return path
 
 
@@ -198,20 +199,20 @@ def check_spaces(model: Any, env: Any, path: Path) -> None:
 
     :raises UsageError: naming both
     """
-    from stable_baselines3.common.vec_env import VecTransposeImage
-
     for name in ("observation_space", "action_space"):
         ours, theirs = getattr(model, name), getattr(env, name)
-        if (
-            ours != theirs and VecTransposeImage.transpose_space(theirs) != ours
-            if _is_image(theirs)
-            else ours != theirs
-        ):
+        if ours not in (theirs, _channels_first(theirs)):
             raise UsageError(f"{path} was trained with {name} {ours}, the environment has {theirs}")
 
 
-def _is_image(space: Any) -> bool:
+def _channels_first(space: Any) -> Any:
+    """Return a space as SB3 changes it before training: images with their channels first, also those in a Dict."""
     from gymnasium import spaces
-    from stable_baselines3.common.preprocessing import is_image_space
+    from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+    from stable_baselines3.common.vec_env import VecTransposeImage
 
-    return is_image_space(space) or isinstance(space, spaces.Dict)
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({key: _channels_first(sub) for key, sub in space.items()})
+    if not is_image_space(space) or is_image_space_channels_first(space):
+        return space
+    return VecTransposeImage.transpose_space(space)

@@ -58,9 +58,9 @@ def newest(folder: Path) -> Path:
         found = [path for path in parent.glob("checkpoint_*") if re.fullmatch(run_folder.CHECKPOINT, path.name)]
         if found:
             return max(found, key=lambda path: int(path.name.split("_")[1]))
-    files = sorted(path.name for path in folder.glob("*.zip"))
+    files = sorted(map(str, folder.glob("*.zip")))
     siblings = [path.name for path in folder.parent.glob("*") if path.is_dir() and path != folder]
-    runs = sorted(str(path.parent) for path in folder.glob(f"**/{run_folder.CHECKPOINTS}"))
+    runs = sorted({str(path.parents[1]) for path in folder.glob(f"**/{run_folder.CHECKPOINTS}/checkpoint_*")})
     has = (
         f"; it has {', '.join((files or runs)[:5])}: pass one of these"
         if files or runs
@@ -76,7 +76,7 @@ def stored_config(args: Namespace) -> dict[str, Any]:
     :raises UsageError: if there is no such file
     """
     if not args.trained_agent:
-        return read_yaml(Path(args.config)) if args.config else {}
+        return given_config(args) if args.config else {}
     path = Path(args.trained_agent)
     if path.suffix == "" and not path.exists():
         path = path.with_suffix(".zip")
@@ -89,6 +89,39 @@ def stored_config(args: Namespace) -> dict[str, Any]:
     except UsageError as error:
         warnings.warn(f"the settings beside {path} are not used: {error}", stacklevel=2)
         return {}
+
+
+def given_config(args: Namespace) -> dict[str, Any]:
+    """Read the file that ``--config`` names.
+
+    :raises UsageError: for a folder, an empty file, or beside ``--conf-file``
+    """
+    path = Path(args.config)
+    if args.conf_file:
+        raise UsageError("--config and --conf-file: pass one of them")
+    if path.is_dir():
+        inside = next((str(file) for file in sorted(path.glob("**/config.yml"))), "")
+        raise UsageError(f"--config {path} is a folder: pass the config.yml of a run{inside and f', {inside}'}")
+    content = read_yaml(path)
+    if not content:
+        raise UsageError(f"--config {path} is empty: pass the config.yml of a run")
+    return content
+
+
+def seed_of(config: dict[str, Any], args: Namespace) -> int:
+    """Return the seed of the run that is resumed from a checkpoint.
+
+    :param config: of the run
+    :raises UsageError: if its settings cannot be read, or another seed is asked for
+    """
+    if "seed" not in config:
+        raise UsageError(
+            f"the config.yml of the run of {args.trained_agent} is damaged: put it back, or start a new run from the "
+            f"model with --algo, --env and a copy of {args.trained_agent} as -i"
+        )
+    if args.seed not in (-1, config["seed"]):
+        raise UsageError(f"--seed {args.seed}: a run resumes with its own seed, {config['seed']}; leave --seed out")
+    return int(config["seed"])
 
 
 def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict[str, Any]) -> Any:

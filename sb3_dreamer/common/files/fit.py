@@ -32,8 +32,9 @@ def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
         tensors, numbers = tensors - 1, numbers - param.numel()
         if param.numel() > largest or min(tensors, numbers) < 0:
             raise ModelFileError(
-                f"{what} does not fit its own settings: they ask for {name} of shape {list(param.shape)} in "
-                f"{type(module).__name__}, beyond the {len(weights)} tensors that it holds"
+                f"the weights in {what} do not fit the settings: those ask for {name} of shape {list(param.shape)} in "
+                f"{type(module).__name__}, beyond the {len(weights)} tensors in the file. If settings were passed to "
+                "load(), leave them out"
             )
 
     hook = register_module_parameter_registration_hook(refuse_others)

@@ -192,6 +192,9 @@ def restore_tensors(policy: BasePolicy, optimizers: Mapping[str, th.optim.Optimi
         policy.load_state_dict(stored.tensors["policy"])
     except RuntimeError as error:
         first = str(error).splitlines()[1:2] or [str(error)]
-        raise ModelFileError(f"{stored.name} does not fit its own settings ({first[0].strip()})") from error
+        raise ModelFileError(
+            f"the weights in {stored.name} do not fit this model ({first[0].strip()}): they belong to other spaces, "
+            "another model_size or other policy_kwargs"
+        ) from error
     for part, optimizer in optimizers.items():
         load_optimizer(optimizer, stored.tensors[part], stored.settings[part])

@@ -9,8 +9,12 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from sb3_dreamer.common.checks import Place, check_observation, check_reward
 from sb3_dreamer.common.spaces import SINGLE_KEY, ActionCodec, as_dict, space_dict
+from sb3_dreamer.common.spec import near
 from sb3_dreamer.core.types import ObsKey
+
+ROUNDING = 1e-3  #: of Box actions scaled to [-1, 1], beyond their bounds
 
 
 class Episode(NamedTuple):
@@ -60,11 +64,13 @@ def add_episodes(buffer: Rings, source: Any) -> int:
     :raises ValueError: if an episode does not fit the spaces (nothing of it is stored), or while one is running
     """
     if not buffer.starts_episode.all():
-        raise ValueError("an episode is running: add recorded episodes before learn(), or after a reset")
+        raise ValueError(
+            "an episode is running: add recorded episodes before learn(), or end it with model.replay_buffer.cut()"
+        )
     buffer.allocate()
     count = 0
-    for count, episode in enumerate(read_episodes(source, buffer.codec), start=1):
-        _check(buffer, episode, count - 1)
+    for count, recorded in enumerate(read_episodes(source, buffer.codec), start=1):
+        episode = _checked(buffer, recorded, count - 1)
         env, last = int(buffer.filled.argmin()), len(episode.reward)
         for row in range(last + 1):
             obs = {key.name: episode.obs[key.name][row] for key in buffer.keys}
@@ -88,7 +94,8 @@ def read_episodes(source: Any, codec: ActionCodec) -> Iterator[Episode]:
 
         - a dict, or the name of an npz file (one episode), or a list of these: ``observations`` ``(L + 1, ...)``, or
           ``observations.<key>`` for each key of a Dict space; ``actions`` ``(L, ...)`` as the environment takes them;
-          ``rewards`` ``(L,)``; ``terminated``, a bool (default: False, the episode was cut)
+          ``rewards`` ``(L,)``; ``terminated``, a bool or the flags of all steps (default: False, the episode was
+          cut). ``truncated`` may be there and is not looked at
         - a :class:`stable_baselines3.common.buffers.ReplayBuffer`
         - a Minari dataset, or anything else with ``iterate_episodes()``
     :param codec: of the actions
@@ -121,6 +128,13 @@ def _from_dict(codec: ActionCodec, data: dict[str, Any]) -> Episode:
     obs = {name.removeprefix(prefix): np.asarray(value) for name, value in data.items() if name.startswith(prefix)}
     if "observations" in data:
         obs = {SINGLE_KEY: np.asarray(data["observations"])}
+    known = ("observations", "actions", "rewards", "terminated", "truncated")
+    for name in data.keys() - known:
+        if not name.startswith(prefix):
+            raise ValueError(
+                f"the episode has {name!r}, which is unknown{near(name, known)}: it may have {', '.join(known)} and "
+                f"{prefix}<key>"
+            )
     missing = [name for name in ("actions", "rewards") if name not in data] + ([] if obs else ["observations"])
     if missing:
         raise ValueError(f"the episode has no {', '.join(missing)}: it has {', '.join(sorted(data)) or 'nothing'}")
@@ -156,22 +170,33 @@ def _from_sb3(source: ReplayBuffer) -> Iterator[Episode]:
                 begin = step + 1
 
 
-def _check(buffer: Rings, episode: Episode, index: int) -> None:
-    steps, subs = len(episode.reward), space_dict(buffer.observation_space)
+def _checked(buffer: Rings, episode: Episode, index: int) -> Episode:
+    """The episode, Box actions that exceed their bounds by rounding clipped.
+
+    :raises ValueError: if it does not fit the spaces of the buffer, or holds values that replay must not
+    """
+    steps, place = len(episode.reward), Place.episode(index)
     if steps < 1 or episode.action.shape != (steps, buffer.codec.parts):
         raise ValueError(
             f"episode {index} has {steps} rewards and actions {episode.action.shape}, expected "
             f"({max(steps, 1)}, {buffer.codec.parts})"
         )
-    if not np.isfinite(episode.reward).all():
-        raise ValueError(f"episode {index} has a reward that is not finite")
-    for key in buffer.keys:
-        values = episode.obs.get(key.name)
-        shape = (steps + 1, *(subs[key.name].shape or ()))
-        if values is None or values.shape != shape:
-            found = "is missing" if values is None else f"has the shape {values.shape}"
-            raise ValueError(f"episode {index}: observation {key.name!r} {found}, expected {shape}")
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ValueError(f"episode {index}: observation {key.name!r} is not finite everywhere")
-        if not np.can_cast(values.dtype, subs[key.name].dtype or values.dtype, "same_kind"):
-            raise ValueError(f"episode {index}: observation {key.name!r} is {values.dtype}, not {subs[key.name].dtype}")
+    for key in (key.name for key in buffer.keys):
+        if key in episode.obs and len(episode.obs[key]) != steps + 1:
+            raise ValueError(
+                f"episode {index}: observation {key!r} has the shape {episode.obs[key].shape}, expected {steps + 1} "
+                "rows: one before each reward, and the final one"
+            )
+    ignored = tuple(space_dict(buffer.observation_space).keys() - {key.name for key in buffer.keys})
+    check_observation(episode.obs, buffer.observation_space, place, ignored)
+    check_reward(episode.reward, place)
+    if buffer.codec.layout.kind == "discrete":
+        return episode
+    beyond = np.abs(episode.action).max(1) > 1.0 + ROUNDING
+    if beyond.any():
+        row = int(beyond.argmax())
+        raise ValueError(
+            f"{place.refusal('the action', row, f'{episode.action[row]}, scaled to [-1, 1],')}. Record actions as "
+            "the environment executed them: np.clip(actions, space.low, space.high)"
+        )
+    return episode._replace(action=episode.action.clip(-1.0, 1.0))

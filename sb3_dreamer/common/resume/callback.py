@@ -5,9 +5,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
 from sb3_dreamer.common import distributed
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.resume.folder import sole_writer
 
 
@@ -43,12 +44,22 @@ class ResumableCheckpoint(BaseCallback):
         verbose: int = 0,
     ):
         super().__init__(verbose)
+        check_range("every", every, 1, whole=True, hint="agent steps")
+        if wait is not None:
+            check_range("wait", wait, 0, whole=True, hint="agent steps")
         self.wait = min(1000, every // 2) if wait is None else wait
-        if every < 1 or not 0 <= self.wait < every:
-            raise ValueError(f"every={every}, wait={wait}: need every >= 1 and 0 <= wait < every")
+        if self.wait >= every:
+            raise ValueError(f"wait={wait} must be less than every={every}")
         self.folder, self.every, self.keep, self.replay = Path(folder), every, keep, replay
         self.last_step = 0
         self.last_path: Path | None = None
+
+    def _init_callback(self) -> None:
+        if isinstance(self.parent, EventCallback):
+            raise ValueError(
+                f"ResumableCheckpoint is inside {type(self.parent).__name__}, which does not tell it when a rollout "
+                "begins, so that it would never write: pass it to learn() beside that, with every=..."
+            )
 
     def _on_training_start(self) -> None:
         model: Any = self.model

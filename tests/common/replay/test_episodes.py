@@ -104,12 +104,22 @@ def test_a_pickled_sb3_buffer_is_refused_unless_trusted(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"observations": np.zeros((3, 2), np.float32)}, r"episode 0: observation 'obs' has the shape \(3, 2\)"),
-        ({"observations": np.full((4, 2), np.nan, np.float32)}, "not finite everywhere"),
-        ({"observations": np.zeros((4, 2), complex)}, "is complex128, not float32"),
-        ({"rewards": np.array([1, np.inf, 0])}, "a reward that is not finite"),
+        (
+            {"observations": np.zeros((3, 2), np.float32)},
+            r"episode 0: observation 'obs' has the shape \(3, 2\), expected 4 rows",
+        ),
+        (
+            {"observations": np.full((4, 2), np.nan, np.float32)},
+            "the observation of row 0 is nan in episode 0: nothing of this episode was stored",
+        ),
+        ({"observations": np.zeros((4, 2), complex)}, "is complex128 in episode 0, but its space"),
+        ({"rewards": np.array([1, np.inf, 0])}, "the reward of row 1 is inf in episode 0"),
         ({"actions": np.zeros((2, 1), np.float32)}, "3 rewards and actions"),
         ({"rewards": None}, "has no rewards"),
+        ({"rewards": np.array([1, 1e300, 0])}, "the reward of row 1 is 1e.300 in episode 0: .* too large for float32"),
+        ({"actions": np.full((3, 1), np.nan)}, r"action 0 is \[nan\]"),
+        ({"actions": np.full((3, 1), 99.0)}, r"the action of row 0 is .*, scaled to \[-1, 1\],"),
+        ({"dones": np.ones(3)}, "the episode has 'dones', which is unknown: it may have observations, actions"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -249,5 +249,5 @@ def test_not_in_the_middle_of_a_rollout(tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.save_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match="0 <= wait < every"):
+    with pytest.raises(ValueError, match="wait=10 must be less than every=10"):
         ResumableCheckpoint(tmp_path, 10, wait=10)

@@ -216,6 +216,17 @@ def test_overrides_are_told_only_where_they_differ():
         ("crafter:reward", {"action_repet": 2}, "action_repeat"),
         ("crafter:reward", {"sticky": 0.5}, "no setting 'sticky'"),
         ("crafter:other", {}, "crafter:reward"),
+        ("CartPole-v1", {"action_repeat": 0}, "action_repeat=0 must be a whole number from 1"),
+        ("CartPole-v1", {"action_repeat": 1.5}, "action_repeat=1.5 must be"),
+        ("CartPole-v1", {"frame_stack": 0}, "frame_stack=0 must be a whole number from 1"),
+        ("CartPole-v1", {"time_limit": 0}, "time_limit=0 must be"),
+        ("CartPole-v1", {"pixels": "yes"}, "pixels='yes' must be one of None, 'only', 'both'"),
+        ("CartPole-v1", {"size": 0}, r"size=\(0, 0\) must be two whole numbers"),
+        ("CartPole-v1", {"reward": "square"}, "reward='square' must be one of None, 'clip'"),
+        ("atari:pong", {"sticky": 1.5}, "sticky=1.5 must be a probability"),
+        ("atari:pong", {"noops": (3, 1)}, r"noops=\(3, 1\) must be a smallest and a largest"),
+        ("atarii:pong", {}, "no suite 'atarii'.* did you mean 'atari'"),
+        ("CartPole-v1", {"action_repeats": 2}, "did you mean 'action_repeat'"),
     ],
 )
 def test_errors_say_what_to_write(name, kwargs, match):
@@ -223,6 +234,11 @@ def test_errors_say_what_to_write(name, kwargs, match):
         pytest.importorskip("crafter")
     with pytest.raises(ValueError, match=match):
         make_env(name, **kwargs)
+
+
+def test_an_environment_is_not_a_name():
+    with pytest.raises(TypeError, match="the name of an environment is a text, not a"):
+        make_env(gym.make("CartPole-v1"))
 
 
 def test_unknown_keywords_of_an_id_go_to_gymnasium():

@@ -42,6 +42,9 @@ def write(tmp_path: Path, text: str) -> Path:
         ("A-v0: {}\nA-v0: {}", "'A-v0' appears twice"),
         ("A-v0: {gamma: !!python/object/apply:os.getcwd []}", "not plain YAML"),
         ("run_defaults: {eval_fre: 3}", "unknown run default eval_fre=3"),
+        ("run_defaults: 3", "must be a mapping of eval_freq"),
+        ("run_defaults: {stop_at_return: 100}", "stop_at_return=100 must be a mapping of tasks to returns"),
+        ("run_defaults: {eval_episodes: -1}", "eval_episodes=-1 must be at least 1"),
         ("A-v0: {gamma: 2020-13-45}", "not plain YAML"),
         ("A-v0: &a {gamma: *a}", "a value contains itself"),
         ("A-v0: {gamma: " + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
@@ -147,6 +150,8 @@ def test_names_resolve() -> None:
     pixels = find_entry("dreamerv3", "PixelCatch")
     assert pixels.env == "sb3_dreamer.wrappers.benchmarks.pixel_catch:PixelCatch-v0"
     assert pixels.run_name == "PixelCatch" and pixels.suite == "classic"
+    short = find_entry("dreamerv3", "CartPole")
+    assert (short.env, short.suite) == ("CartPole-v1", "classic") and "resolved to CartPole-v1" in short.note
     other = find_entry("dreamerv3", "FrozenLake-v1")
     assert other.suite == "other" and other.env == "FrozenLake-v1" and "paper" in other.note
     with pytest.raises(UsageError, match="did you mean 'dreamerv3'"):

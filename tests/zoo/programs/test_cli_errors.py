@@ -43,6 +43,16 @@ CASES = {
     "search flag of rl_zoo3": (["train", "-optimize"], "see sb3-dreamer tune --help"),
     "search flag with a value": (["train", "--storage=x"], "see sb3-dreamer tune --help"),
     "no run": (["enjoy", "-f", "nowhere"], "there is no run of 'CartPole-v1'"),
+    "no name": (["train", "--env", ""], "the environment's name is empty"),
+    "no folder": (["train", "-f", ""], "the name of the folder is empty"),
+    "seed": (["train", "--seed", "1e30"], "'1e30' must be from 0 to 4294967295"),
+    "two files": (["train", "--config", "a.yml", "-conf", "b.yml"], "pass one of them"),
+    "folder for a config": (["train", "--config", "."], "--config . is a folder"),
+    "train_freq": (["train", "-params", "train_freq:0"], "train_freq=0 must be an integer from 1 up (steps)"),
+    "names": (["train", "-params", "policy_kwargs:{1: 2}"], "must be a dict of arguments of the policy, by name"),
+    "replay": (["train", "-params", "replay_buffer_kwargs:dict(foo=1)"], "replay_buffer_kwargs has 'foo'"),
+    "seed of a job": (["suite", "classic", "--", "--seed", "3"], "use --seeds before --"),
+    "environment of a search": (["tune", "--env", "Nope-v1"], "unknown environment 'Nope-v1'"),
     "unknown enjoy flag": (["enjoy", "--deterministc"], "did you mean '--deterministic'"),
 }
 

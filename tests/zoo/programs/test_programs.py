@@ -93,7 +93,7 @@ def test_interval_covers_the_mean_of_a_sample() -> None:
 
 def test_videos_end_before_the_reset() -> None:
     env = VecMonitor(DummyVecEnv([lambda: CountingEnv(lengths=(3,))]))
-    still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
+    still = types.types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
     seen: list[int] = []
     assert len(list(play(still, env, True, n_episodes=2, on_state=lambda: seen.append(env.get_attr("t")[0])))) == 2
     assert seen == [0, 1, 2, 0, 1, 2]
@@ -237,3 +237,29 @@ def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
     out, err = capsys.readouterr()
     assert "model_size='debgu' is unknown (did you mean 'debug'?)" in out and out.strip().endswith("1 failed")
     assert "1 of 1 job(s) did not finish" in err
+
+
+def test_images_in_a_dict_are_those_that_were_trained_on(tmp_path: Path) -> None:
+    from gymnasium import spaces
+
+    from sb3_dreamer.zoo.config.errors import UsageError
+    from sb3_dreamer.zoo.runs.agents import check_spaces
+
+    last, first = (spaces.Box(0, 255, shape, np.uint8) for shape in ((16, 24, 3), (3, 16, 24)))
+    box, act = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
+    model = types.SimpleNamespace(observation_space=spaces.Dict(image=first, state=box), action_space=act)
+    check_spaces(
+        model, types.SimpleNamespace(observation_space=spaces.Dict(image=last, state=box), action_space=act), tmp_path
+    )
+    check_spaces(model, model, tmp_path)
+    with pytest.raises(UsageError, match="was trained with observation_space"):
+        other = spaces.Dict(image=last, state=spaces.Box(-1, 1, (3,)))
+        check_spaces(model, types.SimpleNamespace(observation_space=other, action_space=act), tmp_path)
+
+
+def test_the_width_of_help_is_that_of_the_terminal(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["plot", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60

@@ -133,11 +133,25 @@ def test_wrong_paths_say_what_there_is(logs: Path, tmp_path: Path, capsys) -> No
     run = logs / "dreamerv3" / "CartPole-v1_1"
     (run / "checkpoints").rename(tmp_path / "elsewhere")
     assert main(["train", "-i", str(run)]) == 2
-    assert "has no checkpoint to resume from; it has CartPole-v1.zip" in capsys.readouterr().err
+    assert f"has no checkpoint to resume from; it has {run / 'CartPole-v1.zip'}" in capsys.readouterr().err
     assert main(["train", "-i", str(run.with_name("CartPole-v1_7"))]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert main(["train", "-i", str(tmp_path / "elsewhere")]) == 2
     assert "is not in a run folder" in capsys.readouterr().err
+
+
+def test_what_a_resumed_run_does_not_take(logs: Path, capsys) -> None:
+    run = logs / "dreamerv3" / "CartPole-v1_1"
+    assert main(["train", "-i", str(run), "-n", "5", "--seed", "7"]) == 2
+    assert "--seed 7: a run resumes with its own seed, 3" in capsys.readouterr().err
+    assert main(["train", "-i", str(run), "-n", "5", "--algo", "dreamerv2"]) == 2
+    assert "is an agent of dreamerv3; leave --algo out" in capsys.readouterr().err
+    assert main(["train", "-i", str(run), "-n", "5", "--final-eval-episodes", "0"]) == 0
+    shown = "".join(capsys.readouterr().out.replace("│", "").split())  # without the table's lines
+    assert f"--envCartPole-v1-f{logs}" in shown  # where "watch it" finds the run
+    (run / "CartPole-v1" / "config.yml").write_text("")
+    assert main(["train", "-i", str(run), "-n", "5"]) == 2
+    assert "config.yml of the run of" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_the_command(tmp_path: Path, small: list[str], monkeypatch, capsys) -> None:
