@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,15 @@ def build_env(
     wrapper_class: Callable[..., gym.Env] | None,
     wrapper_kwargs: dict[str, Any],
     action_seed: int | None,
-    spec: EnvSpec | None = None,
+    spec: str | None = None,
 ) -> gym.Env:
     """Make one environment of a vector environment; module-level so that a worker can import it by name.
 
-    :param spec: of an id that was registered in the parent, and that a worker may not know
+    :param spec: what the parent's registry knows of the id, as JSON; a worker may not know it
     """
     if spec is not None:
-        gym.registry.setdefault(spec.id, spec)
+        known = EnvSpec.from_json(spec)
+        gym.registry.setdefault(known.id, known)
     env = make_env(name, preset, render_mode, **kwargs)
     if wrapper_class is not None:
         env = wrapper_class(env, **wrapper_kwargs)
@@ -55,18 +56,21 @@ def is_slow(name: str, kwargs: dict[str, Any]) -> bool:
     return SUITES[suite].slow
 
 
-def sendable_spec(name: str) -> EnvSpec | None:
-    """Return what gymnasium knows of an id, for other processes; None for a suite's task or what cannot be sent.
+def spec_as_json(name: str) -> str | None:
+    """Return what gymnasium's registry knows of an id; None for a suite's task, or if it holds more than plain values.
 
     :param name: as in ``make_env``
     """
     suite, env_id = split_name(name)
-    spec = gym.registry.get(env_id) if suite == "gymnasium" else None
-    try:
-        pickle.dumps(spec)
-    except (pickle.PicklingError, AttributeError, TypeError):  # an entry point that is a local function
+    spec = copy.copy(gym.registry.get(env_id)) if suite == "gymnasium" else None
+    if spec is None:
         return None
-    return spec
+    if isinstance(spec.entry_point, type):
+        spec.entry_point = f"{spec.entry_point.__module__}:{spec.entry_point.__qualname__}"
+    try:
+        return spec.to_json()
+    except (TypeError, ValueError):  # an entry point or argument that is a function
+        return None
 
 
 def make_vec_env(
@@ -112,7 +116,7 @@ def make_vec_env(
         from sb3_dreamer.wrappers.vec.restarting_vec_env import RestartingVecEnv
 
         vec_env_cls = RestartingVecEnv if n_envs > 1 and is_slow(name, kwargs) else DummyVecEnv
-    spec = sendable_spec(name)
+    spec = spec_as_json(name)
     makers = [
         functools.partial(
             build_env, name, preset, render_mode, dict(kwargs), wrapper_class, wrapper_kwargs or {},

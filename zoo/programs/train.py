@@ -414,9 +414,10 @@ class Session:
 
         plan, run = self.plan, self.run
         rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
-        if not self.model._n_updates and plan.n_timesteps > self.model.learning_starts:
-            size = f"batch_size={self.model.batch_size}, batch_length={self.model.batch_length}"
-            rows.append(("updates", f"none was made: the run was too short for one with {size}"))
+        if not self.model._n_updates and self.model.planned_updates(plan.n_timesteps) > 0:
+            names = ("learning_starts", "batch_size", "batch_length")
+            values = ", ".join(f"{name}={getattr(self.model, name)}" for name in names)
+            rows.append(("updates", f"none was made: the run was too short for one ({values})"))
         if plan.final_episodes > 0:
             rows += self._evaluate()
         if self.evaluation is not None and self.evaluation.best_step:

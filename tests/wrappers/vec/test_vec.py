@@ -8,6 +8,8 @@ import types
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.registration import EnvSpec
 
 from sb3_dreamer.wrappers import ActionRepeat, RestartingVecEnv, SquashReward, WorkerError, make_vec_env
 from sb3_dreamer.wrappers.vec.make import is_slow
@@ -198,12 +200,9 @@ def test_make_vec_env_takes_classes_wrappers_and_settings(tmp_path):
     assert (tmp_path / "logs" / "0.monitor.csv").exists()
 
 
-def test_ids_that_only_this_process_has_registered_reach_the_workers(monkeypatch):
-    monkeypatch.setitem(
-        gym.registry,
-        "OnlyHere-v0",
-        gym.envs.registration.EnvSpec("OnlyHere-v0", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=3),
-    )
+@pytest.mark.parametrize("entry", ["gymnasium.envs.classic_control:CartPoleEnv", CartPoleEnv])
+def test_ids_that_only_this_process_has_registered_reach_the_workers(monkeypatch, entry):
+    monkeypatch.setitem(gym.registry, "OnlyHere-v0", EnvSpec("OnlyHere-v0", entry, max_episode_steps=3))
     env = make_vec_env("OnlyHere-v0", 2, seed=0, vec_env_cls=RestartingVecEnv)
     env.reset()
     dones = [env.step(np.zeros(2, int))[2].all() for _ in range(3)]
