@@ -93,7 +93,7 @@ def test_interval_covers_the_mean_of_a_sample() -> None:
 
 def test_videos_end_before_the_reset() -> None:
     env = VecMonitor(DummyVecEnv([lambda: CountingEnv(lengths=(3,))]))
-    still = types.types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
+    still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros(1, int), state))
     seen: list[int] = []
     assert len(list(play(still, env, True, n_episodes=2, on_state=lambda: seen.append(env.get_attr("t")[0])))) == 2
     assert seen == [0, 1, 2, 0, 1, 2]
