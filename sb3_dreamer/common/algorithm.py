@@ -41,13 +41,11 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_dreamer.common import distributed, report
-from sb3_dreamer.common.arguments import check_range
+from sb3_dreamer.common.arguments import check_env_type, check_policy, check_range
 from sb3_dreamer.common.checks import (
     Place,
-    check_env_type,
     check_noise,
     check_observation,
-    check_policy,
     check_reward,
     reset_noise,
     suite_preset,

@@ -1,9 +1,9 @@
-"""Check constructor arguments: names that other algorithms have, and numbers out of range."""
+"""Check constructor arguments: names that other algorithms have, numbers out of range, and what is no environment."""
 
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -115,3 +115,27 @@ def check_range(
         f" to {high:g}" if math.isfinite(high) else "" if above else " up"
     )
     raise ValueError(f"{name}={value!r} must be {what} {span}{f' ({hint})' if hint else ''}")
+
+
+def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:
+    """Refuse the name of a policy that is not there, and keyword arguments that are no table.
+
+    :param known: policies by name
+    :raises ValueError: with the nearest known name, and all of them
+    """
+    if isinstance(policy, str) and policy not in known:
+        raise ValueError(f"policy={policy!r} is unknown{near(policy, known)}: use {', '.join(known)}")
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+        raise ValueError(f"policy_kwargs={kwargs!r} must be a dict of arguments of the policy, by name")
+
+
+def check_env_type(env: Any) -> None:
+    """Refuse what is no environment.
+
+    :raises TypeError: naming what it is
+    """
+    if not hasattr(env, "observation_space"):
+        raise TypeError(
+            f"env={env!r} is no environment: pass a gymnasium environment, its id, a gymnasium vector or an SB3 VecEnv "
+            "(of a function that makes one: stable_baselines3.common.env_util.make_vec_env)"
+        )

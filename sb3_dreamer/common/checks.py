@@ -1,7 +1,6 @@
 """Refusals of values that would poison the replay, naming where they came from."""
 
 import warnings
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, outside_choices, space_dict
-from sb3_dreamer.common.spec import near
 
 
 class Place(NamedTuple):
@@ -134,30 +132,6 @@ def terminal_observation(info: dict[str, Any], env: int) -> Any:
             "Stable-Baselines3's DummyVecEnv and SubprocVecEnv do"
         )
     return info["terminal_observation"]
-
-
-def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:
-    """Refuse the name of a policy that is not there, and keyword arguments that are no table.
-
-    :param known: policies by name
-    :raises ValueError: with the nearest known name, and all of them
-    """
-    if isinstance(policy, str) and policy not in known:
-        raise ValueError(f"policy={policy!r} is unknown{near(policy, known)}: use {', '.join(known)}")
-    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
-        raise ValueError(f"policy_kwargs={kwargs!r} must be a dict of arguments of the policy, by name")
-
-
-def check_env_type(env: Any) -> None:
-    """Refuse what is no environment.
-
-    :raises TypeError: naming what it is
-    """
-    if not hasattr(env, "observation_space"):
-        raise TypeError(
-            f"env={env!r} is no environment: pass a gymnasium environment, its id, a gymnasium vector or an SB3 VecEnv "
-            "(of a function that makes one: stable_baselines3.common.env_util.make_vec_env)"
-        )
 
 
 def check_noise(noise: th.Tensor, action: th.Tensor) -> None:

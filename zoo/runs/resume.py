@@ -16,6 +16,7 @@ from sb3_dreamer.zoo.runs import provenance, run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 MODEL = "model.zip"  # of a checkpoint
+OF_THE_REPLAY = ("n_envs", "buffer_size", "replay_buffer_class")  # what the replay of a checkpoint was made with
 #: flags that config.yml does not hold, and that the run would not be the same without
 RECALLED = (
     *("log_interval", "save_replay_buffer", "vec_env", "num_threads", "tensorboard_log", "gym_packages", "video_freq"),
@@ -38,6 +39,11 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
     run = run_folder.of_model(path / MODEL)
     if run is None:
         raise UsageError(f"--trained-agent: {path} is not in a run folder with a config.yml: use load_checkpoint()")
+    for name in OF_THE_REPLAY:
+        if name in (args.hyperparams or {}):
+            raise UsageError(
+                f"--hyperparams {name}: a run resumes with the {name} of its replay; -i {run.model} starts a new run"
+            )
     args.trained_agent = str(path / MODEL)
     stored = read_yaml(run.settings / "args.yml") if (run.settings / "args.yml").exists() else {}
     for name in RECALLED:

@@ -144,6 +144,8 @@ def test_what_a_resumed_run_does_not_take(logs: Path, capsys) -> None:
     run = logs / "dreamerv3" / "CartPole-v1_1"
     assert main(["train", "-i", str(run), "-n", "5", "--seed", "7"]) == 2
     assert "--seed 7: a run resumes with its own seed, 3" in capsys.readouterr().err
+    assert main(["train", "-i", str(run), "-n", "5", "--hyperparams", "n_envs:3"]) == 2
+    assert "--hyperparams n_envs: a run resumes with the n_envs of its replay" in capsys.readouterr().err
     assert main(["train", "-i", str(run), "-n", "5", "--algo", "dreamerv2"]) == 2
     assert "is an agent of dreamerv3; leave --algo out" in capsys.readouterr().err
     assert main(["train", "-i", str(run), "-n", "5", "--final-eval-episodes", "0"]) == 0
