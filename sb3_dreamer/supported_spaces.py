@@ -59,11 +59,9 @@ def _leaf_faults(name: str, space: spaces.Space[Any], normalize_images: bool) ->
         advice = f"use Box, Discrete, MultiDiscrete, MultiBinary or a Dict of these{leave_out}"
         return [SpaceFault(what, advice)]
     if 0 in (space.shape or ()):
-        advice = (
-            "an agent needs at least one number"
-            if name == SINGLE
-            else (f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation")
-        )
+        advice = f"leave it out with {IGNORE}, or with sb3_dreamer.wrappers.TidyObservation"
+        if name == SINGLE:
+            advice = "an agent needs at least one number"
         return [SpaceFault(f"{name} has no entries (shape {space.shape})", advice)]
     size = image_size(space, normalize_images=normalize_images)
     if size is not None and space.dtype != np.uint8 and int(np.argmin(space.shape or ())) != 0:

@@ -230,7 +230,7 @@ def test_decoded_observations_are_normalized_where_the_agent_sees_them_so() -> N
     obs = dream.reset()
     assert dream.observation_space.contains(obs[0])
     assert np.abs(obs[:, 2]).max() != pytest.approx(0.41887903)  # the bound of the angle itself
-    with pytest.raises(ValueError, match="action 0 is 7, which Discrete"):
+    with pytest.raises(ValueError, match="action 0 is 7, which is outside Discrete"):
         dream.step(np.full(50, 7))
 
 

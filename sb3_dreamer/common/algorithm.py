@@ -268,8 +268,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             )
         kwargs = dict(self.replay_buffer_kwargs)
         known = inspect.signature(self.replay_buffer_class).parameters
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
         for name in kwargs:
-            if name not in known:
+            if name not in known and not takes_any:
                 raise ValueError(f"replay_buffer_kwargs has {name!r}, which is unknown{near(name, known)}")
         if kwargs.get("replay_dir") is not None:
             kwargs["replay_dir"] = distributed.rank_folder(kwargs["replay_dir"])
@@ -504,8 +505,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             return self._env_watch
         self.warn(
             "the training environment was stepped or reset from outside (evaluate_policy or EvalCallback on it?): the "
-            "running episodes were cut and new ones begin. Evaluate on an environment of its own; if its own step "
-            "raised an error, this is why"
+            "running episodes were cut and new ones begin. Evaluate on a separate environment. An error raised in the "
+            "environment's step also leads here"
         )
         self.replay_buffer.cut()
         self._begin_episodes(env)

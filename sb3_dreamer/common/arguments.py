@@ -1,4 +1,4 @@
-"""Check constructor arguments: names that other algorithms have, numbers out of range, and what is no environment."""
+"""Check constructor arguments: names that other algorithms have, numbers out of range, wrong types."""
 
 import functools
 import inspect
@@ -118,7 +118,7 @@ def check_range(
 
 
 def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:
-    """Refuse the name of a policy that is not there, and keyword arguments that are no table.
+    """Refuse an unknown policy name, and ``policy_kwargs`` that are not a dict with string keys.
 
     :param known: policies by name
     :raises ValueError: with the nearest known name, and all of them
@@ -126,16 +126,16 @@ def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:
     if isinstance(policy, str) and policy not in known:
         raise ValueError(f"policy={policy!r} is unknown{near(policy, known)}: use {', '.join(known)}")
     if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
-        raise ValueError(f"policy_kwargs={kwargs!r} must be a dict of arguments of the policy, by name")
+        raise ValueError(f"policy_kwargs={kwargs!r} must be a dict from argument names of the policy to values")
 
 
 def check_env_type(env: Any) -> None:
-    """Refuse what is no environment.
+    """Refuse anything that is not an environment.
 
-    :raises TypeError: naming what it is
+    :raises TypeError: quoting the value
     """
     if not hasattr(env, "observation_space"):
         raise TypeError(
-            f"env={env!r} is no environment: pass a gymnasium environment, its id, a gymnasium vector or an SB3 VecEnv "
-            "(of a function that makes one: stable_baselines3.common.env_util.make_vec_env)"
+            f"env={env!r} is not an environment: pass a gymnasium environment, its id, a gymnasium vector environment or an "
+            "SB3 VecEnv (for a function that makes one, stable_baselines3.common.env_util.make_vec_env)"
         )

@@ -252,7 +252,7 @@ class WorldModelPolicy(BasePolicy):
         SB3's method takes a 2-D MultiDiscrete observation for a batch.
 
         :raises ValueError: for a missing key, a shape that is neither one observation nor a batch, keys with batches
-            of different sizes, or a choice that a discrete space does not have
+            of different sizes, or an index outside a discrete space
         """
         single = not isinstance(self.observation_space, spaces.Dict)
         if single and isinstance(observation, dict):

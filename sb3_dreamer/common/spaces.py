@@ -36,7 +36,7 @@ def observation_keys(
 
 
 def check_ignore_keys(space: spaces.Space, ignore: Iterable[str]) -> None:
-    """Refuse what is no list of keys of an observation.
+    """Refuse anything but a list of keys of the observation.
 
     :raises ValueError: naming the key and those that there are
     """
@@ -125,7 +125,7 @@ def space_dict(space: spaces.Space) -> dict[str, spaces.Space]:
 
 
 def outside_choices(value: np.ndarray, space: spaces.Space) -> np.ndarray:
-    """Which rows ``(n, *shape)`` hold choices that a discrete space does not have: ``(n,)`` bool, none for a Box."""
+    """Which rows ``(n, *shape)`` hold an index outside a discrete space: ``(n,)`` bool, all False for a Box."""
     if isinstance(space, spaces.Discrete):
         low, count = space.start, space.n
     elif isinstance(space, spaces.MultiDiscrete):
@@ -192,7 +192,7 @@ class ActionCodec:
     def from_env(self, action: np.ndarray) -> np.ndarray:
         """Environment actions ``(n, *shape)`` to replay form ``(n, parts)``.
 
-        :raises ValueError: for NaN, infinity, or a choice that the space does not have
+        :raises ValueError: for NaN, infinity, or an index outside a discrete space
         """
         action = np.asarray(action)
         flat = action.reshape(len(action), -1)
@@ -200,7 +200,7 @@ class ActionCodec:
         faulty |= ~np.isfinite(flat).all(1)
         if faulty.any():
             row = int(faulty.argmax())
-            raise ValueError(f"action {row} is {action[row]}, which {self.space} does not have")
+            raise ValueError(f"action {row} is {action[row]}, which is outside {self.space}")
         if isinstance(self.space, spaces.Box):
             unit = np.maximum(1.0, np.maximum(np.abs(self.low), np.abs(self.high)))  # so that no difference overflows
             low, high = self.low / unit, self.high / unit

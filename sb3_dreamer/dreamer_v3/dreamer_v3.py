@@ -259,8 +259,11 @@ class DreamerV3(WorldModelAlgorithm):
 
     def _check_arguments(self) -> None:
         if self.learning_rate is None:  # the size depends on the observations
-            chosen = {name: self.policy_kwargs[name] for name in ("normalize_images",) if name in self.policy_kwargs}
-            keys = observation_keys(self.observation_space, self.policy_kwargs.get("ignore_keys", ()), **chosen)
+            keys = observation_keys(
+                self.observation_space,
+                self.policy_kwargs.get("ignore_keys", ()),
+                normalize_images=self.policy_kwargs.get("normalize_images", True),
+            )
             self.learning_rate = default_learning_rate(resolve_size(self.model_size, keys))
         super()._check_arguments()
         for name in ("actor_learning_rate", "critic_learning_rate"):

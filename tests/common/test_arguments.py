@@ -13,6 +13,7 @@ from stable_baselines3.sac import MlpPolicy as SACPolicy
 
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.policy import FORGETFUL_CALLS
+from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from tests.algorithms import tiny
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
@@ -163,9 +164,9 @@ def test_predict_needs_no_ignored_key() -> None:
     ("policy", "env", "kwargs", "message"),
     [
         ("mlp", "CartPole-v1", {}, "policy='mlp' is unknown: use MlpPolicy, "),
-        ("MlpPolicy", lambda: gym.make("CartPole-v1"), {}, "is no environment: pass a gymnasium environment"),
+        ("MlpPolicy", lambda: gym.make("CartPole-v1"), {}, "is not an environment: pass a gymnasium environment"),
         ("MlpPolicy", "CartPole-v1", {"policy_kwargs": "x"}, "policy_kwargs='x' must be a dict"),
-        ("MlpPolicy", "CartPole-v1", {"policy_kwargs": {1: 2}}, "must be a dict of arguments of the policy, by name"),
+        ("MlpPolicy", "CartPole-v1", {"policy_kwargs": {1: 2}}, "must be a dict from argument names"),
         ("MlpPolicy", "CartPole-v1", {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [4]}}}, "has different lists"),
         ("MlpPolicy", "CartPole-v1", {"replay_buffer_kwargs": {"foo": 1}}, "replay_buffer_kwargs has 'foo'"),
     ],
@@ -330,3 +331,16 @@ def test_random_steps_run_no_network_unless_latents_are_stored(monkeypatch) -> N
         monkeypatch.setattr(model.policy, "step", lambda *a, f=original, c=calls, **k: (c.append(1), f(*a, **k))[1])
         model.learn(40)
         assert len(calls) == wanted
+
+
+def test_a_replay_class_may_pass_arguments_on() -> None:
+    class Passing(SequenceReplayBuffer):
+        def __init__(self, *args: Any, note: str = "", **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            self.note = note
+
+    kwargs = {"note": "own", "spare_rows": 4}
+    model = tiny(PlaNet, "MlpPolicy", "CartPole-v1", replay_buffer_class=Passing, replay_buffer_kwargs=kwargs)
+    assert model.replay_buffer.note == "own"
+    own = tiny(PlaNet, "MlpPolicy", "CartPole-v1", replay_buffer_kwargs={"spare_rows": 4, "recent_share": 0.25})
+    assert own.replay_buffer.recent_share == 0.25

@@ -83,7 +83,7 @@ class Settings:
     break_speed: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing.
+        """Refuse values out of range.
 
         :raises ValueError: quoting the value and what is allowed
         """
@@ -95,7 +95,8 @@ class Settings:
         _check("size", pair, "two whole numbers from 1", pair is None or (_are_whole(pair) and min(pair) >= 1))
         low, high = self.noops if _are_whole(self.noops) else (-1, -1)
         _check("noops", self.noops, "a smallest and a largest number from 0", 0 <= low <= high)
-        _check("sticky", self.sticky, "a probability from 0 to 1", 0.0 <= self.sticky <= 1.0)
+        chance = isinstance(self.sticky, int | float) and 0.0 <= self.sticky <= 1.0
+        _check("sticky", self.sticky, "a probability from 0 to 1", chance)
         for name, known in CHOICES.items():
             value = getattr(self, name)
             _check(name, value, f"one of {', '.join(map(repr, known))}", value in known)

@@ -108,7 +108,7 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
     :raises SuiteNotInstalledError: if the suite's package is missing, with what to install
     """
     if not isinstance(name, str):
-        raise TypeError(f"the name of an environment is a text, not a {type(name).__name__}: {name!r}")
+        raise TypeError(f"make_env() takes the name of an environment as a string, not {name!r}")
     if "pixels" in kwargs and isinstance(kwargs["pixels"], bool):
         kwargs["pixels"] = "only" if kwargs["pixels"] else None
     suite, task = split_name(name)
@@ -186,11 +186,12 @@ def _make_registered(env_id: str, render_mode: str | None, kwargs: dict[str, Any
 
 
 def _check_module(env_id: str) -> None:
-    """Refuse ``suit:task`` with the nearest suite, where there is no module of that name."""
-    module, colon, _ = env_id.partition(":")
-    near = difflib.get_close_matches(module, SUITES, 1)
-    if colon and near and importlib.util.find_spec(module.split(".")[0]) is None:
-        raise ValueError(f"there is no suite {module!r} and no module of that name; did you mean {near[0]!r}?")
+    """Refuse ``prefix:name`` where the prefix is neither a suite nor a module, with the nearest suite."""
+    prefix, colon, _ = env_id.partition(":")
+    if colon and importlib.util.find_spec(prefix.split(".")[0]) is None:
+        near = difflib.get_close_matches(prefix, SUITES, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{prefix!r} of {env_id!r} is neither a suite{hint} nor a module: {', '.join(SUITES)}")
 
 
 def _is_mujoco(env_id: str) -> bool:

@@ -94,9 +94,6 @@ def explain(name: str, error: Exception) -> str:
             return text
     if isinstance(error, SuiteNotInstalledError):
         return text
-    prefix = name.partition(":")[0]
-    if ":" in name and prefix not in SUITES and f"No module named {prefix!r}" in text:
-        return f"{prefix!r} of {name!r} is neither a suite{near(prefix, SUITES)} nor a package: {', '.join(SUITES)}"
     package = missing_package(error)
     if package in EXTRAS:
         return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'

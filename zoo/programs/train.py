@@ -417,7 +417,7 @@ class Session:
         if not self.model._n_updates and self.model.planned_updates(plan.n_timesteps) > 0:
             names = ("learning_starts", "batch_size", "batch_length")
             values = ", ".join(f"{name}={getattr(self.model, name)}" for name in names)
-            rows.append(("updates", f"none was made: the run was too short for one ({values})"))
+            rows.append(("updates", f"none: the run was too short for one ({values})"))
         if plan.final_episodes > 0:
             rows += self._evaluate()
         if self.evaluation is not None and self.evaluation.best_step:

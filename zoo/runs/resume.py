@@ -122,8 +122,8 @@ def seed_of(config: dict[str, Any], args: Namespace) -> int:
     """
     if "seed" not in config:
         raise UsageError(
-            f"the config.yml of the run of {args.trained_agent} is damaged: put it back, or start a new run from the "
-            f"model with --algo, --env and a copy of {args.trained_agent} as -i"
+            f"the config.yml of the run of {args.trained_agent} is empty or damaged: restore it, or start a new run "
+            f"with --algo, --env and -i {args.trained_agent}"
         )
     if args.seed not in (-1, config["seed"]):
         raise UsageError(f"--seed {args.seed}: a run resumes with its own seed, {config['seed']}; leave --seed out")

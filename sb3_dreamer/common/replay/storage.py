@@ -41,15 +41,15 @@ class MemoryRows:
     def create(self, layout: Layout, n_envs: int, rows: int) -> Arrays:
         """Arrays of zeros.
 
-        :raises MemoryError: if there are not so many addresses
+        :raises MemoryError: if the address space is too small
         """
         try:
             return {name: lazy_zeros((n_envs, rows, *shape), dtype) for name, (shape, dtype) in layout.items()}
         except (OSError, OverflowError, ValueError, MemoryError) as error:
             size = n_envs * rows * sum(math.prod(shape) * dtype.itemsize for shape, dtype in layout.values())
             raise MemoryError(
-                f"replay of {n_envs} x {rows:,} rows needs addresses for {size / 2**30:,.0f} GiB, which the system "
-                "does not have: lower buffer_size"
+                f"replay of {n_envs} x {rows:,} rows takes {size / 2**30:,.0f} GiB of address space, more than the "
+                "system provides: lower buffer_size"
             ) from error
 
 

@@ -225,7 +225,7 @@ def test_overrides_are_told_only_where_they_differ():
         ("CartPole-v1", {"reward": "square"}, "reward='square' must be one of None, 'clip'"),
         ("atari:pong", {"sticky": 1.5}, "sticky=1.5 must be a probability"),
         ("atari:pong", {"noops": (3, 1)}, r"noops=\(3, 1\) must be a smallest and a largest"),
-        ("atarii:pong", {}, "no suite 'atarii'.* did you mean 'atari'"),
+        ("atarii:pong", {}, "'atarii' of 'atarii:pong' is neither a suite .did you mean 'atari'"),
         ("CartPole-v1", {"action_repeats": 2}, "did you mean 'action_repeat'"),
     ],
 )
@@ -237,7 +237,7 @@ def test_errors_say_what_to_write(name, kwargs, match):
 
 
 def test_an_environment_is_not_a_name():
-    with pytest.raises(TypeError, match="the name of an environment is a text, not a"):
+    with pytest.raises(TypeError, match="as a string, not <"):
         make_env(gym.make("CartPole-v1"))
 
 

@@ -49,7 +49,7 @@ CASES = {
     "two files": (["train", "--config", "a.yml", "-conf", "b.yml"], "pass one of them"),
     "folder for a config": (["train", "--config", "."], "--config . is a folder"),
     "train_freq": (["train", "-params", "train_freq:0"], "train_freq=0 must be an integer from 1 up (steps)"),
-    "names": (["train", "-params", "policy_kwargs:{1: 2}"], "must be a dict of arguments of the policy, by name"),
+    "names": (["train", "-params", "policy_kwargs:{1: 2}"], "must be a dict from argument names"),
     "replay": (["train", "-params", "replay_buffer_kwargs:dict(foo=1)"], "replay_buffer_kwargs has 'foo'"),
     "seed of a job": (["suite", "classic", "--", "--seed", "3"], "use --seeds before --"),
     "environment of a search": (["tune", "--env", "Nope-v1"], "unknown environment 'Nope-v1'"),

@@ -245,4 +245,4 @@ def test_a_folder_of_rl_zoo3(logs: Path, tmp_path: Path, capsys) -> None:
 def test_a_run_without_an_update_says_so(tmp_path: Path, small: list[str], capsys) -> None:
     words = ["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", *small, "--final-eval-episodes", "0"]
     assert main([*words, "--hyperparams", "batch_length:500"]) == 0
-    assert "none was made: the run was too short for one (learning_starts=40," in capsys.readouterr().out
+    assert "none: the run was too short for one (learning_starts=40," in capsys.readouterr().out
