@@ -136,6 +136,6 @@ def check_env_type(env: Any) -> None:
     """
     if not hasattr(env, "observation_space"):
         raise TypeError(
-            f"env={env!r} is not an environment: pass a gymnasium environment, its id, a gymnasium vector environment or an "
-            "SB3 VecEnv (for a function that makes one, stable_baselines3.common.env_util.make_vec_env)"
+            f"env={env!r} is not an environment: pass a gymnasium environment, its id, a gymnasium vector environment "
+            "or an SB3 VecEnv (for a function that makes one, stable_baselines3.common.env_util.make_vec_env)"
         )

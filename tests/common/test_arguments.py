@@ -333,7 +333,7 @@ def test_random_steps_run_no_network_unless_latents_are_stored(monkeypatch) -> N
         assert len(calls) == wanted
 
 
-def test_a_replay_class_may_pass_arguments_on() -> None:
+def test_a_replay_class_may_pass_arguments_on(tmp_path: Path) -> None:
     class Passing(SequenceReplayBuffer):
         def __init__(self, *args: Any, note: str = "", **kwargs: Any):
             super().__init__(*args, **kwargs)
@@ -342,5 +342,5 @@ def test_a_replay_class_may_pass_arguments_on() -> None:
     kwargs = {"note": "own", "spare_rows": 4}
     model = tiny(PlaNet, "MlpPolicy", "CartPole-v1", replay_buffer_class=Passing, replay_buffer_kwargs=kwargs)
     assert model.replay_buffer.note == "own"
-    own = tiny(PlaNet, "MlpPolicy", "CartPole-v1", replay_buffer_kwargs={"spare_rows": 4, "recent_share": 0.25})
-    assert own.replay_buffer.recent_share == 0.25
+    own = tiny(PlaNet, "MlpPolicy", "CartPole-v1", replay_buffer_kwargs={"replay_dir": tmp_path})
+    assert own.replay_buffer.on_disk
