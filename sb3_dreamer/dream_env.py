@@ -162,8 +162,7 @@ class DreamVecEnv(VecEnv):
     def _ends(self, state: LatentState) -> th.Tensor:
         """Whether the task ends the episode with this state, ``(n,)`` bool."""
         world_model = self.model.policy.world_model
-        # A head that learned the discount as well (DreamerV3 2024) predicts γ times the probability to continue.
-        alive = world_model.cont(state.feat) / getattr(world_model.cont_target, "gamma", 1.0)
+        alive = world_model.continue_probability(state.feat)
         return th.rand_like(alive) >= alive if self.threshold is None else alive < self.threshold
 
     def _begin_again(self, state: LatentState, obs: VecEnvObs, dones: np.ndarray) -> tuple[LatentState, VecEnvObs]:

@@ -7,7 +7,6 @@ it needs as arguments and does not know this class.
 import contextlib
 import copy
 import functools
-import inspect
 import os
 import pathlib
 import warnings
@@ -41,7 +40,7 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_dreamer.common import distributed, report
-from sb3_dreamer.common.arguments import check_env_type, check_policy, check_range
+from sb3_dreamer.common.arguments import all_arguments, check_env_type, check_policy, check_range
 from sb3_dreamer.common.checks import (
     Place,
     check_noise,
@@ -84,6 +83,7 @@ from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.functional import run_steps_by
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
+from sb3_dreamer.core.world_model import ModelOutput
 
 Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -183,6 +183,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
         env = without_unstackable(maybe_make_env(env, self.verbose), self.policy.ignore_keys)
         super().set_env(env, force_reset)
+        self.replay_buffer.normalizer = self._vec_normalize_env
+        if self._resume is not None:
+            parts.restore_normalizer(self._vec_normalize_env, self._resume.normalizer)
         self._env_watch = None
         warn_other_preset(self.suite_preset, self.env)
 
@@ -198,7 +201,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         check_range("batch_length", self.batch_length, 2, whole=True)
         check_range("train_ratio", self.train_ratio, 0.0, 1e9, hint="replayed steps per agent step")
         check_range("tau", self.tau, 0.0, 1.0)
-        check_range("gamma", self.gamma, 0.0, 1.0)
+        check_range("gamma", self.gamma, 0.0, 1.0, above=True)
         check_range("max_skipped_updates", self.max_skipped_updates, 0, whole=True)
         compiled.check_compile(self.compile)
         if self.gradient_steps is not None:
@@ -267,10 +270,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 "a world model learns from sequences"
             )
         kwargs = dict(self.replay_buffer_kwargs)
-        known = inspect.signature(self.replay_buffer_class).parameters
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+        known = all_arguments(self.replay_buffer_class)
         for name in kwargs:
-            if name not in known and not takes_any:
+            if name not in known:
                 raise ValueError(f"replay_buffer_kwargs has {name!r}, which is unknown{near(name, known)}")
         if kwargs.get("replay_dir") is not None:
             kwargs["replay_dir"] = distributed.rank_folder(kwargs["replay_dir"])
@@ -285,6 +287,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             optimize_memory_usage=self.optimize_memory_usage,
             **kwargs,
         )
+        self.replay_buffer.normalizer = self._vec_normalize_env
 
     def _check_replay_size(self, replay: SequenceReplayBuffer) -> None:
         """Refuse a buffer that never holds a whole sequence, so that no update would ever happen."""
@@ -489,8 +492,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                     self._episode_num += 1
                     if log_interval is not None and self._episode_num % log_interval == 0:
                         self.dump_logs()
-                if log_interval is not None and self.num_timesteps - self._logged_step >= LOG_AT_LEAST:
-                    self.dump_logs()  # an episode that does not end
+                if log_interval is not None and self._log_is_due():
+                    self.dump_logs()
         finally:
             self._collecting = False
         if continues:
@@ -641,7 +644,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self.replay_buffer.cut()
             self._take_first_observation()
         self._logged_step = self.num_timesteps
-        self.replay_buffer.normalizer = self._vec_normalize_env
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
@@ -682,9 +684,13 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self.num_timesteps = steps + merged.rollout.episode_timesteps
         self._episode_num = episodes + merged.rollout.n_episodes
         self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
-        if log_interval and self._episode_num // log_interval > episodes // log_interval:
+        if log_interval and (self._episode_num // log_interval > episodes // log_interval or self._log_is_due()):
             self._dump_logs_of_all_ranks()
         return merged
+
+    def _log_is_due(self) -> bool:
+        """Whether the last log line is so far back that one is written in the middle of an episode."""
+        return self.num_timesteps - self._logged_step >= LOG_AT_LEAST
 
     def _replay_is_filled(self) -> bool:
         """Whether replay holds as much as before the first update; not so after a resume without replay."""
@@ -750,24 +756,25 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                     metrics = self.update(batch)
                 self._metrics.add(distributed.all_reduce_metrics(metrics))
                 self._n_updates += 1
+                if self._skip_watch.exceeded():
+                    self._stop_with_report()
                 if self._forecast.due() and self.verbose >= 1:
                     print(self._forecast_text())
         self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        if self._skip_watch.exceeded():
-            self._stop_with_report()
 
     def _forecast_text(self) -> str:
         """Forecast how long the run will take."""
+        if self._forecast.planned is not None:
+            return self._forecast.offline_text()
         per_step = float(self.updates_per_step) if self.gradient_steps is None else None
         return self._forecast.text(self.num_timesteps, self._total_timesteps, per_step)
 
     def _stop_with_report(self) -> NoReturn:
         """Write batch, report and, if it could be loaded, the model, and end the run.
 
-        Skipped updates change no weight, so the model at hand is the one after the last update that was not skipped.
-        That may have been finite, and yet so large that its weights are not. Of several ranks each reports its own
-        batch.
+        A skipped step changes no weight, so what could not be updated is as it was after its last good step. That may
+        have been finite, and yet so large that its weights are not. Of several ranks each reports its own batch.
         """
         folder = Path(distributed.broadcast_object(self.logger.get_dir() or ".")) / NAN_REPORT
         folder = distributed.rank_folder(folder)
@@ -775,7 +782,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if distributed.is_rank_zero() and not nonfinite_weights(self.policy):
             self.save(folder / "model.zip")
         where = f"update {self._n_updates}, step {self.num_timesteps}"
-        self._skip_watch.stop(self.policy, folder, where, self._last_checkpoint)
+        self._skip_watch.stop(self.policy, self._model_loss, folder, where, self._last_checkpoint)
 
     def learn_offline(self: Self, updates: int, log_interval: int = 100, tb_log_name: str | None = None) -> Self:
         """Train on what replay holds, without an environment. ``num_timesteps`` stays.
@@ -792,11 +799,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 "or lower batch_length"
             )
         self._join_ranks()
-        self.replay_buffer.normalizer = self._vec_normalize_env
         if not self._custom_logger:
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
-        self._forecast = report.Forecast(self.device)
+        self._forecast = report.Forecast(self.device, updates)
         self._prepare_compiling(updates)
         for update in range(updates):
             self._current_progress_remaining = 1.0 - update / updates
@@ -875,6 +881,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :return: metrics as 0-d tensors, and the posterior states of the batch
         """
         raise NotImplementedError
+
+    def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
+        """Losses of the world model, as an update computes them."""
+        return self.policy.world_model.loss(batch)
 
     def _after_update(self, result: UpdateResult) -> None:
         """Do what belongs to an update but not to its tensors: moves every so often, writing to replay."""

@@ -82,6 +82,18 @@ def _instead(name: str, known: Any) -> str:
     return near(name, known)
 
 
+def all_arguments(kind: type) -> list[str]:
+    """Names that the constructor of a class takes, those that it passes on to its base class included."""
+    names: list[str] = []
+    for cls in kind.__mro__:
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
+            names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return names
+
+
 def check_range(
     name: str,
     value: Any,

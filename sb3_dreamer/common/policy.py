@@ -165,7 +165,9 @@ class WorldModelPolicy(BasePolicy):
         latent = self.world_model.rssm.obs_step(
             LatentState(state.deter, state.stoch), state.prev_action, embed, is_first, mode=deterministic
         )
-        action = (behavior or self.behavior).act(self.world_model, latent, deterministic=deterministic)
+        actor = behavior or self.behavior
+        actor.begin(is_first)
+        action = actor.act(self.world_model, latent, deterministic=deterministic)
         return PolicyState(latent.deter, latent.stoch, self.codec.executed(action))
 
     def predict(

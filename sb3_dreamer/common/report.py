@@ -189,10 +189,12 @@ class Forecast:
     """Measures the parts of the training loop, and says after the first updates how long the run will take.
 
     :param device: of the model; on a GPU the host waits for each update until the forecast is made
+    :param planned: updates of a run without an environment; None: agent steps count
     """
 
-    def __init__(self, device: th.device):
+    def __init__(self, device: th.device, planned: int | None = None):
         self.device = device
+        self.planned = planned
         self.updates = 0
         self.update_seconds = 0.0
         self.first_steps = 0
@@ -234,6 +236,15 @@ class Forecast:
     def seconds_per_update(self) -> float:
         """Mean time of an update, without the first one."""
         return self.update_seconds / (self.updates - 1)
+
+    def offline_text(self) -> str:
+        """Forecast how long a run without an environment will take."""
+        assert self.planned is not None
+        left = self.planned - self.updates
+        return (
+            f"One update takes {1000 * self.seconds_per_update:.0f} ms: the remaining {left:,} updates take about "
+            f"{duration(left * self.seconds_per_update)}."
+        )
 
     def text(self, steps: int, total: int, updates_per_step: float | None) -> str:
         """Forecast how long the run will take, and tell where its time goes.

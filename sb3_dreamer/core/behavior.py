@@ -19,6 +19,12 @@ class Behavior(nn.Module):
         """
         raise NotImplementedError
 
+    def begin(self, is_first: th.Tensor) -> None:
+        """Take in which environments begin an episode, before :meth:`act`; only a planner that remembers needs it.
+
+        :param is_first: ``(N,)`` bool
+        """
+
 
 class RandomBehavior(Behavior):
     """Uniform actions: random collection, and the baseline of every comparison.
@@ -57,6 +63,10 @@ class NoisyBehavior(Behavior):
         self.behavior = behavior
         self.layout = layout
         self.noise = noise
+
+    def begin(self, is_first: th.Tensor) -> None:
+        """See :class:`Behavior`."""
+        self.behavior.begin(is_first)
 
     def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
         """See :class:`Behavior`; deterministic calls have no noise."""

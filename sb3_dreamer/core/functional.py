@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
@@ -173,6 +173,18 @@ def replay_lambda_return(
     live = (1.0 - is_terminal[:, 1:].float()) * gamma
     run_on = (1.0 - is_last[:, 1:].float()) * lambda_
     return lambda_return(reward[:, 1:], value[:, 1:], live, run_on)
+
+
+def only(loss: th.Tensor, parameters: Iterable[th.Tensor]) -> th.Tensor:
+    """A loss of the same value whose gradient reaches these parameters alone.
+
+    :param loss: 0-d; its graph is kept
+    :param parameters: leaves
+    """
+    found = list(parameters)
+    grads = th.autograd.grad(loss, found, retain_graph=True, allow_unused=True)
+    pairs = [(leaf, grad) for leaf, grad in zip(found, grads, strict=True) if grad is not None]
+    return loss.detach() + th.stack([((leaf - leaf.detach()) * grad).sum() for leaf, grad in pairs]).sum()
 
 
 def discount_weights(cont: th.Tensor, gamma: float) -> th.Tensor:

@@ -16,7 +16,7 @@ class OpenLoop(NamedTuple):
 
     :param obs: by key, in the units of the environment, ``(B, T, *shape)``
     :param reward: means, ``(B, T)``
-    :param cont: continue flags or probabilities, ``(B, T)``
+    :param cont: probabilities to continue, ``(B, T)``
     """
 
     obs: dict[str, th.Tensor]
@@ -46,7 +46,7 @@ def predict_open_loop(
     actions = iter(batch.prev_action[:, context:].unbind(1))
     dreamed, _ = world_model.imagine(lambda _: next(actions), last, length - context)
     feat = th.cat([observed.feat, dreamed.feat], 1)
-    return OpenLoop(world_model.decode(feat), world_model.reward(feat), world_model.cont(feat))
+    return OpenLoop(world_model.decode(feat), world_model.reward(feat), world_model.continue_probability(feat))
 
 
 @th.no_grad()

@@ -11,8 +11,8 @@ class OptimizerGroup:
     """Takes gradients of a loss for its own parameters only, clips them and steps.
 
     Gradients come from ``autograd.grad`` on these parameters, so that a loss that passes through other networks
-    (an actor's through the world model) leaves nothing behind in them. An update with a non-finite gradient norm is
-    skipped as a whole, without a host synchronization, and shows in the metrics as ``skipped``.
+    (an actor's through the world model) leaves nothing behind in them. A step with a non-finite gradient norm is
+    skipped, for all parameters of the group, without a host synchronization, and shows in the metrics as ``skipped``.
 
     :param name: prefix of the metrics
     :param params: parameters to update

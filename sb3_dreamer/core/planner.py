@@ -51,7 +51,7 @@ def dream_returns(
         total = total + weight * world_model.reward(feat)
         weight = weight * gamma
         if world_model.cont_head is not None:
-            weight = weight * world_model.cont(feat)
+            weight = weight * world_model.continue_probability(feat)
     if value is not None:
         total = total + weight * value(latent.feat)
     return total.view(-1, count)
@@ -114,7 +114,7 @@ class CEMPlanner(Behavior):
         self.plan: th.Tensor | None = None  #: last belief's mean or shares, (N, H, A), if ``warm_start``
 
     def begin(self, is_first: th.Tensor) -> None:
-        """Forget the plans of environments that begin an episode, ``(N,)`` bool."""
+        """See :class:`Behavior`; the plans of these environments are forgotten."""
         if self.plan is not None:
             if len(self.plan) != len(is_first):
                 self.plan = None

@@ -118,6 +118,10 @@ class WorldModel(nn.Module):
             return th.ones_like(feat[..., 0])
         return self.cont_head.mean(self.cont_head(feat))
 
+    def continue_probability(self, feat: th.Tensor) -> th.Tensor:
+        """Like :meth:`cont`, without the discount that the head of DreamerV3's 2024 version predicts as well."""
+        return (self.cont(feat) / getattr(self.cont_target, "gamma", 1.0)).clamp(max=1.0)
+
     def loss(self, batch: SequenceBatch, state: LatentState | None = None) -> ModelOutput:
         """All losses of one batch of sequences (DreamerV2 Eq. 2, DreamerV3 Eq. 4 and 5), unscaled, ``(B, T)`` each."""
         batch = batch._replace(obs=self.encoder.prepare(batch.obs))

@@ -23,6 +23,7 @@ from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.objectives import BalancedKL, FreeNatsKL
 from sb3_dreamer.core.optim import Adam, OptimizerGroup
 from sb3_dreamer.core.types import SequenceBatch, UpdateResult
+from sb3_dreamer.core.world_model import ModelOutput
 from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
 from sb3_dreamer.dreamer_v2.networks import DiscountHead
 from sb3_dreamer.dreamer_v2.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
@@ -344,10 +345,8 @@ class DreamerV2(WorldModelAlgorithm):
     def _update(self, batch: SequenceBatch) -> UpdateResult:
         """World model (Eq. 2), dreams, actor (Eq. 6) and critic (Eq. 4, 5); the slow critic follows every so often."""
         world_model, behavior = self.policy.world_model, self.behavior
-        if self.tanh_rewards:
-            batch = batch._replace(reward=th.tanh(batch.reward))
 
-        losses, post, metrics = world_model.loss(batch)
+        losses, post, metrics = self._model_loss(batch)
         metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
 
         start_cont = 1.0 - batch.is_terminal.flatten().float()
@@ -359,6 +358,10 @@ class DreamerV2(WorldModelAlgorithm):
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
         return UpdateResult(metrics | behavior.metrics(dream, targets), post.detach())
+
+    def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
+        """Losses of the world model, as an update computes them; rewards are squashed first, if asked for."""
+        return super()._model_loss(batch._replace(reward=th.tanh(batch.reward)) if self.tanh_rewards else batch)
 
     def _after_update(self, result: UpdateResult) -> None:
         """Move the slow critic, with the first update and then at every ``target_update_interval``-th."""

@@ -22,9 +22,11 @@ from sb3_dreamer.common.spaces import observation_keys
 from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.action_masks import MaskedActing, MaskedRandom
 from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.core.functional import only
 from sb3_dreamer.core.objectives import DynRepKL
 from sb3_dreamer.core.optim import LaProp, OptimizerGroup, clipping_units, make_adam
 from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
+from sb3_dreamer.core.world_model import ModelOutput
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
@@ -411,7 +413,7 @@ class DreamerV3(WorldModelAlgorithm):
         """World model (Eq. 4, 5), dreams, actor (Eq. 11) and critic (Eq. 8 to 10), slow critic."""
         world_model, behavior = self.policy.world_model, self.behavior
 
-        losses, post, metrics = world_model.loss(batch, self.replay_state(batch))
+        losses, post, metrics = self._model_loss(batch)
         metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
 
         start_cont = 1.0 - batch.is_terminal.flatten().float()
@@ -436,12 +438,15 @@ class DreamerV3(WorldModelAlgorithm):
         """
         world_model, behavior = self.policy.world_model, self.behavior
 
-        losses, post, metrics = world_model.loss(batch, self.replay_state(batch))
+        losses, post, metrics = self._model_loss(batch)
 
         dream = behavior.rollout(world_model, post.flatten_time(), None, self.horizon)
         targets = behavior.targets(dream, 1.0, self.gae_lambda)
         actor_loss = behavior.actor_loss(dream, targets, self.ent_coef)
         critic_loss = behavior.critic_loss(dream, targets)
+        if behavior.actor_gradient != "reinforce":  # the dream's graph leads into the world model
+            actor_loss = only(actor_loss, behavior.actor.parameters())
+            critic_loss = only(critic_loss, behavior.critic.parameters())
         dream_return = targets.returns[:, 0].unflatten(0, batch.reward.shape)
         replay_loss = behavior.replay_value_loss(post, batch, dream_return, self.gamma, self.gae_lambda).mean()
 
@@ -477,6 +482,10 @@ class DreamerV3(WorldModelAlgorithm):
         return metrics | {
             f"explorer_{name}": value for name, value in explorer.behavior.metrics(dream, targets).items()
         }
+
+    def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
+        """Losses of the world model, as an update computes them, from the latent states in replay if it has them."""
+        return self.policy.world_model.loss(batch, self.replay_state(batch))
 
     def replay_state(self, batch: SequenceBatch) -> LatentState | None:
         """Latent state before the rows of ``batch``; None: they begin afresh."""

@@ -1,6 +1,7 @@
 """Open-loop prediction while training: numbers per horizon and a video, at an interval."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -87,6 +88,15 @@ class OpenLoopCallback(BaseCallback):
     def logger(self) -> Logger:
         """The model's log; one that nobody sees for a loaded model, which has none before it learns."""
         return getattr(self.model, "_logger", None) or Logger(None, [])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: when it is due, and the generator."""
+        return {"next_step": self.next_step, "random": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.next_step = int(state["next_step"])
+        self.rng.bit_generator.state = state["random"]
 
     def _on_training_start(self) -> None:
         self.next_step = self.num_timesteps + self.every

@@ -238,6 +238,11 @@ class PlaNet(WorldModelAlgorithm):
         self.replay_buffer_class = self.replay_buffer_class or RecentReplayBuffer
         super()._make_replay_buffer()
         if isinstance(self.replay_buffer, RecentReplayBuffer):
+            for name in ("recent_share", "recent_episodes"):
+                if name in self.replay_buffer_kwargs:
+                    raise ValueError(
+                        f"replay_buffer_kwargs has {name!r}, which is an argument of PlaNet: pass it there"
+                    )
             self.replay_buffer.set_recent(self.recent_share, self.recent_episodes)
 
     def _make_optimizers(self) -> dict[str, OptimizerGroup]:
@@ -307,14 +312,14 @@ class PlaNet(WorldModelAlgorithm):
     def _update(self, batch: SequenceBatch) -> UpdateResult:
         """One step on the bound of Eq. 3 (or Eq. 7, with overshooting)."""
         world_model = self.policy.world_model
-        losses, post, metrics = world_model.loss(batch)
+        losses, post, metrics = self._model_loss(batch)
         metrics |= self.optimizers["model_optim"].step(world_model.total(losses))
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
         return UpdateResult(metrics, post.detach())
 
     def _forecast_text(self) -> str:
         """Forecast how long the run will take: updates come once an episode, and planning is most of a step."""
-        if not self._by_episode:
+        if not self._by_episode or self._forecast.planned is not None:
             return super()._forecast_text()
         update, plan = self._forecast.seconds_per_update, self._plan_seconds()
         steps, episodes = max(1, self.num_timesteps), max(1, self._episode_num)
@@ -326,12 +331,14 @@ class PlaNet(WorldModelAlgorithm):
         )
 
     def _plan_seconds(self) -> float:
-        """Seconds of one planning call, after one that warms up; leaves the random streams as they were."""
+        """Seconds of one planning call, after one that warms up; the run goes on as if there had been none."""
         first = th.ones(self.n_envs, dtype=th.bool, device=self.device)
         obs, state = self._obs_tensors(), self.policy.initial_state(self.n_envs)
+        planner = CEMPlanner(self.policy.codec.layout, **self.policy.planner_settings)
         seconds = 0.0
-        for _ in range(2):
-            start = time.perf_counter()
-            self.policy.step(obs, state, first, deterministic=True).prev_action.cpu()
-            seconds = time.perf_counter() - start
+        with th.random.fork_rng([self.device] if self.device.type == "cuda" else []), th.no_grad():
+            for _ in range(2):
+                start = time.perf_counter()
+                self.policy.step(obs, state, first, deterministic=True, behavior=planner).prev_action.cpu()
+                seconds = time.perf_counter() - start
         return seconds

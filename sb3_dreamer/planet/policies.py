@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.type_aliases import Schedule
 
-from sb3_dreamer.common.policy import Networks, PolicyState, WorldModelPolicy
-from sb3_dreamer.core.behavior import Behavior
+from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.planner import CEMPlanner
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.planet.networks import build_world_model
@@ -49,22 +47,6 @@ class MlpPolicy(WorldModelPolicy):
         self.size_name = resolve_size(model_size, keys)
         spec = resolve_spec(model_size, keys, overrides)
         return Networks(build_world_model(spec, keys, actions), CEMPlanner(actions))
-
-    def step(
-        self,
-        obs: dict[str, th.Tensor],
-        state: PolicyState,
-        is_first: th.Tensor,
-        *,
-        deterministic: bool = False,
-        behavior: Behavior | None = None,
-    ) -> PolicyState:
-        """See :meth:`WorldModelPolicy.step`; a warm-started planner forgets its plan where an episode begins."""
-        actor = behavior or self.behavior
-        planner = getattr(actor, "behavior", actor)
-        if isinstance(planner, CEMPlanner):
-            planner.begin(is_first)
-        return super().step(obs, state, is_first, deterministic=deterministic, behavior=behavior)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"planner": self.planner_settings}

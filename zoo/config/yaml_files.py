@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 
 LARGEST = 100_000  #: values in a file; those behind an alias count wherever the alias stands
@@ -86,4 +87,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
     """Write a mapping of plain values in its own order."""
     text = yaml.dump(content, Dumper=StrictDumper, sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write(text.encode())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -84,8 +85,8 @@ class Job:
 
 def write_jobs(path: Path, jobs: Sequence[Job]) -> None:
     """Write the list."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(job) for job in jobs], indent=2) + "\n", encoding="utf-8")
+    with atomic_write(path) as file:
+        file.write((json.dumps([asdict(job) for job in jobs], indent=2) + "\n").encode())
 
 
 def read_jobs(path: Path) -> list[Job]:

@@ -147,7 +147,7 @@ def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict
 
 
 def load_replay(model: Any, path: Path) -> str:
-    """Load the replay buffer that was saved with a model, if it was; else the warm-up starts again.
+    """Load the replay buffer that was saved with a model, if it was; else the agent fills it before the next update.
 
     :param path: the model's file
     :return: a line that says what was found
@@ -160,9 +160,7 @@ def load_replay(model: Any, path: Path) -> str:
         except Exception as error:
             raise building.refusal(error) from error
         return f"{model.replay_buffer.size():,} steps from {replay}"
-    warmup = model.learning_starts
-    model.learning_starts = model.num_timesteps + warmup
-    return f"none beside {path.name}: starts empty, with {warmup:,} random steps"
+    return f"none beside {path.name}: starts empty, with {model.learning_starts:,} steps before the next update"
 
 
 def replay_of(path: Path) -> Path | None:

@@ -40,6 +40,14 @@ class AgentVideo(BaseCallback):
         super().__init__()
         self.env, self.every, self.deterministic = env, every, deterministic
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds: when the next video is due."""
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self.next_step = int(state["next_step"])
+
     def _on_training_start(self) -> None:
         self.next_step = self.num_timesteps + self.every
 

@@ -75,11 +75,15 @@ class SequenceReplayBuffer(ReplayBuffer):
         self.storage = MemoryRows() if replay_dir is None else DiskRows(replay_dir)
         self.ring = self.buffer_size + (0 if replay_dir is None else -(-spare // n_envs))  #: rows that are kept
         self.arrays: dict[str, np.ndarray] = {}
-        self.cursor = np.zeros(n_envs, np.int64)  # next row to write, for each environment
-        self.filled = np.zeros(n_envs, np.int64)  # rows that are sampled: the last ones before the cursor
-        self.written = np.zeros(n_envs, np.int64)  # rows ever written
-        self.starts_episode = np.ones(n_envs, bool)  # the next add begins an episode
         self.normalizer: VecNormalize | None = None  #: normalizes what is sampled, with its present statistics
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have no rows. The cursors are new arrays: a copy of the buffer may still use the former ones."""
+        self.cursor = np.zeros(self.n_envs, np.int64)  # next row to write, for each environment
+        self.filled = np.zeros(self.n_envs, np.int64)  # rows that are sampled: the last ones before the cursor
+        self.written = np.zeros(self.n_envs, np.int64)  # rows ever written
+        self.starts_episode = np.ones(self.n_envs, bool)  # the next add begins an episode
         self.limit = self.written + self.ring  # on disk: what ``written`` may reach before the next flush
 
     # ---- writing -----------------------------------------------------------------------------------------------
@@ -148,10 +152,9 @@ class SequenceReplayBuffer(ReplayBuffer):
     def reset(self) -> None:
         """Forget all rows; the memory stays."""
         super().reset()
-        self.cursor[:] = 0
-        self.filled[:] = 0
-        self.written[:] = 0
-        self.starts_episode[:] = True
+        self._begin()
+        if self.arrays:
+            self.flush()
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
@@ -386,13 +389,10 @@ class SequenceReplayBuffer(ReplayBuffer):
         generator = _random_from_json(metadata.get("random"))
         filled, cursor = arrays["filled"].copy(), arrays["cursor"]
         self.release()
-        self.rng, self.filled, self.starts_episode = generator, filled, arrays["starts_episode"].copy()
+        self._begin()
         same = ring == self.ring
-        self.written = np.where(filled == self.buffer_size, ring + cursor, cursor) if same else filled.copy()
-        self.cursor = self.written % self.ring
-        if not filled.any():
-            return
-        self.allocate()
+        if filled.any():
+            self.allocate()
         for key, array in self.arrays.items():
             for env in range(self.n_envs):
                 found = arrays.pop(f"{env}.{key}")
@@ -401,6 +401,11 @@ class SequenceReplayBuffer(ReplayBuffer):
                 else:
                     order = (cursor[env] - filled[env] + np.arange(filled[env])) % ring
                     array[env, : filled[env]] = found[order]
+        self.rng, self.filled, self.starts_episode = generator, filled, arrays["starts_episode"].copy()
+        self.written = np.where(filled == self.buffer_size, ring + cursor, cursor) if same else filled.copy()
+        self.cursor = self.written % self.ring
+        if self.arrays:
+            self.flush()
 
     def _check_arrays(self, arrays: dict[str, np.ndarray], ring: Any, name: str) -> None:
         if type(ring) is not int or ring < self.buffer_size:

@@ -44,9 +44,10 @@ def read_replay(replay: SequenceReplayBuffer, path: Path, *, trust_pickle: bool 
     if trust_pickle and is_pickle_file(cast(Any, path)):
         from stable_baselines3.common.save_util import load_from_pkl
 
+        recorded = load_from_pkl(cast(Any, path))
         fresh.release()
         fresh.reset()
-        fresh.add_episodes(load_from_pkl(cast(Any, path)))
+        fresh.add_episodes(recorded)
     else:
         arrays, metadata = read_arrays(cast(Any, path))
         fresh.from_arrays(arrays, metadata, name=str(path))

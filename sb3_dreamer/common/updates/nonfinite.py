@@ -1,6 +1,6 @@
 """Watch for updates that are not finite: each is skipped; several in a row end the run with a report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -8,9 +8,10 @@ import numpy as np
 import torch as th
 from torch import nn
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.core.world_model import WorldModel
+from sb3_dreamer.core.world_model import ModelOutput, WorldModel
 
 HOST_EVERY = 16  #: updates between two looks at the count on a GPU, which has to wait for each look
 
@@ -40,13 +41,15 @@ class SkipWatch:
         """Take in one update.
 
         :param metrics: of the update; those that end in ``_skipped`` count
-        :param batch: kept until the next one, for the report
+        :param batch: kept for the report if the update was skipped; on a GPU, which would have to be waited for, the
+            newest one is kept
         """
         skipped = th.stack([value for name, value in metrics.items() if name.endswith("_skipped")]).max()
         self.streak = skipped if self.streak is None else (self.streak + skipped) * skipped
         self.longest = self.streak if self.longest is None else th.maximum(self.longest, self.streak)
         self.updates += 1
-        self.bad_batch = batch
+        if skipped.device.type != "cpu" or skipped:
+            self.bad_batch = batch
 
     def exceeded(self) -> bool:
         """Whether there were ``limit`` skipped updates in a row since the last look."""
@@ -58,25 +61,34 @@ class SkipWatch:
         self.updates, self.longest = 0, None
         return found
 
-    def stop(self, policy: WorldModelPolicy, folder: Path, where: str, last_checkpoint: Path | None) -> NoReturn:
+    def stop(
+        self,
+        policy: WorldModelPolicy,
+        model_loss: Callable[[SequenceBatch], ModelOutput],
+        folder: Path,
+        where: str,
+        last_checkpoint: Path | None,
+    ) -> NoReturn:
         """Write ``report.txt`` and ``batch.npz``, beside the model if there is one, and end the run.
 
-        :param policy: at hand; skipped updates change no weight, so it is that of the last update that was not skipped
+        :param policy: at hand; a skipped step of an optimizer changes no weight
+        :param model_loss: losses of the world model, as an update computes them
         :param folder: that exists, and holds the model if all weights are finite
         :param where: update and step, for the message
         :param last_checkpoint: the newest one of the run, for the message
         :raises NonFiniteError: always
         """
         assert self.bad_batch is not None
-        first, lines = examine(policy, self.bad_batch)
+        first, lines = examine(policy, model_loss, self.bad_batch)
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in batch_tensors(self.bad_batch)}
-        np.savez(folder / "batch.npz", **arrays)
+        with atomic_write(folder / "batch.npz") as file:
+            np.savez(file, **arrays)
         head = f"{self.limit} updates in a row were not finite ({where}). The first tensor that is not finite: {first}."
         weights = nonfinite_weights(policy)
         if not weights:
             advice = (
                 f"Training stopped; {folder} holds report.txt, batch.npz and model.zip, whose weights are those after "
-                "the last good update. Look at the rewards and observations of the batch first, then lower the "
+                "their last good update. Look at the rewards and observations of the batch first, then lower the "
                 "learning rate"
             )
         else:
@@ -85,7 +97,8 @@ class SkipWatch:
                 f"{folder} holds report.txt and batch.npz, but no model. Lower the learning rate, and "
                 + (f"resume from '{last_checkpoint}'" if last_checkpoint else "start again")
             )
-        (folder / "report.txt").write_text("\n".join([head, advice + ".", "", *lines]) + "\n")
+        with atomic_write(folder / "report.txt") as file:
+            file.write(("\n".join([head, advice + ".", "", *lines]) + "\n").encode())
         raise NonFiniteError(f"{head} {advice}", folder)
 
 
@@ -103,9 +116,12 @@ def broken(weights: list[str]) -> str:
     return f"weight {weights[0]}{others} hold{'s' * (len(weights) == 1)} NaN or infinity"
 
 
-def examine(policy: WorldModelPolicy, batch: SequenceBatch) -> tuple[str, list[str]]:
+def examine(
+    policy: WorldModelPolicy, model_loss: Callable[[SequenceBatch], ModelOutput], batch: SequenceBatch
+) -> tuple[str, list[str]]:
     """Find the first tensor that is not finite, in the order batch, weights, activations, losses, gradients.
 
+    :param model_loss: losses of the world model, as an update computes them
     :return: its name, and the lines of the report
     """
     world_model = policy.world_model
@@ -113,7 +129,7 @@ def examine(policy: WorldModelPolicy, batch: SequenceBatch) -> tuple[str, list[s
     found = [f"batch {name}" for name, value in batch_tensors(batch) if bad(value)]
     found += [f"weight {name}" for name, value in policy.named_parameters() if bad(value)]
     with policy.own_random_state():
-        modules, losses = watched_losses(world_model, batch)
+        modules, losses = watched_losses(world_model, model_loss, batch)
         found += [f"output of world_model.{name}" for name in modules]
         lines += [describe_tensor(f"loss {name}", loss) for name, loss in losses.items()]
         found += [f"loss {name}" for name, loss in losses.items() if bad(loss)]
@@ -126,7 +142,9 @@ def examine(policy: WorldModelPolicy, batch: SequenceBatch) -> tuple[str, list[s
     return (found[0] if found else "none in the world model: look at actor and critic"), lines
 
 
-def watched_losses(world_model: WorldModel, batch: SequenceBatch) -> tuple[list[str], dict[str, th.Tensor]]:
+def watched_losses(
+    world_model: WorldModel, model_loss: Callable[[SequenceBatch], ModelOutput], batch: SequenceBatch
+) -> tuple[list[str], dict[str, th.Tensor]]:
     """Losses of the batch, and the names of the modules whose output was not finite, in the order of their calls."""
     names: list[str] = []
 
@@ -139,7 +157,7 @@ def watched_losses(world_model: WorldModel, batch: SequenceBatch) -> tuple[list[
 
     handles = [module.register_forward_hook(watch(name)) for name, module in world_model.named_modules() if name]
     try:
-        losses = world_model.loss(batch).losses
+        losses = model_loss(batch).losses
     finally:
         for handle in handles:
             handle.remove()

@@ -35,7 +35,7 @@ def test_several_in_a_row_end_the_run(algorithm, tmp_path: Path, monkeypatch) ->
     with pytest.raises(NonFiniteError, match=r"3 updates in a row were not finite .*: batch reward") as stop:
         model.learn(400)
     assert model._n_updates == 6, "three good ones, three skipped"
-    assert "model.zip, whose weights are those after the last good update" in str(stop.value)
+    assert "model.zip, whose weights are those after their last good update" in str(stop.value)
     loaded = algorithm.load(stop.value.folder / "model.zip")
     assert all(np.isfinite(value).all() for value in weights(loaded).values())
 
