@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dreamer.video import VideoWriter
+from sb3_dreamer.wrappers.stack_channels import channels_first
 
 SOURCES = ("auto", "render", "observation")
 
@@ -205,13 +206,8 @@ def _image_key(space: spaces.Space[Any]) -> str | None:
 
 def _last_frame(image: np.ndarray) -> np.ndarray:
     """Return the newest frame of an image whose channels, in front or last, may hold several."""
-    image = np.moveaxis(image, 0, -1) if _channels_first(image.shape) else image
+    image = np.moveaxis(image, 0, -1) if channels_first(image.shape) else image
     return image[..., -3:] if image.shape[-1] % 3 == 0 else image[..., -1:]
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Return whether an image has its channels in front: fewer than rows and columns, and few if those are few."""
-    return shape[0] < min(shape[1:]) and (shape[0] <= 4 or min(shape[1:]) >= 16)
 
 
 def _columns(rows: list[dict[str, Any]], space: spaces.Space[Any]) -> dict[str, np.ndarray]:
