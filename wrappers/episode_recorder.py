@@ -78,6 +78,8 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             raise ValueError("nothing to record: make the environment with render_mode='rgb_array'.")
         if video and source == "observation" and not self._key:
             raise ValueError(f"source='observation', but there is no image in {env.observation_space}.")
+        if npz:
+            _check_columns(env.observation_space)
         self._render = source != "observation" and renders
         self.fps = fps if fps is not None else min(60.0, float(env.metadata.get("render_fps") or 30))
         self.episode = -1
@@ -188,6 +190,17 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         except Exception as error:
             warnings.warn(f"no video of this run any more: {type(error).__name__}: {error}", stacklevel=2)
             self.video = False
+
+
+def _check_columns(space: spaces.Space[Any]) -> None:
+    """Refuse an observation whose parts are no plain arrays: an NPZ could hold them only as pickles."""
+    plain = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Text)
+    for member in space.values() if isinstance(space, spaces.Dict) else [space]:
+        if not isinstance(member, plain):
+            raise ValueError(
+                f"npz=True cannot store {member}, a {type(member).__name__} space: flatten it with "
+                "gymnasium.wrappers.FlattenObservation, or record the video only (npz=False)."
+            )
 
 
 def _claim(path: Path) -> Path:
