@@ -32,7 +32,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     The NPZ holds the whole episode in rows: row t is the observation (``obs``, or ``obs/<key>``), the action that led
     to it (``prev_action``, zeros in row 0), the reward received with it, and ``is_first``, ``is_last``,
-    ``is_terminal``.
+    ``is_terminal``. ``model.add_episodes`` reads it.
 
     :param env: environment to wrap, made with ``render_mode="rgb_array"`` unless the observation has an image
     :param folder: where the files go; made if missing
@@ -133,7 +133,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             done = writer.close() if writer is not None else None
             if done is not None:
                 written.append(done.replace(done.with_stem(f"{done.stem}-partial")) if partial else done)
-            if self.npz and rows:
+            if self.npz and len(rows) > 1:  # an episode of no step holds nothing to learn from
                 target = path.with_name(path.name + ("-partial" if partial else "") + ".npz")
                 np.savez_compressed(target, **_columns(rows, self.action_space))  # type: ignore[arg-type]
                 written.append(target)
