@@ -263,6 +263,22 @@ def test_a_video_has_the_speed_of_the_task(counting, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "arguments,match",
+    [
+        ({"every": 0}, "every=0: must be a whole number of episodes, at least 1.$"),
+        ({"every": 1.5}, "every=1.5: must be"),
+        ({"trigger": 3}, "trigger=3: pass a function"),
+        ({"source": "screen"}, "source='screen' cannot be recorded: write one of 'auto', 'render', 'observation'"),
+        ({"scale": 0}, "scale=0: must be"),
+        ({"fps": 0}, "fps=0: must be a finite number, above 0"),
+    ],
+)
+def test_bad_arguments_are_refused(counting, tmp_path, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        EpisodeRecorder(counting(), tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(
     "space",
     [
         spaces.Dict(a=spaces.Dict(b=spaces.Box(0, 1, (2,)))),

@@ -272,6 +272,12 @@ def test_wrong_arguments_of_make_vec_env_say_what_to_write(kwargs, match):
         make_vec_env("CartPole-v1", **kwargs)
 
 
+@pytest.mark.parametrize("kwargs", [{"timeout": -1}, {"timeout": 0}, {"timeout": "9"}, {"max_restarts": -1}])
+def test_wrong_limits_of_workers_are_refused(kwargs):
+    with pytest.raises(ValueError, match=f"{next(iter(kwargs))}=.*: must be"):
+        RestartingVecEnv([PLAIN], **kwargs)
+
+
 def test_a_function_is_not_a_name():
     with pytest.raises(TypeError, match=r"as a string, not <function .* use stable_baselines3"):
         make_vec_env(make_plain)
