@@ -90,7 +90,7 @@ def check_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def _is_side(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
 
 
 def check_method(method: str) -> str:
