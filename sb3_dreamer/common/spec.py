@@ -89,6 +89,8 @@ def net_arch_widths(net_arch: Any) -> tuple[int, ...]:
 
     :raises ValueError: for anything but a list of positive integers, or a dict whose lists are all the same
     """
+    if isinstance(net_arch, dict) and (unknown := net_arch.keys() - {"pi", "qf", "vf"}):
+        raise ValueError(f"net_arch={net_arch!r} has {sorted(unknown)[0]!r}, which is unknown: pass one list of widths")
     widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
     if isinstance(net_arch, dict) and any(other != widths for other in net_arch.values()):
         raise ValueError(

@@ -32,7 +32,6 @@ from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
-from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
 
 LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5, "100k": 1e-3}  #: by family; networks far smaller take larger steps
 CRITIC_TARGETS = ("fast", "slow")
@@ -103,7 +102,7 @@ class DreamerV3(WorldModelAlgorithm):
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
-    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param cuda_graph: replay whole updates as one CUDA graph on CUDA; None: if it can be; True: or raise; False: no
     :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
         updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
@@ -253,11 +252,6 @@ class DreamerV3(WorldModelAlgorithm):
         """Actor, critic and return statistics."""
         assert isinstance(self.policy.behavior, DreamerV3Behavior)
         return self.policy.behavior
-
-    @property
-    def world_model(self) -> WorldModelView:
-        """The world model for use on its own, with numpy arrays as ``predict`` takes and returns them."""
-        return WorldModelView(self.policy)
 
     def _check_arguments(self) -> None:
         if self.learning_rate is None:  # the size depends on the observations

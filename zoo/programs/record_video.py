@@ -114,7 +114,7 @@ def record_dreams(agent: Agent, args: Any) -> None:
 
     :raises UsageError: if there is no image, or no video can be written
     """
-    from sb3_dreamer.dreamer_v3.open_loop import horizon_table
+    from sb3_dreamer.common.open_loop import horizon_table
     from sb3_dreamer.video import write_video
     from sb3_dreamer.zoo.runs.dreams import dream
 

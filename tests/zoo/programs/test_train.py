@@ -94,9 +94,16 @@ def test_continue_goes_on_counting_with_the_replay(logs: Path, small: list[str],
 
 
 def test_best_model_has_no_replay_and_says_so(logs: Path, capsys) -> None:
-    words = ["-n", "30", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "0"]
+    words = ["-n", "80", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "0"]
+    before = DreamerV3.load(run_of(logs).best_model)
     assert main(["train", "-i", str(run_of(logs).best_model), *words]) == 0
-    assert "starts empty, with 40 random steps" in " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    out = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    assert "starts empty, with 40 steps before the next update" in out
+    last = max(
+        logs.glob("dreamerv3/CartPole-v1_*/CartPole-v1.zip"), key=lambda path: int(path.parent.name.split("_")[1])
+    )
+    after = DreamerV3.load(last)
+    assert after.learning_starts == before.learning_starts and after._n_updates > before._n_updates
 
 
 def test_config_repeats_a_run(logs: Path, tmp_path: Path) -> None:
