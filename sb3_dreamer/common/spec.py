@@ -1,11 +1,11 @@
 """Shared by the ``spec.py`` of every algorithm: checks of names, sizes by name, replaced fields."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from sb3_dreamer.core.types import ObsKey
+from sb3_dreamer.hints import near
 
 Spec = TypeVar("Spec")
 #: policy_kwargs of SB3, and what takes their place
@@ -19,13 +19,6 @@ OF_SB3 = {
     "log_std_init": "the actor predicts its deviation; leave it out",
     "n_critics": "there is one critic; leave it out",
 }
-
-
-def near(name: object, known: Iterable[object]) -> str:
-    """`` (did you mean 'x'?)`` or nothing."""
-    by_lower = {str(k).lower(): str(k) for k in known}
-    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    return f" (did you mean {by_lower[matches[0]]!r}?)" if matches else ""
 
 
 def one_of(what: str, value: Any, known: Iterable[Any]) -> None:
