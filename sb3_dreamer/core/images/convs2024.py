@@ -46,10 +46,9 @@ class PoolingEncoder(nn.Module):
     :param size: H and W
     :param depth: unit of the channels
     :param style: norm, activation and initialization
-    :param minimum: not used; the number of stages follows from :func:`pool_stages`
     """
 
-    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
+    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle):
         super().__init__()
         self.sizes = pool_stages(size)
         depths = [channels, *stage_depths(depth, len(self.sizes) - 1)]
@@ -81,7 +80,6 @@ class BlockDecoder(nn.Module):
     :param size: H and W
     :param depth: unit of the channels
     :param style: norm, activation and initialization
-    :param minimum: not used; see :class:`PoolingEncoder`
     :param deter: width D of deter
     :param units: half the width of the hidden layer over stoch
     :param blocks: number of blocks (8); less where the channels cannot be divided by it
@@ -95,7 +93,6 @@ class BlockDecoder(nn.Module):
         depth: int,
         *,
         style: NormStyle,
-        minimum: int = 4,
         deter: int,
         units: int,
         blocks: int = 8,
