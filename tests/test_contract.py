@@ -480,10 +480,10 @@ def test_the_suite_settings_are_stored_and_another_setting_warns(algorithm, tmp_
     model.save(tmp_path / "model")
     same = algorithm.load(tmp_path / "model", env=make_env("CartPole-v1"))
     assert same.suite_preset == model.suite_preset and same.suite_preset["task"] == "CartPole-v1"
-    assert not [w for w in recwarn if "other settings" in str(w.message)]
-    with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
+    assert not [w for w in recwarn if "differs from" in str(w.message)]
+    with pytest.warns(UserWarning, match="action_repeat: 1 -> 2"):
         algorithm.load(tmp_path / "model", env=make_env("CartPole-v1", action_repeat=2))
-    with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
+    with pytest.warns(UserWarning, match="action_repeat: 1 -> 2"):
         same.set_env(make_env("CartPole-v1", action_repeat=2))
     assert tiny(algorithm, "MlpPolicy", "CartPole-v1").suite_preset is None
 

@@ -47,7 +47,6 @@ from sb3_dreamer.common.checks import (
     check_observation,
     check_reward,
     reset_noise,
-    suite_preset,
     terminal_observation,
     warn_other_preset,
 )
@@ -71,7 +70,6 @@ from sb3_dreamer.common.spaces import (
     space_dict,
     without_unstackable,
 )
-from sb3_dreamer.common.spec import near
 from sb3_dreamer.common.updates import compiled, prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
@@ -85,6 +83,8 @@ from sb3_dreamer.core.functional import run_steps_by
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
 from sb3_dreamer.core.world_model import ModelOutput
+from sb3_dreamer.hints import near
+from sb3_dreamer.suite_presets import suite_preset
 
 Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 import gymnasium as gym
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
@@ -37,8 +36,7 @@ def game_id(task: str) -> str:
     games = {squeeze_name(i[4:-3]): i for i in gym.registry if i.startswith("ALE/") and i.endswith("-v5")}
     squeezed = squeeze_name(task)
     if squeezed not in games:
-        near = difflib.get_close_matches(squeezed, games, 3)
-        raise ValueError(f"there is no Atari game {task!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        raise ValueError(f"there is no Atari game {task!r}{near(squeezed, games)}")
     return games[squeezed]
 
 

@@ -11,15 +11,16 @@ repository after its rewrite of December 2024.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import gymnasium as gym
+
+from sb3_dreamer.hints import near
+from sb3_dreamer.suite_presets import warn_if_different  # noqa: F401 - imported from here
 
 DEFAULT_PRESET = "dreamerv3-2023"
 CHOICES: dict[str, tuple[Any, ...]] = {  #: of the settings that are names
@@ -165,9 +166,7 @@ def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Setting
     values = dict(overrides)
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
-            raise ValueError(f"unknown setting {name!r}.{hint}")
+            raise ValueError(f"unknown setting {name!r}{near(name, known)}: use {', '.join(known)}")
     for name in ("size", "noops"):
         if isinstance(values.get(name), int):
             values[name] = (values[name],) * 2
@@ -249,28 +248,3 @@ def find_preset(suite: str, preset: str | None) -> tuple[str, Settings]:
     if preset not in known:
         raise ValueError(f"suite {suite!r} has no preset {preset!r}; write one of {', '.join(known)}.")
     return preset, known[preset]
-
-
-def compare_presets(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return one line per difference between two ``SuitePreset.to_dict()`` values, empty if the task is the same.
-
-    :param stored: what the model was trained with
-    :param current: what it is to be evaluated on
-    """
-    lines = [f"{key}: {stored[key]} -> {current[key]}" for key in ("suite", "task") if stored[key] != current[key]]
-    old, new = stored["settings"], current["settings"]
-    names = [*old, *(name for name in new if name not in old)]
-    return lines + [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if old.get(n) != new.get(n)]
-
-
-def warn_if_different(stored: Mapping[str, Any] | None, current: Mapping[str, Any] | None) -> bool:
-    """Warn (``UserWarning``) if a model is used on a task that is set up differently from its training task.
-
-    :return: True if they differ; False if they agree or one of them is unknown
-    """
-    differences = compare_presets(stored, current) if stored and current else []
-    if differences:
-        warnings.warn(
-            "the environment differs from the one the model was trained on: " + "; ".join(differences), stacklevel=2
-        )
-    return bool(differences)

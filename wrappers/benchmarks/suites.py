@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from gymnasium import spaces
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks import atari, dmc, tasks
 from sb3_dreamer.wrappers.benchmarks.bsuite import make_bsuite
@@ -180,8 +180,8 @@ def _make_registered(env_id: str, render_mode: str | None, kwargs: dict[str, Any
         return gym.make(env_id, render_mode=render_mode, **kwargs)
     except TypeError as error:
         for key in kwargs:
-            if key in str(error) and (near := difflib.get_close_matches(key, SETTING_NAMES, 1)):
-                raise ValueError(f"{env_id} has no argument {key!r}: did you mean {near[0]!r}?") from error
+            if key in str(error) and (hint := near(key, SETTING_NAMES)):
+                raise ValueError(f"{env_id} has no argument {key!r}{hint}") from error
         raise
 
 
@@ -189,8 +189,7 @@ def _check_module(env_id: str) -> None:
     """Refuse ``prefix:name`` where the prefix is neither a suite nor a module, with the nearest suite."""
     prefix, colon, _ = env_id.partition(":")
     if colon and importlib.util.find_spec(prefix.split(".")[0]) is None:
-        near = difflib.get_close_matches(prefix, SUITES, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = near(prefix, SUITES)
         raise ValueError(f"{prefix!r} of {env_id!r} is neither a suite{hint} nor a module: {', '.join(SUITES)}")
 
 

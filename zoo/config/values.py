@@ -25,11 +25,7 @@ FLAGS = {
     "verbose": "--verbose",
     "tensorboard_log": "--tensorboard-log",
 }
-UNSUPPORTED = {  # names of other libraries and algorithms: what to use instead
-    "lr": "use learning_rate",
-    "discount": "use gamma",
-    "n_steps": "use train_ratio for the number of updates, batch_length for the length of sequences",
-    "n_epochs": "use train_ratio",
+UNSUPPORTED = {  # keys of rl_zoo3: what to use instead
     "normalize": "a world model scales its inputs itself",
     "frame_stack": "put frame_stack into env_kwargs; a recurrent model rarely needs it",
     "vec_env_wrapper": "use env_wrapper",
@@ -59,14 +55,17 @@ def check_values(values: dict[str, Any], cls: type, where: str) -> dict[str, Any
     :param where: file and task, or flag, for the message
     :raises UsageError: for an unknown key, with the nearest known one, or a value of another type
     """
+    from sb3_dreamer.common.arguments import ELSEWHERE  # imports torch, which the class has done
+
     hints = constructor_arguments(cls)
+    instead = ELSEWHERE | UNSUPPORTED
     checked = {}
     for name, value in values.items():
         if name in FLAGS:
             raise UsageError(f"{where}: {name} has a flag of its own: use {FLAGS[name]}")
-        if name in UNSUPPORTED:
-            raise UsageError(f"{where}: {name}={quote(value)} is not supported: {UNSUPPORTED[name]}")
         if name not in hints and name not in ZOO_KEYS:
+            if name in instead:
+                raise UsageError(f"{where}: {name}={quote(value)} is not supported: {instead[name]}")
             known = [*ZOO_KEYS, *hints]
             raise UsageError(f"{where}: unknown hyperparameter {name}={quote(value)}{near(str(name), known)}")
         checked[name] = check_value(name, value, ZOO_KEYS.get(name) or hints[name], where)

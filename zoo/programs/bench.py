@@ -24,7 +24,6 @@ from sb3_dreamer.zoo.speed.report import (
 )
 
 PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
-SMALL = {"dreamerv3": "100k", "dreamerv2": "XXS", "planet": "small"}  # measured when no size is given
 SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
 
 
@@ -195,7 +194,7 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
 def _sizes(algo: str, algos: list[str], asked: list[str] | None) -> list[str]:
     """Return the sizes asked for that the algorithm has; a size that no chosen algorithm has is an error."""
     if not asked:
-        return [SMALL[algo]]
+        return [tables.SMALL_SIZES[algo]]
     every = [size for name in algos for size in sizes_of(name)]
     for size in asked:
         known("size", size, dict.fromkeys(every))

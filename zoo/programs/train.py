@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.suite_presets import suite_preset
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_dreamer.zoo.config.arguments import (
@@ -211,7 +212,7 @@ class Session:
             if checkpoint is not None:
                 self._lock(checkpoint.resolve().parents[1])
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
-            plan.suite_preset = environments.suite_preset(self.env)
+            plan.suite_preset = suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
             if args.num_threads < 0:
                 building.choose_threads(self.model)

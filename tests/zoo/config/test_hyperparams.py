@@ -34,6 +34,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("A-v0: {n_timesteps: 0}", "n_timesteps=0 must be at least 1"),
         ("A-v0: {seed: 3}", "seed has a flag of its own: use --seed"),
         ("A-v0: {normalize: true}", "normalize=True is not supported"),
+        ("A-v0: {clip_range: 0.2}", "clip_range=0.2 is not supported: updates are not clipped"),
         ("A-v0: {policy_kwargs: dict(units=3)}", "policy_kwargs='dict(units=3)' must be a mapping"),
         ("A-v0: [1]", "entry 'A-v0' must be a mapping"),
         ("- 1", "must hold a mapping"),

@@ -18,7 +18,7 @@ CASES = {
     "unknown suite": (["train", "--env", "atary:pong"], "did you mean 'atari'"),
     "unknown size": (["train", "-params", "model_size:XSS"], "did you mean 'XS'"),
     "unknown hyperparameter": (["train", "-params", "train_ration:3"], "train_ration=3 (did you mean 'train_ratio'?)"),
-    "another library's name": (["train", "-params", "lr:1e-3"], "lr=0.001 is not supported: use learning_rate"),
+    "another library's name": (["train", "-params", "lr:1e-3"], "lr=0.001 is not supported: write learning_rate"),
     "fewer than no trials": (["tune", "--n-trials", "-3"], "'-3' must be at least 0"),
     "value of another type": (["train", "-params", "horizon:soon"], "horizon='soon' must be a whole number"),
     "code": (["train", "-params", "gamma:exit(3)"], "cannot read 'exit(3)'"),
@@ -38,7 +38,7 @@ CASES = {
     "wrong setting": (["train", "--env-kwargs", "lenght:3"], "lenght"),
     "unknown game in a worker process": (
         ["train", "--env", "atari:pnog", "-params", "n_envs:2", "policy:CnnPolicy"],
-        "there is no Atari game 'pnog'. Did you mean pong?",
+        "there is no Atari game 'pnog' (did you mean 'pong'?)",
     ),
     "search flag of rl_zoo3": (["train", "-optimize"], "see sb3-dreamer tune --help"),
     "search flag with a value": (["train", "--storage=x"], "see sb3-dreamer tune --help"),
