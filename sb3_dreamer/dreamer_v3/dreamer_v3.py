@@ -422,7 +422,7 @@ class DreamerV3(WorldModelAlgorithm):
             metrics |= self._update_explorer(batch, post.detach(), start_cont, self.gamma)
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
+        metrics |= behavior.metrics(dream, targets.value, targets.returns)
         return UpdateResult(metrics, post.detach())
 
     def _update_2024(self, batch: SequenceBatch) -> UpdateResult:
@@ -453,7 +453,7 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
         metrics |= {"loss_replay_value": replay_loss.detach()}
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
+        metrics |= behavior.metrics(dream, targets.value, targets.returns)
         return UpdateResult(metrics, post.detach())
 
     def _update_explorer(
@@ -473,9 +473,8 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= optimizers["explorer_actor_optim"].step(actor_loss, retain_graph=True)
         metrics |= optimizers["explorer_critic_optim"].step(critic_loss)
         explorer.behavior.update_slow_critic(self.tau)
-        return metrics | {
-            f"explorer_{name}": value for name, value in explorer.behavior.metrics(dream, targets).items()
-        }
+        found = explorer.behavior.metrics(dream, targets.value, targets.returns)
+        return metrics | {f"explorer_{name}": value for name, value in found.items()}
 
     def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
         """Losses of the world model, as an update computes them, from the latent states in replay if it has them."""
