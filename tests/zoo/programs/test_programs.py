@@ -193,7 +193,7 @@ def test_tune_resumes_its_study(tmp_path: Path, capsys) -> None:
     assert main([*words, "1"]) == 0
     assert main([*words, "1"]) == 0
     out = capsys.readouterr().out
-    assert "1 trial(s) so far" in out and "2 complete" in out
+    assert "1 trial so far" in out and "2 complete" in out
     rows = list(csv.DictReader((tmp_path / "dreamerv3/dreamerv3-CartPole-v1-trials.csv").read_text().splitlines()))
     assert len(rows) == 2 and all(1e-4 <= float(row["learning_rate"]) <= 1e-2 for row in rows)
     best = max(rows, key=lambda row: float(row["value"]))
