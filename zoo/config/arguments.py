@@ -183,8 +183,8 @@ def interval(text: str) -> int:
     return value
 
 
-def thread_count(text: str) -> int:
-    """Read a number of threads of at least 1, or -1 to leave the choice to the program."""
+def count_or_default(text: str) -> int:
+    """Read a whole number of at least 1, or -1 for the default."""
     value = whole(text)
     if value < 1 and value != -1:
         raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or -1 for the default")

@@ -19,10 +19,10 @@ from sb3_dreamer.zoo.config.arguments import (
     KeyValues,
     OneLineParser,
     check_output,
+    count_or_default,
     folder,
     natural,
     positive,
-    thread_count,
     to_command,
     to_words,
     write_value,
@@ -91,7 +91,7 @@ def make_parser() -> OneLineParser:
     files.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     files.add_argument(
         "--num-threads",
-        type=thread_count,
+        type=count_or_default,
         default=-1,
         metavar="N",
         help="threads of PyTorch per process (default: PyTorch's choice)",

@@ -9,7 +9,7 @@ from typing import Any
 from sb3_dreamer.wrappers.benchmarks.presets import warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, positive, whole
 from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
@@ -85,7 +85,11 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     acting.add_argument(
-        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: PyTorch's choice)"
+        "--num-threads",
+        type=count_or_default,
+        default=-1,
+        metavar="N",
+        help="threads of PyTorch (default: PyTorch's choice)",
     )
 
 

@@ -146,10 +146,11 @@ def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
         raise UsageError(f"cannot make a run folder in {parent}: {error}") from error
 
 
-def next_path(root: str | Path, algo: str, name: str) -> Path:
+def next_path(root: str | Path, algo: str, name: str, uuid: str = "") -> Path:
     """Return the folder that :func:`create` would make now."""
     parent = Path(root) / algo
-    return parent / f"{name}_{max(run_numbers(parent, name), default=0) + 1}"
+    number = max(run_numbers(parent, name), default=0) + 1
+    return parent / (f"{name}_{number}_{uuid}" if uuid else f"{name}_{number}")
 
 
 def run_numbers(parent: Path, name: str) -> list[int]:
