@@ -9,7 +9,7 @@ import numpy as np
 
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive, positive_number
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError, near, plural
 from sb3_dreamer.zoo.runs import curves, run_folder, scores
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
@@ -204,10 +204,11 @@ def draw_aggregate(runs: Runs, args: Namespace) -> Any:
     for row, algo in enumerate(algorithms):
         by_task = {name: by_algo[algo] for name, by_algo in runs.items() if algo in by_algo}
         matrix, tasks = score_matrix(by_task, args)
-        label = f"{algo}\n{len(tasks)} tasks, {len(matrix)} runs"
+        counts = f"{plural(len(tasks), 'task')}, {plural(len(matrix), 'run')}"
+        label = f"{algo}\n{counts}"
         axes[0].barh(label, matrix.mean(), color=f"C{row}", alpha=0.6)
         axes[1].barh(label, scores.iqm(matrix), color=f"C{row}", alpha=0.6)
-        print(f"{algo}: {len(tasks)} tasks, {len(matrix)} runs, mean {matrix.mean():.3f}, IQM {scores.iqm(matrix):.3f}")
+        print(f"{algo}: {counts}, mean {matrix.mean():.3f}, IQM {scores.iqm(matrix):.3f}")
         if len(matrix) > 1:
             low, high = scores.bootstrap_interval(matrix, scores.iqm)
             axes[1].plot([low, high], [label, label], color="black")

@@ -104,8 +104,6 @@ def load_agent(args: Namespace, render_mode: str | None = None, run: RunFolder |
     environments.import_packages(args.gym_packages)
     building.set_threads(args.num_threads)
     building.check_device(args.device)
-    if render_mode and "render_mode" in (args.env_kwargs or {}):
-        raise UsageError(f"--env-kwargs render_mode: it has to be {render_mode!r} here; leave it out")
     run = find_run(args) if run is None else run
     path = model_file(run, args)
     config = run_folder.read_config(run)
