@@ -70,6 +70,11 @@ def make_envs(
 
     classes = {None: None, "dummy": DummyVecEnv, "subproc": RestartingVecEnv}
     wrappers = find_wrappers(env_wrapper)
+    if "render_mode" in (env_kwargs or {}):
+        raise UsageError(
+            "--env-kwargs render_mode: the programs choose it; leave it out (enjoy opens a window, record_video writes "
+            "a video)"
+        )
     try:
         return make_vec_env(
             name,

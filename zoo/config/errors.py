@@ -22,3 +22,8 @@ def quote(value: object) -> str:
     """Write a value for a message, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def plural(count: int, noun: str) -> str:
+    """Write ``1 episode`` or ``1,000 episodes``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

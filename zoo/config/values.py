@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+from sb3_dreamer.zoo.config.arguments import parse_value
 from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 
 # What the programs read themselves, with the type of each.
@@ -82,6 +83,8 @@ def check_value(name: str, value: Any, hint: Any, where: str) -> Any:
 
     :raises UsageError: if none fits
     """
+    if isinstance(value, str) and value.startswith("dict(") and dict in map(_origin, _alternatives(hint)):
+        value = parse_value(value, f"{where}: {name}")  # rl_zoo3's files write mappings so
     for kind in _alternatives(hint):
         fits, converted = _convert(value, kind)
         if fits:
@@ -93,9 +96,13 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
+def _origin(kind: Any) -> Any:
+    return typing.get_origin(kind) or kind
+
+
 def _convert(value: Any, kind: Any) -> tuple[bool, Any]:
     """Return whether the value is of this type, and the value to pass on."""
-    origin = typing.get_origin(kind) or kind
+    origin = _origin(kind)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if origin is float:
         fits, value = number, float(value) if number else value
@@ -139,7 +146,7 @@ def _words(hint: Any) -> list[str]:
     names = {float: "a number", int: "a whole number", str: "text", dict: "a mapping", bool: "true or false"}
     words = []
     for kind in _alternatives(hint):
-        origin = typing.get_origin(kind) or kind
+        origin = _origin(kind)
         if origin is collections.abc.Callable:
             words.append("a schedule such as lin_0.001")
         elif origin is tuple:

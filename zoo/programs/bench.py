@@ -152,8 +152,10 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
     parts = tuple(known("part", part, PARTS) for part in (PARTS if args.parts is None else args.parts))
     if args.train_ratio <= 0:
         raise UsageError(f"--train-ratio {args.train_ratio:g} must be positive")
-    if (args.program == "rivals") != bool(args.rival):
+    if args.rival and args.program != "rivals":
         raise UsageError("--rival NAME=COMMAND belongs to: sb3-dreamer bench rivals")
+    if args.program == "rivals" and not args.rival:
+        raise UsageError("bench rivals needs a program to compare with: --rival NAME=COMMAND (see docs/speed.md)")
     device = check_device(args.device)
     base = Case(
         algo="",
