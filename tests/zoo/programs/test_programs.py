@@ -53,7 +53,7 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         (["suite", "classic", "--seeds", "-1"], "'-1' must be at least 0"),
         (["suite", "classic", "--", "-i", "x"], "every job starts a run of its own"),
         (["suite", "classic", "--", "-f", "logs"], "use -f before --"),
-        (["suite", "classic", "--", "-params", "lr:1"], "use learning_rate"),
+        (["suite", "classic", "--", "-params", "lr:1"], "write learning_rate"),
         (["train", "--env-kwargs", "render_mode:human"], "the programs choose it; leave it out"),
         (["bench", "rivals"], "needs a program to compare with"),
         (["plot", "-x", "hours"], "'hours' is unknown"),
