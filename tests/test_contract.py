@@ -95,7 +95,7 @@ OBSERVATIONS = {
     "multibinary": (spaces.MultiBinary(5), "MlpPolicy"),
     "image hwc": (image(64, 64, 3), "CnnPolicy"),
     "image chw": (image(3, 64, 64), "CnnPolicy"),
-    "image grey 36": (image(36, 36, 1), "CnnPolicy"),
+    "image gray 36": (image(36, 36, 1), "CnnPolicy"),
     "image 40x57": (image(40, 57, 2), "CnnPolicy"),
     "image 32": (image(32, 32, 1), "CnnPolicy"),
     "image 128": (image(128, 128, 3), "CnnPolicy"),

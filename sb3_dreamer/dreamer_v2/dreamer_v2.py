@@ -81,7 +81,8 @@ class DreamerV2(WorldModelAlgorithm):
         "No Policy Reinforce". The released code's ``actor_grad_mix`` is 1 - ρ
     :param kl_scale: β; auto: 0.1 for discrete, 1.0 for Box actions *(schedule)*
     :param kl_balance: α; None takes the plain KL (Table 2, "No KL Balancing")
-    :param free_nats: smallest KL that is penalised, of the mean over the batch; auto: 0 for discrete, 1 for Box actions
+    :param free_nats: smallest KL that is penalized: of the mean over the batch, or of each step if ``kl_balance`` is
+        None; auto: 0 for discrete, 1 for Box actions
     :param discount_scale: scale of the discount loss
     :param tanh_rewards: learn from ``tanh(reward)`` (the paper on Atari); logged returns stay raw
     :param reward_gradients: let the reward loss shape the latent state (False: Table 2, "No Reward Gradients")

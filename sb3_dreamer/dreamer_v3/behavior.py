@@ -71,7 +71,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
         """Normalized advantage and entropy (Eq. 11 to 13), averaged over the rollout.
 
-        Dynamics gradients maximise the advantage through the model; the released code keeps the gradient of the
+        Dynamics gradients maximize the advantage through the model; the released code keeps the gradient of the
         baseline in it, which the paper does not mention.
         """
         advantage = targets.returns - targets.value

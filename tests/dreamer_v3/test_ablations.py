@@ -126,7 +126,7 @@ def test_slow_critic_as_target() -> None:
 
 
 @pytest.mark.parametrize("kind", ["return_std", "advantage_std"])
-def test_normalisation_by_deviation(kind) -> None:
+def test_normalization_by_deviation(kind) -> None:
     model = make(env="CartPole-v1", return_norm=kind, return_norm_min=0.0)
     dream = make_dream(model)
     targets = model.behavior.targets(dream, 0.99, 0.95)._replace(value=th.full((5, 3), 7.0) * th.arange(5)[:, None])

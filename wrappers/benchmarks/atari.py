@@ -65,7 +65,7 @@ def make_atari(task: str, settings: Settings, render_mode: str | None = None) ->
         game_id(task),
         render_mode=render_mode,
         disable_env_checker=True,
-        obs_type="grayscale" if settings.grey == "screen" else "rgb",
+        obs_type="grayscale" if settings.grayscale == "screen" else "rgb",
         frameskip=1,
         repeat_action_probability=settings.sticky,
         full_action_space=settings.all_actions,
@@ -79,4 +79,4 @@ def make_atari(task: str, settings: Settings, render_mode: str | None = None) ->
     if settings.lives != "unused":
         env = LifeLoss(env, settings.lives)
     env = ActionRepeat(env, settings.action_repeat, settings.max_pool)
-    return ResizeFrame(env, settings.size, settings.resize, grey=bool(settings.grey))
+    return ResizeFrame(env, settings.size, settings.resize, grayscale=bool(settings.grayscale))

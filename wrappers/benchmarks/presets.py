@@ -25,7 +25,7 @@ from sb3_dreamer.suite_presets import warn_if_different  # noqa: F401 - imported
 DEFAULT_PRESET = "dreamerv3-2023"
 CHOICES: dict[str, tuple[Any, ...]] = {  #: of the settings that are names
     "resize": ("area", "antialias"),
-    "grey": (False, True, "luma", "screen"),
+    "grayscale": (False, True, "luma", "screen"),
     "pixels": (None, "only", "both"),
     "lives": ("unused", "discount", "reset"),
     "reward": (None, "clip", "sign", "tanh", "symlog"),
@@ -41,8 +41,8 @@ class Settings:
     :param time_limit: episode length in environment frames, after which it is truncated; None: no limit of ours
     :param size: height and width of the image in pixels; None: as the environment has it
     :param resize: ``"area"`` or ``"antialias"`` (see ``resize_image``)
-    :param grey: False, ``"luma"`` (one channel computed from the resized colors) or ``"screen"`` (the emulator's own
-        gray palette, before pooling and resizing)
+    :param grayscale: False, ``"luma"`` (one channel computed from the resized colors) or ``"screen"`` (the emulator's
+        own gray palette, before pooling and resizing)
     :param pixels: None (as the environment has it), ``"only"`` (image instead of state) or ``"both"``
     :param camera: dm_control camera, None: the papers' choice per domain
     :param sticky: probability that the emulator repeats the previous action at a frame
@@ -65,7 +65,7 @@ class Settings:
     time_limit: int | None = None
     size: tuple[int, int] | None = None
     resize: str = "area"
-    grey: bool | str = False
+    grayscale: bool | str = False
     pixels: str | None = None
     camera: int | None = None
     sticky: float = 0.0
@@ -206,10 +206,10 @@ _MINECRAFT = Settings(size=(64, 64), time_limit=36_000, break_speed=100.0)
 
 PRESETS: dict[str, dict[str, Settings]] = {
     "atari": {
-        "dreamerv2": replace(_ATARI, grey="screen", noops=(1, 30)),
+        "dreamerv2": replace(_ATARI, grayscale="screen", noops=(1, 30)),
         "dreamerv3-2023": replace(_ATARI, all_actions=True),
         "dreamerv3-2024": replace(
-            _ATARI, size=(96, 96), grey="luma", resize="antialias", noops=(0, 30), all_actions=True
+            _ATARI, size=(96, 96), grayscale="luma", resize="antialias", noops=(0, 30), all_actions=True
         ),
     },
     "atari100k": {

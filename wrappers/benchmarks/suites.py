@@ -54,7 +54,7 @@ class Suite(NamedTuple):
 
 
 _ATARI_OPTIONS = (
-    "action_repeat", "time_limit", "size", "resize", "grey", "sticky", "noops", "lives", "all_actions", "max_pool",
+    "action_repeat", "time_limit", "size", "resize", "grayscale", "sticky", "noops", "lives", "all_actions", "max_pool",
 )  # fmt: skip
 _DMC_OPTIONS = ("action_repeat", "time_limit", "size", "pixels", "camera")
 SUITES: dict[str, Suite] = {
@@ -165,12 +165,12 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
         env = LifeLoss(env, settings.lives)
     if settings.action_repeat > 1:
         env = ActionRepeat(env, settings.action_repeat, settings.max_pool)
-    grey = bool(settings.grey)
+    grayscale = bool(settings.grayscale)
     if settings.pixels is not None:
         keep = settings.pixels == "both"
-        env = PixelObservation(env, settings.size or (64, 64), settings.resize, grey, keep_state=keep)
-    elif settings.size is not None or grey:
-        env = ResizeFrame(env, settings.size, settings.resize, grey)
+        env = PixelObservation(env, settings.size or (64, 64), settings.resize, grayscale, keep_state=keep)
+    elif settings.size is not None or grayscale:
+        env = ResizeFrame(env, settings.size, settings.resize, grayscale)
     return env
 
 

@@ -129,7 +129,7 @@ class BlockDecoder(nn.Module):
 def enlarge(x: th.Tensor, conv: nn.Module, size: Size2) -> th.Tensor:
     """Repeat pixels to ``size``, then convolve: ``(N, C, H, W)`` to ``(N, C', *size)``.
 
-    Where each pixel is repeated 2 x 2 times, 5 x 5 neighbours are only 3 x 3 different ones. Four kernels of 3 x 3 on
+    Where each pixel is repeated 2 x 2 times, 5 x 5 neighbors are only 3 x 3 different ones. Four kernels of 3 x 3 on
     the small map, one for each of the four places, give the same with a third of the products and no large map.
 
     :param conv: a ``Conv2d`` of kernel 5 and padding 2

@@ -20,7 +20,7 @@ SPACE = spaces.Dict({"camera": image(3, 8, 8), "small.view/x": spaces.Box(-1, 1e
 
 
 def make(size: int = 20, n_envs: int = 2, **kwargs) -> SequenceReplayBuffer:
-    # An image of 8x8 pixels is too small to be modelled; here it is a vector of bytes.
+    # An image of 8x8 pixels is too small to be modeled; here it is a vector of bytes.
     space = spaces.Dict({"camera": spaces.Box(0, 254, (3, 8, 8), np.uint8), "small.view/x": SPACE["small.view/x"]})
     return SequenceReplayBuffer(size * n_envs, space, spaces.Discrete(3), "cpu", n_envs, seed=0, **kwargs)
 

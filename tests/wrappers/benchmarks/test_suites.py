@@ -79,7 +79,7 @@ def test_every_control_task_exists():
 
 CASES = [
     ("CartPole-v1", {}),
-    ("CartPole-v1", {"pixels": True, "size": 32, "grey": True, "action_repeat": 2}),
+    ("CartPole-v1", {"pixels": True, "size": 32, "grayscale": True, "action_repeat": 2}),
     ("Pendulum-v1", {"normalize_action": True, "action_repeat": 2, "time_limit": 50}),
     ("ALE/Pong-v5", {"size": 64}),
     ("Pong", {}),
