@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import warnings
 import weakref
 from collections.abc import Callable
@@ -25,7 +26,8 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
     ``close()``; here frames are streamed to the file, and the file is finished at the end of an episode, at
     ``close()``, when a step raises (an interrupt from the keyboard included) and when the interpreter exits. An
     unfinished episode has ``-partial`` in its name. A video that cannot be written is a warning, never the end of a
-    training run.
+    training run. Copies in a vector environment may share a folder: each episode has a name of its own, the second one
+    of a number with ``-1`` behind it.
 
     The NPZ holds the whole episode in rows: row t is the observation (``obs``, or ``obs/<key>``), the action that led
     to it (``prev_action``, zeros in row 0), the reward received with it, and ``is_first``, ``is_last``,
@@ -90,7 +92,8 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         obs, info = self.env.reset(seed=seed, options=options)
         self.episode += 1
         if self._trigger(self.episode):
-            self._path = self._free_path()
+            self._path = self._claim_path()
+        if self._path is not None:
             self._add(obs, None, 0.0, False, False)
         return obs, info
 
@@ -133,18 +136,34 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 written.append(target)
         except Exception as error:
             warnings.warn(f"episode {self.episode} could not be written to {path}: {error}", stacklevel=2)
+        finally:
+            _claim(path).unlink(missing_ok=True)
         self.files += written
         return written
 
-    def _free_path(self) -> Path:
-        """Return a name without suffix that no file in the folder has; workers that share it need their own prefix."""
+    def _claim_path(self) -> Path | None:
+        """Claim a name without suffix that no file in the folder has; other recorders may share the folder.
+
+        The claim is an empty file, which only one of them can create; it is removed when the episode's files are there.
+        So whoever claims a name after that sees those files and takes the next name.
+        """
         ends = ("mp4", "gif", "npz", "part.mp4")
-        stem, count = f"{self.prefix}-{self.episode:05d}", 0
-        while True:
-            name = f"{stem}-{count}" if count else stem
-            if not any((self.folder / f"{name}{mark}.{end}").exists() for mark in ("", "-partial") for end in ends):
-                return self.folder / name
-            count += 1
+        stem = f"{self.prefix}-{self.episode:05d}"
+        for count in itertools.count():
+            path = self.folder / (f"{stem}-{count}" if count else stem)
+            try:
+                _claim(path).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                warnings.warn(f"episode {self.episode} is not recorded: {error}", stacklevel=3)
+                return None
+            if not any(
+                path.with_name(f"{path.name}{mark}.{end}").exists() for mark in ("", "-partial") for end in ends
+            ):
+                return path
+            _claim(path).unlink()
+        return None
 
     def _add(self, obs: Any, action: Any, reward: float, terminated: bool, truncated: bool) -> None:
         if self.npz:
@@ -168,6 +187,11 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         except Exception as error:
             warnings.warn(f"no video of this run any more: {type(error).__name__}: {error}", stacklevel=2)
             self.video = False
+
+
+def _claim(path: Path) -> Path:
+    """Return the file that marks a name as taken while its episode is being recorded."""
+    return path.with_name(f"{path.name}.recording")
 
 
 def _image_key(space: spaces.Space[Any]) -> str | None:

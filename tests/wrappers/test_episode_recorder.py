@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sb3_dreamer.wrappers import ActionRepeat, EpisodeRecorder, PixelObservation, StackChannels, make_env
+from sb3_dreamer.wrappers import (
+    ActionRepeat,
+    EpisodeRecorder,
+    PixelObservation,
+    RestartingVecEnv,
+    StackChannels,
+    make_env,
+    make_vec_env,
+)
 
 
 def read_video(path):
@@ -23,7 +31,8 @@ def play(env, steps):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """Return the names of the files, without the claims of running episodes."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".recording")
 
 
 def test_every_nth_episode_with_the_right_frames(counting, tmp_path):
@@ -133,6 +142,44 @@ def test_existing_files_are_kept(counting, tmp_path):
         env.reset(seed=0)
         play(env, 2)
     assert names(tmp_path) == ["run-00000-1.npz", "run-00000-2.npz", "run-00000.npz"]
+
+
+def test_copies_that_share_a_folder_keep_their_episodes_apart(counting, tmp_path):
+    copies = [EpisodeRecorder(counting(length=2), tmp_path, video=False, npz=True) for _ in range(3)]
+    for _ in range(2):
+        for env in copies:
+            env.reset(seed=0)
+        for action, env in enumerate(copies):
+            env.step(action)
+            env.step(action)
+    written = [path.stem for env in copies for path in env.files]
+    assert sorted(written) == [f"episode-0000{n}{copy}" for n in range(2) for copy in ("", "-1", "-2")]
+    for action, env in enumerate(copies):
+        for path in env.files:
+            with np.load(path) as data:
+                assert data["prev_action"].tolist() == [0, action, action]
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == sorted(path.name for env in copies for path in env.files)  # no claim is left
+
+
+def test_workers_that_share_a_folder_keep_their_episodes_apart(tmp_path):
+    envs = make_vec_env(
+        "CartPole-v1", 3, seed=0, vec_env_cls=RestartingVecEnv, wrapper_class=EpisodeRecorder,
+        wrapper_kwargs={"folder": str(tmp_path), "video": False, "npz": True},
+    )  # fmt: skip
+    envs.reset()
+    ends = sum(envs.step(np.array([i % 2] * 3))[2].sum() for i in range(60))
+    envs.close()
+    finished = [name for name in names(tmp_path) if "partial" not in name]
+    assert len(finished) == ends >= 3 and len(names(tmp_path)) == ends + 3
+
+
+def test_a_folder_that_is_gone_does_not_end_the_run(counting, tmp_path):
+    env = EpisodeRecorder(counting(length=2), tmp_path / "rec", video=False, npz=True)
+    (tmp_path / "rec").rmdir()
+    with pytest.warns(UserWarning, match="episode 0 is not recorded"):
+        env.reset(seed=0)
+    play(env, 1)
 
 
 def test_the_observation_is_recorded_where_nothing_is_drawn(counting, tmp_path):

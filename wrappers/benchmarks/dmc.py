@@ -14,7 +14,6 @@ from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
 from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
 from sb3_dreamer.wrappers.frame_limit import FrameLimit
-from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.tidy_observation import TidyObservation
 
 INSTALL = 'pip install "sb3-dreamer[dmc]"'
@@ -68,6 +67,14 @@ def split_task(task: str) -> tuple[str, str]:
     return known[name]
 
 
+def is_control_task(env_id: str) -> bool:
+    """Return whether a gymnasium id is a task of the Control Suite, which takes ``task_kwargs``.
+
+    :param env_id: ``"dm_control/walker-walk-v0"``; the ids of locomotion and manipulation have no second dash
+    """
+    return env_id.startswith("dm_control/") and env_id.count("-") == 2
+
+
 def set_frame_rate(env: gym.Env) -> None:
     """Write the speed of the simulation into ``env.metadata``: shimmy has milliseconds per step in its place.
 
@@ -78,19 +85,23 @@ def set_frame_rate(env: gym.Env) -> None:
 
 
 def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> gym.Env:
-    """Make one task: shimmy → tidy entries → time limit → repeat → image → float32 actions in [-1, 1].
+    """Make one task: shimmy → tidy entries → time limit → repeat → image.
 
     :param task: ``"<domain>_<task>"``
     :param settings: the preset's settings
     :param render_mode: ``"rgb_array"`` for ``render()`` at 256 × 256 from the same camera
     """
     draws = settings.pixels is not None or render_mode is not None
+    if settings.camera is not None and not draws:
+        raise ValueError(f"camera={settings.camera!r} needs images: write pixels=True or render_mode='rgb_array', too.")
     domain, name = split_task(task)
     gym.register_envs(require("shimmy", "dmc", INSTALL))
     if draws:
         check_renderer()
     camera = CAMERAS.get(domain, 0) if settings.camera is None else settings.camera
     kwargs: dict[str, Any] = {}
+    if settings.time_limit is not None:  # instead of dm_control's own
+        kwargs["task_kwargs"] = {"time_limit": float("inf")}
     if render_mode == "rgb_array":
         kwargs["render_kwargs"] = {"height": RENDER_SIZE, "width": RENDER_SIZE, "camera_id": camera}
     env: gym.Env = gym.make(
@@ -103,4 +114,4 @@ def make_dmc(task: str, settings: Settings, render_mode: str | None = None) -> g
     env = ActionRepeat(env, settings.action_repeat)
     if settings.pixels is not None:
         env = CameraObservation(env, settings.size or (64, 64), camera, keep_state=settings.pixels == "both")
-    return NormalizeAction(env)
+    return env

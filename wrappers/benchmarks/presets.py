@@ -38,7 +38,8 @@ class Settings:
     """All settings of an environment; None or the default where a suite does not use it.
 
     :param action_repeat: environment frames per agent step
-    :param time_limit: episode length in environment frames, after which it is truncated; None: no limit of ours
+    :param time_limit: episode length in environment frames, after which it is truncated, instead of the environment's
+        own limit; None: only that
     :param size: height and width of the image in pixels; None: as the environment has it
     :param resize: ``"area"`` or ``"antialias"`` (see ``resize_image``)
     :param grayscale: False, ``"luma"`` (one channel computed from the resized colors) or ``"screen"`` (the emulator's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -22,8 +22,8 @@ from sb3_dreamer.wrappers.benchmarks.presets import Settings, SuiteInfo, SuitePr
 from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
 from sb3_dreamer.wrappers.discount_info import DiscountInfo
 from sb3_dreamer.wrappers.frame_counter import FrameCounter
-from sb3_dreamer.wrappers.frame_limit import FrameLimit
 from sb3_dreamer.wrappers.life_loss import LifeLoss
+from sb3_dreamer.wrappers.noop_reset import NoopReset
 from sb3_dreamer.wrappers.normalize_action import NormalizeAction
 from sb3_dreamer.wrappers.one_hot_action import OneHotAction
 from sb3_dreamer.wrappers.pixel_observation import PixelObservation
@@ -68,6 +68,9 @@ SUITES: dict[str, Suite] = {
     "dmlab": Suite("DMLab", make_dmlab, tasks.DMLAB_30, True, ("action_repeat", "size", "action_set")),
     "minecraft": Suite("Minecraft", make_minecraft, tasks.MINECRAFT, True, ("size", "time_limit", "break_speed")),
 }
+# What a plain gymnasium id may have beside the general ones; an Atari game and a dm_control task have more.
+_ID_OPTIONS = ("action_repeat", "time_limit", "size", "resize", "grey", "pixels", "lives", "max_pool")
+_ALE_OPTIONS = ("sticky", "noops", "all_actions")
 NAMESPACES = {"ALE": "ale_py", "dm_control": "shimmy", "bsuite": "shimmy", "meltingpot": "shimmy"}
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
 
@@ -117,14 +120,15 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
             raise ValueError(f"{name!r} is a plain gymnasium id and has no preset; write for example 'atari:pong'.")
         _check_module(task)
         chosen = {key: kwargs.pop(key) for key in list(kwargs) if key in SETTING_NAMES}
-        settings = apply_overrides(Settings(), chosen)
-        env = _make_gymnasium(task, settings, render_mode, kwargs)
+        settings = _fit_pool(apply_overrides(Settings(), chosen), chosen)
+        env = _make_gymnasium(task, settings, chosen, render_mode, kwargs)
+        settings = replace(settings, **_own_settings(env))
         return SuiteInfo(_finish(env, settings), SuitePreset(suite, task, "none", settings, tuple(sorted(chosen))))
     preset_name, settings = find_preset(suite, preset)
     if suite == "planet" and task in tasks.PLANET_REPEATS:
         settings = replace(settings, action_repeat=tasks.PLANET_REPEATS[task])
     changed = _changes(suite, settings, kwargs)
-    settings = apply_overrides(settings, changed)
+    settings = _fit_pool(apply_overrides(settings, changed), changed)
     env = SUITES[suite].builder(task, settings, render_mode)
     return SuiteInfo(_finish(env, settings), SuitePreset(suite, task, preset_name, settings, tuple(sorted(changed))))
 
@@ -136,10 +140,30 @@ def _changes(suite: str, settings: Settings, overrides: Mapping[str, Any]) -> di
     for key in overrides:
         if key not in allowed:
             raise ValueError(f"suite {suite!r} has no setting {key!r}; it has {', '.join(allowed)}.")
-    return {key: getattr(asked, key) for key in overrides if getattr(asked, key) != getattr(settings, key)}
+    changed = {key: getattr(asked, key) for key in overrides if getattr(asked, key) != getattr(settings, key)}
+    if "size" in changed and "pixels" in allowed and asked.pixels is None:
+        raise ValueError(f"size={asked.size!r} needs images: write pixels=True, too, or leave it out.")
+    return changed
 
 
-def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kwargs: dict[str, Any]) -> gym.Env:
+def _fit_pool(settings: Settings, chosen: Collection[str]) -> Settings:
+    """Return the settings with no more frames pooled than an agent step has; refuse that if it was asked for.
+
+    :param chosen: names of the settings that were asked for
+    """
+    if settings.max_pool <= settings.action_repeat:
+        return settings
+    if "max_pool" in chosen:
+        raise ValueError(
+            f"max_pool={settings.max_pool} merges more frames than action_repeat={settings.action_repeat} has: "
+            "write a larger action_repeat, or leave max_pool out."
+        )
+    return replace(settings, max_pool=settings.action_repeat)
+
+
+def _make_gymnasium(
+    env_id: str, settings: Settings, chosen: Collection[str], render_mode: str | None, kwargs: dict[str, Any]
+) -> gym.Env:
     """Make a registered environment and apply the settings that are not the default."""
     namespace = env_id.split("/", maxsplit=1)[0]
     if namespace == "dm_control":
@@ -151,16 +175,17 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
         render_mode = "rgb_array"
     if render_mode is not None and namespace == "dm_control":
         check_renderer()
-    elif render_mode is not None and _is_mujoco(env_id):
+    elif render_mode is not None and _is_from(env_id, "mujoco"):
         choose_backend()
-    env = _make_registered(env_id, render_mode, kwargs)
+    _check_settings(env_id, settings, chosen, render_mode)
+    env = _make_registered(env_id, render_mode, _add_keywords(env_id, settings, chosen, kwargs))
     if hasattr(env.unwrapped, "ale"):
         atari.set_frame_rate(env)
     if namespace == "dm_control":
         dmc.set_frame_rate(env)
         env = TidyObservation(env)
-    if settings.time_limit is not None:
-        env = FrameLimit(env, settings.time_limit)
+    if settings.noops[1] > 0:
+        env = NoopReset(env, *settings.noops)
     if settings.lives != "unused":
         env = LifeLoss(env, settings.lives)
     if settings.action_repeat > 1:
@@ -172,6 +197,56 @@ def _make_gymnasium(env_id: str, settings: Settings, render_mode: str | None, kw
     elif settings.size is not None or grayscale:
         env = ResizeFrame(env, settings.size, settings.resize, grayscale)
     return env
+
+
+def _check_settings(env_id: str, settings: Settings, chosen: Collection[str], render_mode: str | None) -> None:
+    """Refuse settings that would change nothing in a registered environment, so that none is recorded in vain."""
+    is_ale = _is_from(env_id, "ale_py")
+    allowed = (*_ID_OPTIONS, *(_ALE_OPTIONS if is_ale else ()), *GENERAL)
+    if env_id.startswith("dm_control/"):
+        allowed = (*allowed, "camera")
+    for key in chosen:
+        if key not in allowed:
+            raise ValueError(f"{env_id!r} has no setting {key!r}; it has {', '.join(allowed)}.")
+    if "camera" in chosen and render_mode is None:
+        raise ValueError(f"camera={settings.camera!r} needs images: write pixels=True or render_mode='rgb_array', too.")
+    if "resize" in chosen and settings.pixels is None and settings.size is None:
+        raise ValueError(f"resize={settings.resize!r} needs a size: write for example size=64, too.")
+    if settings.grey == "screen" and (not is_ale or settings.pixels is not None):
+        raise ValueError(f"grey='screen' is the palette of Atari's emulator: write grey='luma' for {env_id!r}.")
+
+
+def _add_keywords(env_id: str, settings: Settings, chosen: Collection[str], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``gymnasium.make``: the ones passed, and those that carry out settings."""
+    own: dict[str, Any] = {}
+    if settings.time_limit is not None:  # instead of the limit that the environment comes with
+        own = {"max_episode_steps": settings.time_limit}
+        if _is_from(env_id, "ale_py"):
+            own["max_num_frames_per_episode"] = 0
+        elif dmc.is_control_task(env_id):
+            own["task_kwargs"] = {**kwargs.pop("task_kwargs", {}), "time_limit": float("inf")}
+    if "sticky" in chosen:
+        own["repeat_action_probability"] = settings.sticky
+    if "all_actions" in chosen:
+        own["full_action_space"] = settings.all_actions
+    if settings.grey == "screen":
+        own["obs_type"] = "grayscale"
+    if settings.camera is not None:
+        own["render_kwargs"] = {**kwargs.pop("render_kwargs", {}), "camera_id": settings.camera}
+    if twice := own.keys() & kwargs.keys():
+        raise ValueError(
+            f"{', '.join(sorted(twice))} of gymnasium.make is set by time_limit, sticky, all_actions or grey."
+        )
+    return {**kwargs, **own}
+
+
+def _own_settings(env: gym.Env) -> dict[str, Any]:
+    """Return what an Atari game has of settings that were not asked for; nothing for other environments."""
+    if not hasattr(env.unwrapped, "ale"):
+        return {}
+    sticky = env.unwrapped.ale.getFloat("repeat_action_probability")
+    spec = env.unwrapped.spec
+    return {"sticky": round(float(sticky), 6), "all_actions": bool(spec and spec.kwargs.get("full_action_space"))}
 
 
 def _make_registered(env_id: str, render_mode: str | None, kwargs: dict[str, Any]) -> gym.Env:
@@ -193,21 +268,23 @@ def _check_module(env_id: str) -> None:
         raise ValueError(f"{prefix!r} of {env_id!r} is neither a suite{hint} nor a module: {', '.join(SUITES)}")
 
 
-def _is_mujoco(env_id: str) -> bool:
-    """Return whether an environment is one of gymnasium's own MuJoCo tasks."""
+def _is_from(env_id: str, package: str) -> bool:
+    """Return whether an environment is made by code in a package, such as ale_py or gymnasium's mujoco."""
     entry = gym.registry[env_id].entry_point if env_id in gym.registry else None
-    return isinstance(entry, str) and "mujoco" in entry
+    return isinstance(entry, str) and package in entry
 
 
 def _finish(env: gym.Env, settings: Settings) -> gym.Env:
     """Apply what every suite has in common: flattening, stacking, reward and action forms, discount and counts."""
-    if settings.flatten and isinstance(env.observation_space, spaces.Dict):
+    if settings.flatten:
+        if not isinstance(env.observation_space, spaces.Dict):
+            raise ValueError(f"flatten=True needs a Dict observation, got {env.observation_space}: leave it out.")
         env = gym.wrappers.FlattenObservation(env)
     if settings.frame_stack > 1:
         env = StackChannels(env, settings.frame_stack)
     if settings.reward is not None or settings.reward_scale != 1.0:
         env = SquashReward(env, settings.reward, settings.reward_scale)
-    if settings.normalize_action and isinstance(env.action_space, spaces.Box):
+    if settings.normalize_action:
         env = NormalizeAction(env)
     if settings.one_hot:
         env = OneHotAction(env)

@@ -227,13 +227,88 @@ def test_overrides_are_told_only_where_they_differ():
         ("atari:pong", {"noops": (3, 1)}, r"noops=\(3, 1\) must be a smallest and a largest"),
         ("atarii:pong", {}, "'atarii' of 'atarii:pong' is neither a suite .did you mean 'atari'"),
         ("CartPole-v1", {"action_repeats": 2}, "did you mean 'action_repeat'"),
+        ("CartPole-v1", {"sticky": 0.25}, "'CartPole-v1' has no setting 'sticky'; it has action_repeat"),
+        ("CartPole-v1", {"camera": 1}, "no setting 'camera'"),
+        ("CartPole-v1", {"break_speed": 1.0}, "no setting 'break_speed'"),
+        ("CartPole-v1", {"max_pool": 2}, "max_pool=2 merges more frames than action_repeat=1 has"),
+        ("CartPole-v1", {"normalize_action": True}, "NormalizeAction needs a Box action space of floats"),
+        ("CartPole-v1", {"flatten": True}, "flatten=True needs a Dict"),
+        ("CartPole-v1", {"resize": "antialias"}, "resize='antialias' needs a size"),
+        ("CartPole-v1", {"pixels": True, "grey": "screen"}, "grey='screen' is the palette of Atari"),
+        ("CartPole-v1", {"time_limit": 9, "max_episode_steps": 9}, "max_episode_steps of gymnasium.make is set by"),
+        ("dm_control/walker-walk-v0", {"camera": 1}, "camera=1 needs images"),
+        ("dmc_proprio:walker_walk", {"camera": 1}, "camera=1 needs images"),
+        ("dmc_proprio:walker_walk", {"size": 32}, r"size=\(32, 32\) needs images"),
     ],
 )
 def test_errors_say_what_to_write(name, kwargs, match):
     if name == "crafter:other":
         pytest.importorskip("crafter")
+    if name.startswith("dm"):
+        pytest.importorskip("dm_control")
     with pytest.raises(ValueError, match=match):
         make_env(name, **kwargs)
+
+
+@pytest.mark.skipif(not installed("ale_py"), reason="needs ale_py")
+def test_settings_of_a_plain_game_reach_the_emulator_and_are_recorded():
+    def recorded(env):
+        settings = env.get_wrapper_attr("suite_preset")["settings"]
+        return settings["sticky"], settings["noops"], settings["all_actions"], settings["grey"]
+
+    plain = make_env("ALE/Pong-v5")
+    assert recorded(plain) == (0.25, [0, 0], False, False) and plain.action_space.n == 6
+    env = make_env("ALE/Pong-v5", sticky=0.0, noops=30, all_actions=True, grey="screen")
+    assert recorded(env) == (0.0, [30, 30], True, "screen") and env.action_space.n == 18
+    assert env.unwrapped.ale.getFloat("repeat_action_probability") == 0.0
+    obs, info = env.reset(seed=0)
+    assert info["noops"] == 30 and obs.shape == (210, 160, 1)
+    assert recorded(make_env("ALE/Pong-v5", repeat_action_probability=0.5))[0] == 0.5
+
+
+def test_a_camera_of_a_plain_control_task(mujoco_pixels):
+    images = [make_env("dm_control/walker-walk-v0", pixels=True, camera=i).reset(seed=0)[0] for i in (0, 1)]
+    assert (images[0] != images[1]).any()
+
+
+def length(env):
+    env.reset(seed=0)
+    for _ in range(10_000):
+        _, _, terminated, truncated, info = env.step(np.zeros(env.action_space.shape, env.action_space.dtype))
+        if terminated or truncated:
+            return info["episode_frames"], terminated
+    return None, None
+
+
+@pytest.mark.parametrize("name,own", [("Pendulum-v1", 200), ("dm_control/pendulum-swingup-v0", 1000),
+                                      ("dmc_proprio:pendulum_swingup", 1000)])  # fmt: skip
+def test_a_time_limit_replaces_the_environments_own(name, own):
+    if name.startswith("dm"):
+        pytest.importorskip("dm_control")
+    assert length(make_env(name)) == (own, False)
+    assert length(make_env(name, time_limit=own + 300)) == (own + 300, False)
+    again = make_env(name, time_limit=50)
+    assert length(again) == (50, False)
+    assert length(gym.make(again.spec)) == (50, False)
+
+
+@pytest.mark.skipif(not installed("ale_py"), reason="needs ale_py")
+def test_a_time_limit_replaces_the_emulators():
+    env = make_env("ALE/Pong-v5", time_limit=7)
+    assert env.spec.kwargs["max_num_frames_per_episode"] == 0 and env.spec.max_episode_steps == 7
+    env.reset(seed=0)
+    assert [env.step(0)[3] for _ in range(7)] == [False] * 6 + [True]
+
+
+def test_no_more_frames_are_pooled_than_a_step_has():
+    pytest.importorskip("ale_py")
+    assert make_env("Pong", action_repeat=1).get_wrapper_attr("suite_preset")["settings"]["max_pool"] == 1
+
+
+@pytest.mark.skipif(not installed("dm_control"), reason="needs dm_control")
+def test_control_tasks_without_normalized_actions():
+    env = make_env("dmc_proprio:finger_spin", normalize_action=False)
+    assert not any(wrapper.name == "NormalizeAction" for wrapper in env.spec.additional_wrappers)
 
 
 def test_an_environment_is_not_a_name():
