@@ -69,7 +69,7 @@ SUITES: dict[str, Suite] = {
     "minecraft": Suite("Minecraft", make_minecraft, tasks.MINECRAFT, True, ("size", "time_limit", "break_speed")),
 }
 # What a plain gymnasium id may have beside the general ones; an Atari game and a dm_control task have more.
-_ID_OPTIONS = ("action_repeat", "time_limit", "size", "resize", "grey", "pixels", "lives", "max_pool")
+_ID_OPTIONS = ("action_repeat", "time_limit", "size", "resize", "grayscale", "pixels", "lives", "max_pool")
 _ALE_OPTIONS = ("sticky", "noops", "all_actions")
 NAMESPACES = {"ALE": "ale_py", "dm_control": "shimmy", "bsuite": "shimmy", "meltingpot": "shimmy"}
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
@@ -212,8 +212,10 @@ def _check_settings(env_id: str, settings: Settings, chosen: Collection[str], re
         raise ValueError(f"camera={settings.camera!r} needs images: write pixels=True or render_mode='rgb_array', too.")
     if "resize" in chosen and settings.pixels is None and settings.size is None:
         raise ValueError(f"resize={settings.resize!r} needs a size: write for example size=64, too.")
-    if settings.grey == "screen" and (not is_ale or settings.pixels is not None):
-        raise ValueError(f"grey='screen' is the palette of Atari's emulator: write grey='luma' for {env_id!r}.")
+    if settings.grayscale == "screen" and (not is_ale or settings.pixels is not None):
+        raise ValueError(
+            f"grayscale='screen' is the palette of Atari's emulator: write grayscale='luma' for {env_id!r}."
+        )
 
 
 def _add_keywords(env_id: str, settings: Settings, chosen: Collection[str], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -229,13 +231,13 @@ def _add_keywords(env_id: str, settings: Settings, chosen: Collection[str], kwar
         own["repeat_action_probability"] = settings.sticky
     if "all_actions" in chosen:
         own["full_action_space"] = settings.all_actions
-    if settings.grey == "screen":
+    if settings.grayscale == "screen":
         own["obs_type"] = "grayscale"
     if settings.camera is not None:
         own["render_kwargs"] = {**kwargs.pop("render_kwargs", {}), "camera_id": settings.camera}
     if twice := own.keys() & kwargs.keys():
         raise ValueError(
-            f"{', '.join(sorted(twice))} of gymnasium.make is set by time_limit, sticky, all_actions or grey."
+            f"{', '.join(sorted(twice))} of gymnasium.make is set by time_limit, sticky, all_actions or grayscale."
         )
     return {**kwargs, **own}
 
