@@ -60,7 +60,7 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
         recent: deque[Any] = deque(maxlen=self.max_pool)
         for _ in range(self.amount):
             obs, reward, terminated, truncated, info = self.env.step(action)
-            recent.append(obs)
+            recent.append(np.array(obs) if self.max_pool > 1 else obs)  # a copy: some environments reuse their array
             total += float(reward)
             raw += info.get("raw_reward", float(reward))
             frames += int(info.get("frames", 1))

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dreamer.video import VideoWriter
+from sb3_dreamer.wrappers.stack_channels import channels_first
 
 SOURCES = ("auto", "render", "observation")
 
@@ -77,6 +78,8 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             raise ValueError("nothing to record: make the environment with render_mode='rgb_array'.")
         if video and source == "observation" and not self._key:
             raise ValueError(f"source='observation', but there is no image in {env.observation_space}.")
+        if npz:
+            _check_columns(env.observation_space)
         self._render = source != "observation" and renders
         self.fps = fps if fps is not None else min(60.0, float(env.metadata.get("render_fps") or 30))
         self.episode = -1
@@ -189,6 +192,17 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             self.video = False
 
 
+def _check_columns(space: spaces.Space[Any]) -> None:
+    """Refuse an observation whose parts are no plain arrays: an NPZ could hold them only as pickles."""
+    plain = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Text)
+    for member in space.values() if isinstance(space, spaces.Dict) else [space]:
+        if not isinstance(member, plain):
+            raise ValueError(
+                f"npz=True cannot store {member}, a {type(member).__name__} space: flatten it with "
+                "gymnasium.wrappers.FlattenObservation, or record the video only (npz=False)."
+            )
+
+
 def _claim(path: Path) -> Path:
     """Return the file that marks a name as taken while its episode is being recorded."""
     return path.with_name(f"{path.name}.recording")
@@ -205,13 +219,8 @@ def _image_key(space: spaces.Space[Any]) -> str | None:
 
 def _last_frame(image: np.ndarray) -> np.ndarray:
     """Return the newest frame of an image whose channels, in front or last, may hold several."""
-    image = np.moveaxis(image, 0, -1) if _channels_first(image.shape) else image
+    image = np.moveaxis(image, 0, -1) if channels_first(image.shape) else image
     return image[..., -3:] if image.shape[-1] % 3 == 0 else image[..., -1:]
-
-
-def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Return whether an image has its channels in front: fewer than rows and columns, and few if those are few."""
-    return shape[0] < min(shape[1:]) and (shape[0] <= 4 or min(shape[1:]) >= 16)
 
 
 def _columns(rows: list[dict[str, Any]], space: spaces.Space[Any]) -> dict[str, np.ndarray]:

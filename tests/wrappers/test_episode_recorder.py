@@ -253,3 +253,29 @@ def test_channels_in_front_are_no_stripes(counting, tmp_path, stack):
 def test_a_video_has_the_speed_of_the_task(counting, tmp_path):
     env = EpisodeRecorder(ActionRepeat(counting(), 4), tmp_path, video=False)
     assert env.fps == counting.metadata["render_fps"] / 4
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Dict(a=spaces.Dict(b=spaces.Box(0, 1, (2,)))),
+        spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(3)]),
+        spaces.Dict(a=spaces.Box(0, 1, (2,)), b=spaces.Tuple([spaces.Discrete(2)])),
+    ],
+)
+def test_nested_observations_are_flattened_or_refused(counting, tmp_path, space):
+    class Nested(gym.ObservationWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            self.observation_space = space
+
+        def observation(self, observation):
+            return space.sample()
+
+    with pytest.raises(ValueError, match="npz=True cannot store .*FlattenObservation"):
+        EpisodeRecorder(Nested(counting()), tmp_path, npz=True)
+    env = EpisodeRecorder(gym.wrappers.FlattenObservation(Nested(counting(length=2))), tmp_path, video=False, npz=True)
+    env.reset(seed=0)
+    play(env, 2)
+    with np.load(env.files[0], allow_pickle=False) as data:
+        assert data["obs"].shape == (3, spaces.flatdim(space))

@@ -15,6 +15,7 @@ from sb3_dreamer.wrappers import (
     SquashReward,
     StackChannels,
     TidyObservation,
+    make_env,
 )
 from sb3_dreamer.wrappers import resize_frame as resize_module
 from sb3_dreamer.wrappers.resize_frame import resize_image, to_gray
@@ -143,6 +144,46 @@ def test_stack_channels(counting):
     assert vector.reset(seed=0)[0].shape == (6,) and vector.step(0)[0][[1, 4]].tolist() == [0, 1]
     nested = StackChannels(ResizeFrame(counting(kind="dict"), 4), 2)
     assert nested.reset(seed=0)[0] in nested.observation_space
+
+
+class Reshaped(gym.ObservationWrapper):
+    """Images of another form, all filled with the step."""
+
+    def __init__(self, env, shape):
+        super().__init__(env)
+        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+
+    def observation(self, observation):
+        return np.full(self.observation_space.shape, self.unwrapped.t, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "shape,stacked,channels",
+    [((3, 8, 12), (9, 8, 12), 0), ((1, 64, 64), (3, 64, 64), 0), ((8, 12), (8, 12, 3), 2), ((8, 12, 1), (8, 12, 3), 2)],
+)
+def test_stack_of_images_in_every_form(counting, shape, stacked, channels):
+    env = StackChannels(Reshaped(counting(), shape), 3)
+    env.reset(seed=0)
+    env.step(0)
+    obs, *_ = env.step(0)
+    assert obs.shape == env.observation_space.shape == stacked and obs in env.observation_space
+    order = np.moveaxis(obs, channels, 0)[:, 0, 0]
+    assert order.tolist() == sorted([0, 1, 2] * (stacked[channels] // 3))
+
+
+def test_stack_channels_refuses(counting):
+    for amount in (1, 2.0, True, "4"):
+        with pytest.raises(ValueError, match=f"amount={amount!r}: must be a whole number of observations, at least 2"):
+            StackChannels(counting(), amount)
+    with pytest.raises(ValueError, match="at most three axes"):
+        StackChannels(Reshaped(counting(), (2, 8, 8, 3)), 2)
+
+
+def test_a_spec_stacks_once():
+    for env in (StackChannels(gym.make("CartPole-v1"), 3), make_env("CartPole-v1", frame_stack=3)):
+        again = gym.make(env.spec)
+        assert again.observation_space == env.observation_space and again.reset(seed=0)[0].shape == (12,)
+        assert gym.make(again.spec).observation_space == env.observation_space
 
 
 @pytest.mark.parametrize(

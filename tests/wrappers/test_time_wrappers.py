@@ -46,6 +46,19 @@ def test_max_pool_takes_the_last_frames_of_this_step_only(counting):
     assert terminated and info["frames"] == 1 and obs.max() == 4  # a single frame: nothing older is mixed in
 
 
+def test_max_pool_of_an_environment_that_reuses_its_array(counting):
+    class OneArray(gym.ObservationWrapper):
+        buffer = np.zeros((8, 12, 3), np.uint8)
+
+        def observation(self, observation):
+            self.buffer[:] = 100 if self.unwrapped.t % 2 else 50
+            return self.buffer
+
+    env = ActionRepeat(OneArray(counting(kind="image")), 2, max_pool=2)
+    env.reset(seed=0)
+    assert env.step(0)[0].max() == 100
+
+
 def test_repeat_stops_at_a_lost_life(counting):
     env = ActionRepeat(LifeLoss(counting(length=20, lives=3)), 4)
     env.reset(seed=0)
