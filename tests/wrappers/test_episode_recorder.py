@@ -272,7 +272,7 @@ def test_nested_observations_are_flattened_or_refused(counting, tmp_path, space)
         def observation(self, observation):
             return space.sample()
 
-    with pytest.raises(ValueError, match="npz=True cannot store .*FlattenObservation"):
+    with pytest.raises(ValueError, match=r"npz=True cannot store .*FlattenObservation"):
         EpisodeRecorder(Nested(counting()), tmp_path, npz=True)
     env = EpisodeRecorder(gym.wrappers.FlattenObservation(Nested(counting(length=2))), tmp_path, video=False, npz=True)
     env.reset(seed=0)
