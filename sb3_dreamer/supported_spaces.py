@@ -101,6 +101,14 @@ def action_faults(space: spaces.Space[Any]) -> list[SpaceFault]:
             what = f"action space {space} has an infinite bound"
             advice = "the Continuous action space must have a finite lower and upper bound, in the environment's Box"
             return [SpaceFault(what, advice, AssertionError)]
+        middle = np.asarray(space.low / 2 + space.high / 2).astype(space.dtype)
+        if not space.contains(middle):  # a Box that holds some of its points only; actors propose any
+            what = f"action space {space} is a Box that does not contain every point between its bounds"
+            advice = (
+                "leave out the wrapper that made it. Discrete actions need no OneHotAction (in make_env: one_hot): the "
+                "algorithms turn them into one-hot vectors themselves"
+            )
+            return [SpaceFault(what, advice)]
     elif isinstance(space, spaces.MultiBinary) and len(space.shape) > 1:
         # The words of Stable-Baselines3, which refuses it as well.
         what = f"Multi-dimensional {space} action space is not supported. You can flatten it instead"

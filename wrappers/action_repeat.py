@@ -9,6 +9,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_dreamer.wrappers.arguments import whole_number
+
 
 class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Execute every action ``amount`` times and return the summed reward.
@@ -31,12 +33,8 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env, amount: int, max_pool: int = 1):
-        if not isinstance(amount, (int, np.integer)) or amount < 1:
-            raise ValueError(f"amount={amount!r}: must be a whole number of environment steps, at least 1.")
-        if not isinstance(max_pool, (int, np.integer)) or max_pool < 1:
-            raise ValueError(
-                f"max_pool={max_pool!r}: must be 1 (only the last frame) or the number of frames to merge."
-            )
+        amount = whole_number("amount", amount, 1, what="number of environment steps")
+        max_pool = whole_number("max_pool", max_pool, 1, amount, what="number of frames to merge")
         if max_pool > 1 and not isinstance(env.observation_space, spaces.Box):
             raise ValueError(
                 f"max_pool={max_pool} needs a Box observation, got {env.observation_space}; "
@@ -44,10 +42,10 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
             )
         gym.utils.RecordConstructorArgs.__init__(self, amount=amount, max_pool=max_pool)
         gym.Wrapper.__init__(self, env)
-        self.amount = int(amount)
+        self.amount = amount
         if env.metadata.get("render_fps"):
             self.metadata = {**env.metadata, "render_fps": env.metadata["render_fps"] / self.amount}
-        self.max_pool = int(max_pool)
+        self.max_pool = max_pool
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Repeat the action; stop early at the end of the episode or at discount 0.

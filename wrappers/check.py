@@ -72,7 +72,8 @@ def _check_spaces(env: gym.Env) -> list[Finding]:
         elif space.dtype == np.float64:
             found.append(Finding("note", f"{name} is float64", "wrap in TidyObservation: float32 halves the replay"))
     action = env.action_space
-    if isinstance(action, spaces.Box) and not (np.allclose(action.low, -1) and np.allclose(action.high, 1)):
+    unit = isinstance(action, spaces.Box) and np.allclose(action.low, -1) and np.allclose(action.high, 1)
+    if isinstance(action, spaces.Box) and not unit and not action_faults(action):
         advice = "the algorithm scales them; NormalizeAction does the same in the environment"
         found.append(Finding("note", f"actions are in {action}", advice))
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 
 from sb3_dreamer.video import VideoWriter
+from sb3_dreamer.wrappers.arguments import finite_number, whole_number
 from sb3_dreamer.wrappers.stack_channels import channels_first
 
 SOURCES = ("auto", "render", "observation")
@@ -32,7 +33,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     The NPZ holds the whole episode in rows: row t is the observation (``obs``, or ``obs/<key>``), the action that led
     to it (``prev_action``, zeros in row 0), the reward received with it, and ``is_first``, ``is_last``,
-    ``is_terminal``.
+    ``is_terminal``. ``model.add_episodes`` reads it.
 
     :param env: environment to wrap, made with ``render_mode="rgb_array"`` unless the observation has an image
     :param folder: where the files go; made if missing
@@ -66,9 +67,14 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             scale=scale, prefix=prefix,
         )  # fmt: skip
         gym.Wrapper.__init__(self, env)
-        if every < 1 or source not in SOURCES:
-            raise ValueError(f"every={every!r} must be at least 1 and source={source!r} one of {SOURCES}.")
-        self.folder, self.prefix, self.scale = Path(folder), prefix, scale
+        every = whole_number("every", every, 1, what="number of episodes")
+        if trigger is not None and not callable(trigger):
+            raise ValueError(f"trigger={trigger!r}: pass a function of the episode number, or every=.")
+        if source not in SOURCES:
+            raise ValueError(f"source={source!r} cannot be recorded: write one of {', '.join(map(repr, SOURCES))}.")
+        if fps is not None:
+            fps = finite_number("fps", fps, positive=True)
+        self.folder, self.prefix, self.scale = Path(folder), prefix, whole_number("scale", scale, 1, what="factor")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._trigger = trigger if trigger is not None else lambda episode: episode % every == 0
         self.video, self.npz = video, npz
@@ -133,7 +139,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
             done = writer.close() if writer is not None else None
             if done is not None:
                 written.append(done.replace(done.with_stem(f"{done.stem}-partial")) if partial else done)
-            if self.npz and rows:
+            if self.npz and len(rows) > 1:  # an episode of no step holds nothing to learn from
                 target = path.with_name(path.name + ("-partial" if partial else "") + ".npz")
                 np.savez_compressed(target, **_columns(rows, self.action_space))  # type: ignore[arg-type]
                 written.append(target)

@@ -6,6 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from sb3_dreamer.wrappers.arguments import whole_number
+
 
 class FrameLimit(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Truncate an episode after a number of environment frames.
@@ -20,8 +22,7 @@ class FrameLimit(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env, max_frames: int):
-        if not isinstance(max_frames, int) or max_frames < 1:
-            raise ValueError(f"max_frames={max_frames!r}: must be a whole number of frames, at least 1.")
+        max_frames = whole_number("max_frames", max_frames, 1, what="number of frames")
         gym.utils.RecordConstructorArgs.__init__(self, max_frames=max_frames)
         gym.Wrapper.__init__(self, env)
         self.max_frames = max_frames

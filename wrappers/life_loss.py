@@ -19,7 +19,7 @@ class LifeLoss(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     :param env: environment that has ``info["lives"]`` (ALE does)
     :param mode: ``"discount"`` or ``"reset"``
-    :raises ValueError: if the mode is unknown
+    :raises ValueError: if the mode is unknown, and in ``reset`` if the environment reports no lives
     """
 
     def __init__(self, env: gym.Env, mode: str = "discount"):
@@ -33,7 +33,10 @@ class LifeLoss(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset and remember the number of lives."""
         obs, info = self.env.reset(seed=seed, options=options)
-        self._lives = int(info.get("lives", 0))
+        if "lives" not in info:
+            kind = type(self.unwrapped).__name__
+            raise ValueError(f"{kind} reports no info['lives']: leave LifeLoss (in make_env, lives={self.mode!r}) out.")
+        self._lives = int(info["lives"])
         return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

@@ -6,6 +6,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
+
+from sb3_dreamer.wrappers.arguments import whole_number
 
 
 class NoopReset(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -20,14 +23,20 @@ class NoopReset(gym.Wrapper, gym.utils.RecordConstructorArgs):
     :param high: largest number of no-ops, included
     :param noop_action: the action that does nothing; None (default): the one called ``"NOOP"`` where the environment
         names its actions (``get_action_meanings()``, as ALE does), else the first
-    :raises ValueError: if the range is empty, or the actions have names and none is ``"NOOP"``
+    :raises ValueError: for another action space, an action outside it or an empty range, or if the actions have names
+        and none is ``"NOOP"``
     """
 
     def __init__(self, env: gym.Env, low: int = 0, high: int = 30, noop_action: int | None = None):
-        if not 0 <= low <= high:
-            raise ValueError(f"low={low}, high={high}: write 0 <= low <= high.")
+        space = env.action_space
+        if not isinstance(space, spaces.Discrete):
+            raise ValueError(f"NoopReset needs a Discrete action space, got {space}.")
+        high = whole_number("high", high, 0, what="number of no-ops")
+        low = whole_number("low", low, 0, high, what="number of no-ops")
         if noop_action is None:
             noop_action = _find_noop(env)
+        elif not space.contains(noop_action):
+            raise ValueError(f"noop_action={noop_action!r} is no action of {space}: pass the one that does nothing.")
         gym.utils.RecordConstructorArgs.__init__(self, low=low, high=high, noop_action=noop_action)
         gym.Wrapper.__init__(self, env)
         self.low, self.high, self.noop_action = low, high, noop_action

@@ -19,7 +19,7 @@ class NormalizeAction(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
     environment sees them), and the bounds are hit exactly at ±1.
 
     :param env: environment with a ``Box`` action space of floats
-    :raises ValueError: for another space
+    :raises ValueError: for another space, and in ``step`` for an action of another shape or with NaN
     """
 
     def __init__(self, env: gym.Env):
@@ -27,7 +27,8 @@ class NormalizeAction(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
         if isinstance(space, OneHotSpace):
             raise ValueError(f"NormalizeAction would break the one-hot vectors of {space}; leave it out.")
         if not isinstance(space, spaces.Box) or not np.issubdtype(space.dtype, np.floating):
-            raise ValueError(f"NormalizeAction needs a Box action space of floats, got {space}.")
+            advice = "leave it out (in make_env: normalize_action)"
+            raise ValueError(f"NormalizeAction needs a Box action space of floats, got {space}: {advice}.")
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ActionWrapper.__init__(self, env)
         self._dtype = space.dtype
@@ -41,6 +42,8 @@ class NormalizeAction(gym.ActionWrapper, gym.utils.RecordConstructorArgs):
     def action(self, action: Any) -> np.ndarray:
         """Return the action in the wrapped environment's bounds and dtype."""
         value = np.asarray(action, np.float64)
+        if value.shape != self.action_space.shape or np.isnan(value).any():
+            raise ValueError(f"action {action!r}: must be {self.action_space.shape} numbers, none of them NaN.")
         unit = np.clip(value, -1.0, 1.0)
         with np.errstate(invalid="ignore"):
             scaled = (unit + 1.0) / 2.0 * (self._high - self._low) + self._low

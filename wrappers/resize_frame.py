@@ -83,10 +83,14 @@ def check_size(size: int | Sequence[int]) -> tuple[int, int]:
     :param size: pixels, one number for a square or (height, width)
     :raises ValueError: if it is neither
     """
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in pair):
-        raise ValueError(f"size={size!r}: write a number of pixels or (height, width).")
+    pair: Any = tuple(size) if isinstance(size, (list, tuple, np.ndarray)) else (size, size)
+    if len(pair) != 2 or not all(_is_side(side) for side in pair):
+        raise ValueError(f"size={size!r}: write a whole number of pixels or (height, width).")
     return int(pair[0]), int(pair[1])
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
 
 
 def check_method(method: str) -> str:
@@ -124,6 +128,8 @@ class ResizeFrame(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         self.size = None if size is None else check_size(size)
         self.method = check_method(method)
         self.grayscale = grayscale
+        if isinstance(keys, str):
+            raise ValueError(f"keys={keys!r} is one name: write a list, keys=[{keys!r}].")
         space = env.observation_space
         if isinstance(space, spaces.Dict):
             chosen = [key for key, sub in space.items() if _is_frame(sub)] if keys is None else list(keys)

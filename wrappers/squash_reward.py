@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_dreamer.wrappers.arguments import finite_number
+
 
 def symlog(value: float) -> float:
     """Return sign(x) ln(|x| + 1) (DreamerV3, arXiv 2301.04104v1, equation 1)."""
@@ -39,11 +41,10 @@ class SquashReward(gym.RewardWrapper, gym.utils.RecordConstructorArgs):
     def __init__(self, env: gym.Env, kind: str | None = "tanh", scale: float = 1.0):
         if kind is not None and kind not in SQUASH:
             raise ValueError(f"kind={kind!r} is unknown; write one of {', '.join(SQUASH)} or None.")
-        if not math.isfinite(scale):
-            raise ValueError(f"scale={scale!r}: must be a finite number.")
+        scale = finite_number("scale", scale)
         gym.utils.RecordConstructorArgs.__init__(self, kind=kind, scale=scale)
         gym.RewardWrapper.__init__(self, env)
-        self.kind, self.scale = kind, float(scale)
+        self.kind, self.scale = kind, scale
 
     def reward(self, reward: Any) -> float:
         """Return the changed reward."""

@@ -25,11 +25,18 @@ class TidyObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         gym.ObservationWrapper.__init__(self, env)
         space = env.observation_space
         if isinstance(space, spaces.Box):
+            if 0 in space.shape:
+                raise ValueError(f"the observation {space} is empty: an agent needs at least one number.")
             self.observation_space: spaces.Space[Any] = _tidy_space(space)
         elif isinstance(space, spaces.Dict):
             kept = {key: sub for key, sub in space.items() if not (isinstance(sub, spaces.Box) and 0 in sub.shape)}
             if not kept:
                 raise ValueError(f"every entry of {space} is empty.")
+            if nested := [key for key, sub in kept.items() if isinstance(sub, (spaces.Dict, spaces.Tuple))]:
+                raise ValueError(
+                    f"{nested} of the observation are Dict or Tuple spaces themselves: flatten them first, for example "
+                    "with gymnasium.wrappers.FlattenObservation."
+                )
             self.observation_space = spaces.Dict({key: _tidy_space(sub) for key, sub in kept.items()})
         else:
             raise ValueError(f"TidyObservation needs a Box or Dict observation, got {space}.")

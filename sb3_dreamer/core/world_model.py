@@ -141,7 +141,6 @@ class WorldModel(nn.Module):
             metrics = {
                 "prior_ent": self.rssm.latent.entropy(prior).mean(),
                 "post_ent": self.rssm.latent.entropy(post).mean(),
-                "batch_reward_std": batch.reward.std(),
             }
         return ModelOutput(losses, states, metrics)
 

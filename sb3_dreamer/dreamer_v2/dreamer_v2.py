@@ -356,7 +356,8 @@ class DreamerV2(WorldModelAlgorithm):
         metrics |= self.optimizers["critic_optim"].step(behavior.critic_loss(targets))
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        return UpdateResult(metrics | behavior.metrics(dream, targets.value, targets.returns), post.detach())
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
+        return UpdateResult(metrics, post.detach())
 
     def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
         """Losses of the world model, as an update computes them; rewards are squashed first, if asked for."""

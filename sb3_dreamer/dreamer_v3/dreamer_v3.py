@@ -422,7 +422,7 @@ class DreamerV3(WorldModelAlgorithm):
             metrics |= self._update_explorer(batch, post.detach(), start_cont, self.gamma)
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets.value, targets.returns)
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
         return UpdateResult(metrics, post.detach())
 
     def _update_2024(self, batch: SequenceBatch) -> UpdateResult:
@@ -453,7 +453,7 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
         metrics |= {"loss_replay_value": replay_loss.detach()}
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets.value, targets.returns)
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
         return UpdateResult(metrics, post.detach())
 
     def _update_explorer(

@@ -109,6 +109,15 @@ def test_real_environments_have_no_error(name):
     assert check_dreamer_env(make_env(name), steps=200).ok
 
 
+def test_one_hot_actions_are_refused_by_the_check_and_by_the_algorithm():
+    sb3_dreamer = pytest.importorskip("sb3_dreamer")
+    env = make_env("CartPole-v1", one_hot=True)
+    findings = [found for found in check_dreamer_env(env, steps=20).findings if "action" in found.what]
+    assert [found.level for found in findings] == ["error"] and "no OneHotAction" in findings[0].advice
+    with pytest.raises(ValueError, match=r"OneHotSpace\(2\) is a Box that .* no OneHotAction"):
+        sb3_dreamer.DreamerV3("MlpPolicy", env)
+
+
 def test_slow_environments_are_noted():
     class Slow(gym.Wrapper):
         def step(self, action):

@@ -268,6 +268,41 @@ def test_gymnasium_check_env(counting, build):
     check_env(build(counting), skip_render_check=True)
 
 
+@pytest.mark.parametrize(
+    "build,match",
+    [
+        (lambda make: FilterKeys(make(kind="dict"), ["image", "vector"]), r"write one pattern .* 'image\|vector'"),
+        (lambda make: FilterKeys(make(kind="dict"), "*"), r"include='\*' is no regular expression"),
+        (lambda make: FilterKeys(make(kind="dict"), exclude=3), "exclude=3: write one pattern"),
+        (lambda make: ResizeFrame(make(kind="dict"), keys="image"), r"write a list, keys=\['image'\]"),
+        (lambda make: PixelObservation(make(), size=64.0), "size=64.0: write a whole number of pixels"),
+        (lambda make: PixelObservation(make(), size="64"), "size='64': write a whole number of pixels"),
+        (lambda make: ResizeFrame(make(kind="image"), size=True), "size=True: write"),
+        (lambda make: SquashReward(make(), scale="2"), "scale='2': must be a finite number"),
+        (lambda make: SquashReward(make(), scale=True), "scale=True: must be"),
+        (lambda make: NormalizeAction(make(action="box")).action(np.array([np.nan, 0])), "none of them NaN"),
+        (lambda make: NormalizeAction(make(action="box")).action(np.zeros(3)), r"must be \(2,\) numbers"),
+    ],
+)
+def test_bad_arguments_are_refused(counting, build, match):
+    with pytest.raises(ValueError, match=match):
+        build(counting)
+
+
+@pytest.mark.parametrize(
+    "space,match",
+    [
+        (spaces.Dict(a=spaces.Dict(b=spaces.Discrete(2))), r"\['a'\] of the observation are Dict or Tuple"),
+        (spaces.Box(0, 1, (0,)), "is empty"),
+    ],
+)
+def test_tidy_refuses(counting, space, match):
+    env = counting()
+    env.observation_space = space
+    with pytest.raises(ValueError, match=match):
+        TidyObservation(env)
+
+
 def test_missing_pillow_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(ImportError, match="pip install pillow"):

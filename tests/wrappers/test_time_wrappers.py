@@ -78,6 +78,31 @@ def test_pooling_needs_a_box(counting):
         ActionRepeat(counting(kind="dict"), 4, max_pool=2)
 
 
+@pytest.mark.parametrize(
+    "build,match",
+    [
+        (lambda make: ActionRepeat(make(), 2, max_pool=5), "max_pool=5: must be a whole number .* from 1 to 2"),
+        (lambda make: ActionRepeat(make(), True), "amount=True"),
+        (lambda make: FrameLimit(make(), True), "max_frames=True: must be a whole number of frames"),
+        (lambda make: FrameLimit(make(), 0), "max_frames=0"),
+        (lambda make: NoopReset(make(action="box")), "needs a Discrete action space, got Box"),
+        (lambda make: NoopReset(make(), noop_action=99), r"noop_action=99 is no action of Discrete\(3\)"),
+        (lambda make: NoopReset(make(), 0.5, 2), "low=0.5: must be a whole number of no-ops, from 0 to 2"),
+        (lambda make: NoopReset(make(), 3, 2), "low=3: must be"),
+        (lambda make: NoopReset(make(), 0, -1), "high=-1: must be"),
+        (lambda make: LifeLoss(make(lives=0)).reset(), r"CountingEnv reports no info\['lives'\]: leave LifeLoss"),
+    ],
+)
+def test_bad_arguments_are_refused(counting, build, match):
+    with pytest.raises(ValueError, match=match):
+        build(counting)
+
+
+def test_numbers_of_numpy_are_whole_numbers(counting):
+    assert type(FrameLimit(counting(), np.int64(5)).max_frames) is int
+    assert NoopReset(counting(), np.int32(0), np.int32(2), noop_action=np.int64(1)).high == 2
+
+
 @pytest.mark.parametrize("outside", [False, True])
 def test_frame_limit_truncates_inside_and_outside_a_repeat(counting, outside):
     env = counting(length=100)

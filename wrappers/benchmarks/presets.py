@@ -13,11 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+<<<<<<< HEAD
+=======
+import math
+import warnings
+>>>>>>> wrapper-mends
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from sb3_dreamer.hints import near
 from sb3_dreamer.suite_presets import warn_if_different  # noqa: F401 - imported from here
@@ -94,11 +100,19 @@ class Settings:
             fits = (_is_whole(value) and value >= 1) or (name == "time_limit" and value is None)
             _check(name, value, "a whole number from 1", fits)
         pair = self.size
-        _check("size", pair, "two whole numbers from 1", pair is None or (_are_whole(pair) and min(pair) >= 1))
+        what = "two whole numbers from 1, height and width, or one for both"
+        _check("size", pair, what, pair is None or (_are_whole(pair) and min(pair) >= 1))
         low, high = self.noops if _are_whole(self.noops) else (-1, -1)
         _check("noops", self.noops, "a smallest and a largest number from 0", 0 <= low <= high)
-        chance = isinstance(self.sticky, int | float) and 0.0 <= self.sticky <= 1.0
+        chance = _is_number(self.sticky) and 0.0 <= self.sticky <= 1.0
         _check("sticky", self.sticky, "a probability from 0 to 1", chance)
+        _check("camera", self.camera, "the number of a camera", self.camera is None or _is_whole(self.camera))
+        speed = self.break_speed
+        _check("break_speed", speed, "a number above 0", speed is None or (_is_number(speed) and speed > 0))
+        _check("reward_scale", self.reward_scale, "a finite number", _is_number(self.reward_scale))
+        for name in ("all_actions", "timeout_terminates", "one_hot", "normalize_action", "flatten"):
+            value = getattr(self, name)
+            _check(name, value, "True or False", isinstance(value, bool))
         for name, known in CHOICES.items():
             value = getattr(self, name)
             _check(name, value, f"one of {', '.join(map(repr, known))}", value in known)
@@ -106,6 +120,10 @@ class Settings:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _are_whole(values: Any) -> bool:
@@ -164,15 +182,15 @@ def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Setting
     :raises ValueError: for an unknown name, with the nearest known one
     """
     known = [field.name for field in fields(Settings)]
-    values = dict(overrides)
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in overrides.items()}
     for name in values:
         if name not in known:
             raise ValueError(f"unknown setting {name!r}{near(name, known)}: use {', '.join(known)}")
     for name in ("size", "noops"):
         if isinstance(values.get(name), int):
             values[name] = (values[name],) * 2
-        elif values.get(name) is not None:
-            values[name] = tuple(values[name])
+        elif isinstance(values.get(name), list | np.ndarray):
+            values[name] = tuple(np.asarray(values[name], object).tolist())
     return replace(settings, **values)
 
 

@@ -81,7 +81,13 @@ def split_name(name: str) -> tuple[str, str]:
     :param name: ``"suite:task"``, an Atari game (``"Pong"``), or a gymnasium id (also ``"module:Id-v0"``)
     :return: suite name (``"gymnasium"`` for an id) and task
     :raises ValueError: for an empty name
+    :raises TypeError: for anything but a string
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"make_env() and make_vec_env() take the name of an environment as a string, not {name!r}: for a class or "
+            "function of your own, use stable_baselines3.common.env_util.make_vec_env."
+        )
     suite, colon, task = name.partition(":")
     if colon and suite in SUITES:
         if not task:
@@ -110,11 +116,9 @@ def make_env(name: str, preset: str | None = None, render_mode: str | None = Non
     :raises ValueError: for an unknown suite, task, preset or setting
     :raises SuiteNotInstalledError: if the suite's package is missing, with what to install
     """
-    if not isinstance(name, str):
-        raise TypeError(f"make_env() takes the name of an environment as a string, not {name!r}")
+    suite, task = split_name(name)
     if "pixels" in kwargs and isinstance(kwargs["pixels"], bool):
         kwargs["pixels"] = "only" if kwargs["pixels"] else None
-    suite, task = split_name(name)
     if suite == "gymnasium":
         if preset is not None:
             raise ValueError(f"{name!r} is a plain gymnasium id and has no preset; write for example 'atari:pong'.")

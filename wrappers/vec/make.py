@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +13,19 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from sb3_dreamer.wrappers.arguments import whole_number
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env, split_name
+from sb3_dreamer.wrappers.vec.worker import WorkerError
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
+
+
+SB3_ONLY = {  #: arguments of Stable-Baselines3's make_vec_env, and what to write here
+    "env_kwargs": "pass them directly, as in make_vec_env(name, key=value)",
+    "start_index": "environment i is seeded with seed + i, so write seed=seed + start_index",
+    "monitor_kwargs": "leave it out; monitor_dir= says where monitor.csv goes",
+}
 
 
 def build_env(
@@ -104,10 +115,13 @@ def make_vec_env(
     :param wrapper_kwargs: its arguments
     :param vec_env_kwargs: arguments of ``vec_env_cls``
     :param kwargs: settings, as in ``make_env``
-    :raises ValueError: if ``n_envs`` is not positive
+    :raises ValueError: if ``n_envs`` is no positive whole number, or for arguments that only SB3's function has
     """
-    if n_envs < 1:
-        raise ValueError(f"n_envs={n_envs!r}: must be at least 1.")
+    n_envs = whole_number("n_envs", n_envs, 1, what="number of copies")
+    split_name(name)  # refuses what is no name
+    for key, advice in SB3_ONLY.items():
+        if key in kwargs:
+            raise ValueError(f"make_vec_env() has no argument {key!r}: {advice}.")
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     from sb3_dreamer.wrappers.vec.score_monitor import ScoreMonitor
@@ -124,7 +138,14 @@ def make_vec_env(
         )
         for rank in range(n_envs)
     ]  # fmt: skip
-    vec_env = vec_env_cls(makers, **(vec_env_kwargs or {}))  # type: ignore[arg-type]
+    try:
+        vec_env = vec_env_cls(makers, **(vec_env_kwargs or {}))  # type: ignore[arg-type]
+    except (TypeError, ValueError, WorkerError) as error:
+        known = list(inspect.signature(make_vec_env).parameters)
+        for key in kwargs:
+            if repr(key) in str(error) and (near := difflib.get_close_matches(key, known, 1, 0.8)):
+                raise ValueError(f"make_vec_env() has no argument {key!r}: did you mean {near[0]!r}?") from error
+        raise
     vec_env.seed(seed)
     if monitor_dir is not None:
         Path(monitor_dir).mkdir(parents=True, exist_ok=True)

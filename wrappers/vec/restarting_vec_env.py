@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 )
 from stable_baselines3.common.vec_env.subproc_vec_env import _stack_obs
 
+from sb3_dreamer.wrappers.arguments import finite_number, whole_number
 from sb3_dreamer.wrappers.vec.worker import WorkerError, collect, run_worker
 
 START_SECONDS = 60.0
@@ -54,6 +55,9 @@ class RestartingVecEnv(SubprocVecEnv):
         timeout: float | None = None,
         restart_on_error: bool = False,
     ):
+        max_restarts = whole_number("max_restarts", max_restarts, 0, what="number of workers")
+        if timeout is not None:
+            timeout = finite_number("timeout", timeout, positive=True)
         if start_method is None:
             start_method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
         self.waiting = self.closed = False

@@ -92,10 +92,12 @@ def read_episodes(source: Any, codec: ActionCodec) -> Iterator[Episode]:
 
     :param source: one of
 
-        - a dict, or the name of an npz file (one episode), or a list of these: ``observations`` ``(L + 1, ...)``, or
-          ``observations.<key>`` for each key of a Dict space; ``actions`` ``(L, ...)`` as the environment takes them;
-          ``rewards`` ``(L,)``; ``terminated``, a bool or the flags of all steps (default: False, the episode was
-          cut). ``truncated`` may be there and is not looked at
+        - a dict, or the name of an npz file (one episode), or a list or generator of these: ``observations``
+          ``(L + 1, ...)``, or ``observations.<key>`` for each key of a Dict space; ``actions`` ``(L, ...)`` as the
+          environment takes them; ``rewards`` ``(L,)``; ``terminated``, a bool or the flags of all steps (default:
+          False, the episode was cut). ``truncated`` may be there and is not looked at
+        - the same with the names of :class:`sb3_dreamer.wrappers.EpisodeRecorder`, whose rows ``(L + 1, ...)`` are
+          ``obs`` or ``obs/<key>``, ``prev_action``, ``reward`` and ``is_terminal``
         - a :class:`stable_baselines3.common.buffers.ReplayBuffer`
         - a Minari dataset, or anything else with ``iterate_episodes()``
     :param codec: of the actions
@@ -106,24 +108,24 @@ def read_episodes(source: Any, codec: ActionCodec) -> Iterator[Episode]:
     elif hasattr(source, "iterate_episodes"):
         for found in source.iterate_episodes():
             obs = {key: np.asarray(value) for key, value in as_dict(found.observations).items()}
-            action = codec.from_env(np.asarray(found.actions))
-            yield Episode(obs, action, np.asarray(found.rewards), bool(np.asarray(found.terminations)[-1]))
+            yield _episode(codec, obs, found.actions, found.rewards, found.terminations)
     elif isinstance(source, dict):
         yield _from_dict(codec, source)
     elif isinstance(source, str | os.PathLike):
         with np.load(Path(source), allow_pickle=False) as file:
             yield _from_dict(codec, dict(file))
-    elif isinstance(source, Sequence):
+    elif isinstance(source, Sequence | Iterator):
         for part in source:
             yield from read_episodes(part, codec)
     else:
         raise TypeError(
             f"add_episodes() got a {type(source).__name__}: pass a dict, the name of an npz file, an SB3 ReplayBuffer, "
-            "a Minari dataset, or a list of these"
+            "a Minari dataset, or a list or generator of these"
         )
 
 
 def _from_dict(codec: ActionCodec, data: dict[str, Any]) -> Episode:
+    data = _as_ours(data) if "prev_action" in data else data
     prefix = "observations."
     obs = {name.removeprefix(prefix): np.asarray(value) for name, value in data.items() if name.startswith(prefix)}
     if "observations" in data:
@@ -138,8 +140,37 @@ def _from_dict(codec: ActionCodec, data: dict[str, Any]) -> Episode:
     missing = [name for name in ("actions", "rewards") if name not in data] + ([] if obs else ["observations"])
     if missing:
         raise ValueError(f"the episode has no {', '.join(missing)}: it has {', '.join(sorted(data)) or 'nothing'}")
-    terminated = bool(np.asarray(data.get("terminated", False)).reshape(-1)[-1])
-    return Episode(obs, codec.from_env(np.asarray(data["actions"])), np.asarray(data["rewards"]), terminated)
+    return _episode(codec, obs, data["actions"], data["rewards"], data.get("terminated", False))
+
+
+def _as_ours(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return what EpisodeRecorder wrote under our names.
+
+    Its row t holds the action and the reward that led to observation t; nothing led to row 0.
+    """
+    names = {"obs": "observations", "is_terminal": "terminated"}
+    shifted = {"prev_action": "actions", "reward": "rewards"}
+    kept = {name: value for name, value in recorded.items() if name not in (*shifted, "is_first", "is_last")}
+    renamed = {names.get(name, name.replace("obs/", "observations.", 1)): value for name, value in kept.items()}
+    return renamed | {new: np.asarray(recorded[name])[1:] for name, new in shifted.items() if name in recorded}
+
+
+def _episode(codec: ActionCodec, obs: dict[str, np.ndarray], actions: Any, rewards: Any, terminated: Any) -> Episode:
+    """One episode, its actions in replay form.
+
+    :param terminated: a bool or the flags of all steps
+    :raises ValueError: if there is no step, or the actions are not as the environment takes them
+    """
+    actions, rewards, space = np.asarray(actions), np.asarray(rewards), codec.space
+    if rewards.ndim != 1 or not rewards.size:
+        raise ValueError(f"the episode has rewards of shape {rewards.shape}: record one for each step, at least one")
+    if not actions.ndim or actions[:1].size != np.prod(space.shape or ()):
+        advice = "record them as the environment takes them"
+        if isinstance(space, spaces.Discrete) and actions.ndim == 2:
+            advice += f" (one-hot vectors: np.argmax(actions, 1) + {space.start})"
+        wanted = (len(rewards), *(space.shape or ()))
+        raise ValueError(f"the episode has actions of shape {actions.shape}, expected {wanted} for {space}: {advice}")
+    return Episode(obs, codec.from_env(actions), rewards, bool(np.asarray(terminated).reshape(-1)[-1]))
 
 
 def _from_sb3(source: ReplayBuffer) -> Iterator[Episode]:
@@ -176,6 +207,7 @@ def _checked(buffer: Rings, episode: Episode, index: int) -> Episode:
     :raises ValueError: if it does not fit the spaces of the buffer, or holds values that replay must not
     """
     steps, place = len(episode.reward), Place.episode(index)
+    episode = episode._replace(obs=_channels_moved(episode.obs, buffer.observation_space))
     if steps < 1 or episode.action.shape != (steps, buffer.codec.parts):
         raise ValueError(
             f"episode {index} has {steps} rewards and actions {episode.action.shape}, expected "
@@ -200,3 +232,13 @@ def _checked(buffer: Rings, episode: Episode, index: int) -> Episode:
             "the environment executed them: np.clip(actions, space.low, space.high)"
         )
     return episode._replace(action=episode.action.clip(-1.0, 1.0))
+
+
+def _channels_moved(obs: dict[str, np.ndarray], space: spaces.Space) -> dict[str, np.ndarray]:
+    """The observations, images whose channels are last moved to where Stable-Baselines3 has moved them."""
+    moved = dict(obs)
+    for key, sub_space in space_dict(space).items():
+        shape = sub_space.shape or ()
+        if key in obs and len(shape) == 3 and obs[key].shape[1:] == (*shape[1:], shape[0]) != shape:
+            moved[key] = np.moveaxis(obs[key], -1, 1)
+    return moved

@@ -16,6 +16,7 @@ from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.offline import OfflineEnv
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.wrappers import EpisodeRecorder, make_env
 from tests.algorithms import ALGORITHMS, equal, tiny, weights
 from tests.counting_env import CountingEnv
 
@@ -71,6 +72,38 @@ def test_dicts_npz_and_minari_give_the_same_rows(tmp_path) -> None:
         check_rows(replay)
 
 
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+@pytest.mark.parametrize("pixels", [None, "only", "both"])
+def test_what_the_episode_recorder_writes_is_read(tmp_path, env_id, pixels) -> None:
+    made = make_env(env_id, pixels=pixels, action_repeat=20, **({"size": 16} if pixels else {}))
+    env = EpisodeRecorder(made, tmp_path, video=False, npz=True)
+    env.action_space.seed(0)
+    seen, executed, rewards = [env.reset(seed=0)[0]], [], [0.0]
+    while len(env.files) < 1:
+        executed.append(env.action_space.sample())
+        obs, reward, terminated, truncated, _ = env.step(executed[-1])
+        seen.append(obs)
+        rewards.append(reward)
+    model = tiny(ALGORITHMS[0], "MultiInputPolicy" if pixels == "both" else "MlpPolicy", made)
+    assert model.add_episodes(env.files[0]) == model.add_episodes(str(path) for path in env.files) == 1
+    rows = model.replay_buffer.gather(np.array([0]), np.arange(len(seen))[None])
+    for key, stored in rows.obs.items():
+        values = np.stack([obs[key] if isinstance(obs, dict) else obs for obs in seen])
+        values = np.moveaxis(values, -1, 1) if values.ndim == 4 else values
+        np.testing.assert_array_equal(stored[0], values)
+    np.testing.assert_allclose(rows.reward[0], rewards, rtol=1e-6)
+    assert rows.is_last[0].tolist() == [False] * len(executed) + [True]
+    assert bool(rows.is_terminal[0, -1]) == terminated != truncated
+    actions = model.replay_buffer.codec.from_env(np.stack(executed))
+    np.testing.assert_allclose(model.replay_buffer.arrays["action"][0, 1 : len(seen)].reshape(actions.shape), actions)
+
+
+def test_one_hot_actions_are_refused_with_what_to_do() -> None:
+    replay = SequenceReplayBuffer(100, BOX, spaces.Discrete(3, start=5), "cpu")
+    with pytest.raises(ValueError, match=r"shape \(3, 3\), expected \(3,\) for .* np.argmax\(actions, 1\) \+ 5\)"):
+        replay.add_episodes(episode() | {"actions": np.eye(3, dtype=np.float32)})
+
+
 def test_an_sb3_buffer_gives_the_rows_of_its_episodes() -> None:
     """Collected by DQN in an environment that counts; compared with what our own collection stores."""
     env = DummyVecEnv([lambda: CountingEnv((3, 2), ("terminated", "truncated"))])
@@ -117,6 +150,10 @@ def test_a_pickled_sb3_buffer_is_refused_unless_trusted(tmp_path) -> None:
         ({"rewards": np.array([1, np.inf, 0])}, "the reward of row 1 is inf in episode 0"),
         ({"actions": np.zeros((2, 1), np.float32)}, "3 rewards and actions"),
         ({"rewards": None}, "has no rewards"),
+        ({"actions": [], "rewards": []}, r"rewards of shape \(0,\): record one for each step, at least one"),
+        ({"actions": []}, r"actions of shape \(0,\), expected \(3, 1\)"),
+        ({"actions": np.zeros((3, 2))}, r"actions of shape \(3, 2\), expected \(3, 1\)"),
+        ({"actions": 1.0}, r"actions of shape \(\), expected"),
         ({"rewards": np.array([1, 1e300, 0])}, "the reward of row 1 is 1e.300 in episode 0: .* too large for float32"),
         ({"actions": np.full((3, 1), np.nan)}, r"action 0 is \[nan\]"),
         ({"actions": np.full((3, 1), 99.0)}, r"the action of row 0 is .*, scaled to \[-1, 1\],"),

@@ -222,6 +222,11 @@ def test_overrides_are_told_only_where_they_differ():
         ("CartPole-v1", {"time_limit": 0}, "time_limit=0 must be"),
         ("CartPole-v1", {"pixels": "yes"}, "pixels='yes' must be one of None, 'only', 'both'"),
         ("CartPole-v1", {"size": 0}, r"size=\(0, 0\) must be two whole numbers"),
+        ("CartPole-v1", {"size": 64.0, "pixels": True}, "size=64.0 must be two whole numbers"),
+        ("CartPole-v1", {"size": "64", "pixels": True}, "size='64' must be two whole numbers"),
+        ("CartPole-v1", {"reward_scale": "3"}, "reward_scale='3' must be a finite number"),
+        ("CartPole-v1", {"reward_scale": True}, "reward_scale=True must be"),
+        ("CartPole-v1", {"one_hot": "yes"}, "one_hot='yes' must be True or False"),
         ("CartPole-v1", {"reward": "square"}, "reward='square' must be one of None, 'clip'"),
         ("atari:pong", {"sticky": 1.5}, "sticky=1.5 must be a probability"),
         ("atari:pong", {"noops": (3, 1)}, r"noops=\(3, 1\) must be a smallest and a largest"),
@@ -342,8 +347,9 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch, name, module, h
 
 
 def test_overrides_take_lists_and_single_numbers():
-    settings = apply_overrides(Settings(), {"size": 64, "noops": [0, 30]})
+    settings = apply_overrides(Settings(), {"size": np.int64(64), "noops": [0, 30]})
     assert (settings.size, settings.noops) == ((64, 64), (0, 30))
+    assert apply_overrides(Settings(), {"size": np.array([32, 48])}).size == (32, 48)
 
 
 @pytest.mark.parametrize(

@@ -251,3 +251,35 @@ def test_returns_are_the_tasks_own_whatever_is_learned_from():
     assert [info["episode"]["r"] for info in infos] == [info["episode"]["r"] for info in raw_infos]
     still = types.SimpleNamespace(predict=lambda obs, state, **_: (np.zeros((2, 1), np.float32), state))
     assert stable_baselines3.common.evaluation.evaluate_policy(still, env, 2)[0] < -100  # not a hundredth of it
+
+
+@pytest.mark.parametrize(
+    "kwargs,match",
+    [
+        ({"env_kwargs": {"gravity": 1}}, "no argument 'env_kwargs': pass them directly"),
+        ({"start_index": 3}, "no argument 'start_index': .* seed=seed "),
+        ({"monitor_kwargs": {}}, "no argument 'monitor_kwargs': leave it out"),
+        ({"n_env": 4}, "no argument 'n_env': did you mean 'n_envs'"),
+        ({"n_env": 4, "n_envs": 2, "vec_env_cls": RestartingVecEnv}, "no argument 'n_env': did you mean 'n_envs'"),
+        ({"n_envs": 1.5}, "n_envs=1.5: must be a whole number of copies, at least 1"),
+        ({"n_envs": 0}, "n_envs=0: must be"),
+        ({"n_envs": True}, "n_envs=True: must be"),
+        ({"action_repet": 2}, "did you mean 'action_repeat'"),
+    ],
+)
+def test_wrong_arguments_of_make_vec_env_say_what_to_write(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        make_vec_env("CartPole-v1", **kwargs)
+
+
+@pytest.mark.parametrize("kwargs", [{"timeout": -1}, {"timeout": 0}, {"timeout": "9"}, {"max_restarts": -1}])
+def test_wrong_limits_of_workers_are_refused(kwargs):
+    with pytest.raises(ValueError, match=f"{next(iter(kwargs))}=.*: must be"):
+        RestartingVecEnv([PLAIN], **kwargs)
+
+
+def test_a_function_is_not_a_name():
+    with pytest.raises(TypeError, match=r"as a string, not <function .* use stable_baselines3"):
+        make_vec_env(make_plain)
+    with pytest.raises(TypeError, match="no_such_argument"):
+        make_vec_env("CartPole-v1", no_such_argument=1)
