@@ -54,6 +54,8 @@ class DreamVecEnv(VecEnv):
         context: int = 5,
         seed: int | None = None,
     ):
+        if not isinstance(model, WorldModelAlgorithm):
+            raise TypeError(f"model={model!r} has no world model: pass a DreamerV3, DreamerV2 or PlaNet")
         check_range("n_envs", n_envs, 1, whole=True)
         check_range("horizon", horizon, 1, whole=True)
         check_range(

@@ -95,7 +95,7 @@ OBSERVATIONS = {
     "multibinary": (spaces.MultiBinary(5), "MlpPolicy"),
     "image hwc": (image(64, 64, 3), "CnnPolicy"),
     "image chw": (image(3, 64, 64), "CnnPolicy"),
-    "image grey 36": (image(36, 36, 1), "CnnPolicy"),
+    "image gray 36": (image(36, 36, 1), "CnnPolicy"),
     "image 40x57": (image(40, 57, 2), "CnnPolicy"),
     "image 32": (image(32, 32, 1), "CnnPolicy"),
     "image 128": (image(128, 128, 3), "CnnPolicy"),
@@ -480,10 +480,10 @@ def test_the_suite_settings_are_stored_and_another_setting_warns(algorithm, tmp_
     model.save(tmp_path / "model")
     same = algorithm.load(tmp_path / "model", env=make_env("CartPole-v1"))
     assert same.suite_preset == model.suite_preset and same.suite_preset["task"] == "CartPole-v1"
-    assert not [w for w in recwarn if "other settings" in str(w.message)]
-    with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
+    assert not [w for w in recwarn if "differs from" in str(w.message)]
+    with pytest.warns(UserWarning, match="action_repeat: 1 -> 2"):
         algorithm.load(tmp_path / "model", env=make_env("CartPole-v1", action_repeat=2))
-    with pytest.warns(UserWarning, match="action_repeat 1 -> 2"):
+    with pytest.warns(UserWarning, match="action_repeat: 1 -> 2"):
         same.set_env(make_env("CartPole-v1", action_repeat=2))
     assert tiny(algorithm, "MlpPolicy", "CartPole-v1").suite_preset is None
 

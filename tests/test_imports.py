@@ -36,14 +36,14 @@ def nodes(path: Path) -> list[ast.AST]:
 
 @functools.cache
 def imports(path: Path) -> frozenset[str]:
-    """Dotted names of all modules that a file imports."""
+    """Dotted names of all modules that a file imports, and of what it imports from them: a module perhaps."""
     found = set()
     for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
-            found.add(node.module or "")
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return frozenset(found)
 
 
@@ -103,6 +103,34 @@ def test_imports_of_the_zoo_point_down() -> None:
                 assert ZOO[target] <= ZOO[path.parent.name], f"{path} imports {name} from above"
 
 
+@pytest.mark.parametrize("text", ["import {0}.{1}", "from {0} import {1}", "def late():\n    from {0}.{1} import x"])
+@pytest.mark.parametrize(
+    ("file", "module", "check"),
+    [
+        ("sb3_dreamer/planet/x.py", "sb3_dreamer dreamer_v2", lambda: test_algorithms_do_not_know_each_other("planet")),
+        ("sb3_dreamer/planet/x.py", "sb3_dreamer wrappers", lambda: test_algorithms_do_not_know_each_other("planet")),
+        ("sb3_dreamer/common/x.py", "sb3_dreamer planet", test_common_does_not_know_the_algorithms),
+        ("wrappers/x.py", "sb3_dreamer core", test_wrappers_stand_alone),
+        ("wrappers/x.py", "wrappers check", test_wrappers_stand_alone),
+        ("sb3_dreamer/core/x.py", "sb3_dreamer zoo", test_nothing_imports_the_zoo),
+        ("zoo/config/x.py", "sb3_dreamer.zoo runs", test_imports_of_the_zoo_point_down),
+        ("sb3_dreamer/core/x.py", "sb3_dreamer common", lambda: test_core_knows_torch_only(CORE[0])),
+        ("sb3_dreamer/core/cells.py", "sb3_dreamer.core rssm", test_core_imports_point_down),
+    ],
+)
+def test_a_breach_is_found(text: str, file: str, module: str, check, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text("import math")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    monkeypatch.setitem(globals(), "CORE", [path])
+    check()
+    path.write_text(text.format(*module.split()))
+    imports.cache_clear(), nodes.cache_clear()
+    with pytest.raises(AssertionError):
+        check()
+
+
 def test_wrappers_import_without_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import sb3_dreamer, sb3_dreamer.wrappers as w; w.make_env"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -125,17 +153,7 @@ def module_name(path: Path) -> str:
 def import_graph() -> dict[str, set[str]]:
     """Modules of the package that each module imports: at its top, under ``TYPE_CHECKING`` and inside functions."""
     files = {module_name(path): path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
-    graph = {}
-    for name, path in files.items():
-        found = set()
-        for node in nodes(path):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                members = {f"{node.module}.{alias.name}" for alias in node.names}
-                found |= {member if member in files else node.module for member in members}
-        graph[name] = (found & files.keys()) - {name}
-    return graph
+    return {name: (imports(path) & files.keys()) - {name} for name, path in files.items()}
 
 
 def circles(graph: dict[str, set[str]]) -> list[set[str]]:

@@ -6,6 +6,7 @@ vector-environment helpers load Stable-Baselines3 when they are first called.
 
 from typing import Any
 
+from sb3_dreamer.suite_presets import compare_presets, warn_if_different
 from sb3_dreamer.video import VideoWriter, write_video
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
@@ -14,8 +15,6 @@ from sb3_dreamer.wrappers.benchmarks.presets import (
     Settings,
     SuiteInfo,
     SuitePreset,
-    compare_presets,
-    warn_if_different,
 )
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env
 from sb3_dreamer.wrappers.benchmarks.table import suite_table

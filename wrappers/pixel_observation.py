@@ -22,7 +22,7 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     :param env: environment made with ``render_mode="rgb_array"``
     :param size: (height, width) in pixels or one number; default 64, the papers' size
     :param method: resize filter, ``"area"`` or ``"antialias"`` (see ``resize_image``)
-    :param grey: one channel instead of three
+    :param grayscale: one channel instead of three
     :param keep_state: False (default): the frame is the observation; True: a ``Dict`` with the frame under ``key``
         and the former observation beside it (its own entries if it was a ``Dict``, else under ``"state"``)
     :param key: name of the frame in that ``Dict``
@@ -34,20 +34,20 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         env: gym.Env,
         size: int | Sequence[int] = (64, 64),
         method: str = "area",
-        grey: bool = False,
+        grayscale: bool = False,
         keep_state: bool = False,
         key: str = "image",
     ):
         if env.render_mode != "rgb_array":
             raise ValueError(f"render_mode={env.render_mode!r}: make the environment with render_mode='rgb_array'.")
         gym.utils.RecordConstructorArgs.__init__(
-            self, size=size, method=method, grey=grey, keep_state=keep_state, key=key
+            self, size=size, method=method, grayscale=grayscale, keep_state=keep_state, key=key
         )
         gym.ObservationWrapper.__init__(self, env)
         self.size = check_size(size)
         self.method = check_method(method)
-        self.grey, self.keep_state, self.key = grey, keep_state, key
-        image = spaces.Box(0, 255, (*self.size, 1 if grey else 3), np.uint8)
+        self.grayscale, self.keep_state, self.key = grayscale, keep_state, key
+        image = spaces.Box(0, 255, (*self.size, 1 if grayscale else 3), np.uint8)
         space = env.observation_space
         state = dict(space.spaces) if isinstance(space, spaces.Dict) else {"state": space}
         if keep_state and key in state:
@@ -57,7 +57,7 @@ class PixelObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     def observation(self, observation: Any) -> Any:
         """Return the frame, or the dict of state and frame."""
         frame = np.asarray(self.env.render(), dtype=np.uint8)
-        image = resize_image(frame, self.size, self.method, self.grey)
+        image = resize_image(frame, self.size, self.method, self.grayscale)
         if not self.keep_state:
             return image
         state = observation if isinstance(observation, dict) else {"state": observation}

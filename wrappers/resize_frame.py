@@ -59,7 +59,7 @@ def to_gray(image: np.ndarray) -> np.ndarray:
 
 
 def resize_image(
-    image: np.ndarray, size: tuple[int, int] | None, method: str = "area", grey: bool = False
+    image: np.ndarray, size: tuple[int, int] | None, method: str = "area", grayscale: bool = False
 ) -> np.ndarray:
     """Resize one frame, then turn it gray (in this order, as the released code does).
 
@@ -67,12 +67,12 @@ def resize_image(
     :param size: (height, width) in pixels, or None to keep the size
     :param method: ``"area"`` (OpenCV's ``INTER_AREA``: DreamerV2, DreamerV3 of 2023) or ``"antialias"`` (Pillow's
         bilinear: DreamerV3 of 2024)
-    :param grey: return one channel
+    :param grayscale: return one channel
     :return: (height, width, 1 or C) uint8, C-contiguous
     """
     if size is not None and image.shape[:2] != tuple(size):
         image = _resize_area(image, size) if method == "area" else _resize_antialias(image, size)
-    if grey:
+    if grayscale:
         image = to_gray(image)
     return np.ascontiguousarray(image)
 
@@ -110,7 +110,7 @@ class ResizeFrame(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         some of those
     :param size: height and width in pixels, one number for a square; None keeps the size
     :param method: ``"area"`` or ``"antialias"`` (see ``resize_image``)
-    :param grey: one channel instead of three
+    :param grayscale: one channel instead of three
     :param keys: names of the ``Dict`` entries to change; None (default) takes every image among them
     :raises ValueError: if there is no image, a named key is none, or an argument is malformed
     """
@@ -120,14 +120,14 @@ class ResizeFrame(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         env: gym.Env,
         size: int | Sequence[int] | None = (64, 64),
         method: str = "area",
-        grey: bool = False,
+        grayscale: bool = False,
         keys: Sequence[str] | None = None,
     ):
-        gym.utils.RecordConstructorArgs.__init__(self, size=size, method=method, grey=grey, keys=keys)
+        gym.utils.RecordConstructorArgs.__init__(self, size=size, method=method, grayscale=grayscale, keys=keys)
         gym.ObservationWrapper.__init__(self, env)
         self.size = None if size is None else check_size(size)
         self.method = check_method(method)
-        self.grey = grey
+        self.grayscale = grayscale
         if isinstance(keys, str):
             raise ValueError(f"keys={keys!r} is one name: write a list, keys=[{keys!r}].")
         space = env.observation_space
@@ -148,12 +148,12 @@ class ResizeFrame(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     def _space(self, space: spaces.Space[Any]) -> spaces.Box:
         assert space.shape is not None
         height, width = self.size or space.shape[:2]
-        channels = 1 if self.grey or len(space.shape) == 2 else space.shape[2]
+        channels = 1 if self.grayscale or len(space.shape) == 2 else space.shape[2]
         return spaces.Box(0, 255, (height, width, channels), np.uint8)
 
     def _frame(self, image: np.ndarray) -> np.ndarray:
         image = image[:, :, None] if image.ndim == 2 else image
-        return resize_image(image, self.size, self.method, self.grey)
+        return resize_image(image, self.size, self.method, self.grayscale)
 
     def observation(self, observation: Any) -> Any:
         """Return the observation with its frames resized."""

@@ -47,7 +47,6 @@ from sb3_dreamer.common.checks import (
     check_observation,
     check_reward,
     reset_noise,
-    suite_preset,
     terminal_observation,
     warn_other_preset,
 )
@@ -71,7 +70,6 @@ from sb3_dreamer.common.spaces import (
     space_dict,
     without_unstackable,
 )
-from sb3_dreamer.common.spec import near
 from sb3_dreamer.common.updates import compiled, prefetch
 from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plain_arguments
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
@@ -79,11 +77,14 @@ from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_we
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
 from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.common.vector_env import GymnasiumVecEnv
+from sb3_dreamer.common.world_model_view import WorldModelView
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.functional import run_steps_by
 from sb3_dreamer.core.optim import OptimizerGroup
 from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
 from sb3_dreamer.core.world_model import ModelOutput
+from sb3_dreamer.hints import near
+from sb3_dreamer.suite_presets import suite_preset
 
 Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -181,7 +182,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
-        env = without_unstackable(maybe_make_env(env, self.verbose), self.policy.ignore_keys)
+        env = maybe_make_env(env, self.verbose)
+        check_env_type(env)
+        env = without_unstackable(env, self.policy.ignore_keys)
         super().set_env(env, force_reset)
         self.replay_buffer.normalizer = self._vec_normalize_env
         if self._resume is not None:
@@ -203,6 +206,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         check_range("tau", self.tau, 0.0, 1.0)
         check_range("gamma", self.gamma, 0.0, 1.0, above=True)
         check_range("max_skipped_updates", self.max_skipped_updates, 0, whole=True)
+        if self.action_noise is not None and not isinstance(self.action_noise, ActionNoise):
+            raise ValueError(f"action_noise={self.action_noise!r} must be an ActionNoise of Stable-Baselines3, or None")
         compiled.check_compile(self.compile)
         if self.gradient_steps is not None:
             check_range("gradient_steps", self.gradient_steps, -1, whole=True)
@@ -597,6 +602,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :param progress_bar: show a progress bar
         :return: the model itself
         """
+        if log_interval is not None:
+            check_range("log_interval", log_interval, 1, whole=True)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
@@ -793,6 +800,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :return: the model itself
         :raises ValueError: if replay holds no sequence of ``batch_length`` rows
         """
+        check_range("updates", updates, 0, whole=True)
+        check_range("log_interval", log_interval, 1, whole=True)
         if not self.replay_buffer.ready(self.batch_length):
             raise ValueError(
                 f"replay holds no stretch of batch_length={self.batch_length} rows: add_episodes() first, "
@@ -856,6 +865,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self.dump_logs()
         finally:
             self.ep_info_buffer, self.ep_success_buffer = own
+
+    @property
+    def world_model(self) -> WorldModelView:
+        """The world model for use on its own, with numpy arrays as ``predict`` takes and returns them."""
+        return WorldModelView(self.policy)
 
     # ---- one update ------------------------------------------------------------------------------------------------
 
@@ -921,6 +935,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         :param include: attributes to store although they are left out by default
         """
         left_out = set(exclude or ())
+        for name in left_out - {"optimizers"} - vars(self).keys():
+            raise ValueError(f"exclude has {name!r}, which is no attribute{near(name, ['optimizers', *vars(self)])}")
         skipped = (left_out | set(self._excluded_save_params())) - set(include or ())
         if added := self._added_attributes() - skipped:
             skipped |= added
@@ -1010,7 +1026,14 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         model.__dict__.update(data)
         # As in SB3, custom objects replace what is there and add nothing.
         model.__dict__.update({name: value for name, value in custom.items() if hasattr(model, name)})
+        for name in kwargs:
+            if name not in vars(model):
+                raise ValueError(
+                    f"load() was given {name!r}, which is no setting of {cls.__name__}{near(name, vars(model))}"
+                )
         model.__dict__.update(kwargs)
+        if kwargs:
+            model._check_arguments()
         weights = stored.tensors.get("policy", {})
         with only_stored(weights, stored.name):
             if isinstance(policy_class, type) and issubclass(policy_class, WorldModelPolicy):
@@ -1022,6 +1045,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if env is not None and not stored.settings:
             warnings.warn(f"{stored.name} holds no optimizers: learning continues with new ones", stacklevel=2)
         warn_other_preset(data.get("suite_preset"), model.env)
+        save_load.warn_left_out(stored, custom.keys() | kwargs.keys())
         return model
 
     def _restore(self, stored: save_load.StoredModel) -> None:

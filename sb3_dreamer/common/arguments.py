@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
-from sb3_dreamer.common.spec import near
+from sb3_dreamer.hints import near
 
 #: arguments of other SB3 algorithms, and what takes their place
 ELSEWHERE = {

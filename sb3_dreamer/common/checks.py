@@ -1,6 +1,5 @@
 """Refusals of values that would poison the replay, naming where they came from."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +8,7 @@ from gymnasium import spaces
 from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
 
 from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, outside_choices, space_dict
+from sb3_dreamer.suite_presets import suite_preset, warn_if_different
 
 
 class Place(NamedTuple):
@@ -155,33 +155,10 @@ def reset_noise(noise: ActionNoise | None, dones: np.ndarray) -> None:
         noise.reset()
 
 
-def suite_preset(env: Any) -> dict[str, Any] | None:
-    """The settings that ``make_env`` gave an environment, as plain values; None for any other environment.
-
-    :param env: VecEnv or None
-    """
-    if env is None or not env.has_attr("suite_preset"):  # asking a subprocess for a missing one would end it
-        return None
-    found = env.get_attr("suite_preset")[0]
-    return dict(found) if isinstance(found, dict) else None
-
-
 def warn_other_preset(stored: dict[str, Any] | None, env: Any) -> None:
     """Warn if an environment is set up in another way than the one that the model was trained on.
 
-    :param stored: what :func:`suite_preset` gave for the training environment
+    :param stored: preset of the training environment
     :param env: VecEnv to train or evaluate with
     """
-    current = suite_preset(env)
-    if stored is None or current is None or stored.get("hash") == current.get("hash"):
-        return
-    before, after = ({**preset, **preset.get("settings", {})} for preset in (stored, current))
-    names = [
-        name for name in before if name not in ("settings", "hash", "overrides") and before[name] != after.get(name)
-    ]
-    changes = ", ".join(f"{name} {before[name]!r} -> {after.get(name)!r}" for name in names)
-    warnings.warn(
-        f"the model was trained on {stored.get('suite')}:{stored.get('task')} under other settings ({changes}): "
-        "scores will not compare; make the environment with the model's suite_preset",
-        stacklevel=3,
-    )
+    warn_if_different(stored, suite_preset(env), stacklevel=4)

@@ -190,6 +190,8 @@ class WorldModelPolicy(BasePolicy):
         :raises ValueError: if an ``(observation, info)`` tuple or a state of another batch size is given
         """
         self.set_training_mode(False)
+        if behavior is not None and not isinstance(behavior, Behavior):
+            raise TypeError(f"planner={behavior!r} is no Behavior: pass for example a CEMPlanner")
         if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
             raise ValueError(
                 "predict() was given the tuple that gymnasium's env.reset() returns: you are mixing Gym API with "
@@ -197,6 +199,11 @@ class WorldModelPolicy(BasePolicy):
             )
         tensors, vectorized = self.obs_to_tensor(observation)
         obs = as_dict(tensors)
+        for key in self.keys:
+            if obs[key.name].is_floating_point() and not th.isfinite(obs[key.name]).all():
+                raise ValueError(
+                    f"predict() was given an observation with NaN or infinity in {key.name!r}: look at its source"
+                )
         n = len(next(iter(obs.values())))
         self._note_state(state is None and episode_start is None)
         before = self._state_to_tensors(state, n)

@@ -1,11 +1,11 @@
 """Shared by the ``spec.py`` of every algorithm: checks of names, sizes by name, replaced fields."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sb3_dreamer.core.types import ObsKey
+from sb3_dreamer.hints import near
 
 Spec = TypeVar("Spec")
 #: policy_kwargs of SB3, and what takes their place
@@ -21,13 +21,6 @@ OF_SB3 = {
 }
 
 
-def near(name: object, known: Iterable[object]) -> str:
-    """`` (did you mean 'x'?)`` or nothing."""
-    by_lower = {str(k).lower(): str(k) for k in known}
-    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1)
-    return f" (did you mean {by_lower[matches[0]]!r}?)" if matches else ""
-
-
 def one_of(what: str, value: Any, known: Iterable[Any]) -> None:
     """Refuse a value that is not known.
 
@@ -37,17 +30,6 @@ def one_of(what: str, value: Any, known: Iterable[Any]) -> None:
     known = list(known)
     if value not in known:
         raise ValueError(f"{what}={value!r} is unknown{near(value, known)}: use {', '.join(map(repr, known))}")
-
-
-def pick_size(model_size: str, sizes: Iterable[str], keys: tuple[ObsKey, ...], *, image: str, vector: str) -> str:
-    """The name of a size; ``auto`` is ``image`` as soon as there is an image, else ``vector``.
-
-    :raises ValueError: for an unknown size, with the nearest known one
-    """
-    if model_size == "auto":
-        return image if any(key.kind == "image" for key in keys) else vector
-    one_of("model_size", model_size, ["auto", *sizes])
-    return model_size
 
 
 def replace_fields(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
@@ -74,6 +56,37 @@ def replace_fields(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
     return dataclasses.replace(spec, **values)  # type: ignore[type-var]
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes(Generic[Spec]):
+    """Specs by the name of their size, and what ``auto`` stands for.
+
+    :param specs: by name
+    :param image: the size that ``auto`` takes as soon as there is an image
+    :param vector: the size that it takes otherwise
+    """
+
+    specs: Mapping[str, Spec]
+    image: str
+    vector: str
+
+    def resolve_size(self, model_size: str, keys: tuple[ObsKey, ...]) -> str:
+        """The name of a size, for the observation keys.
+
+        :raises ValueError: for an unknown size, with the nearest known one
+        """
+        if model_size == "auto":
+            return self.image if any(key.kind == "image" for key in keys) else self.vector
+        one_of("model_size", model_size, ["auto", *self.specs])
+        return model_size
+
+    def resolve_spec(self, model_size: str, keys: tuple[ObsKey, ...], overrides: Mapping[str, Any]) -> Spec:
+        """The spec of a named size with some fields replaced; see :meth:`resolve_size` and :func:`replace_fields`.
+
+        :raises ValueError: for an unknown size, field or form, with the nearest known one
+        """
+        return replace_fields(self.specs[self.resolve_size(model_size, keys)], overrides)
+
+
 def activation_name(activation: Any) -> str:
     """SB3's ``activation_fn``, a class or its name, as the name that ``act`` takes.
 
@@ -89,6 +102,8 @@ def net_arch_widths(net_arch: Any) -> tuple[int, ...]:
 
     :raises ValueError: for anything but a list of positive integers, or a dict whose lists are all the same
     """
+    if isinstance(net_arch, dict) and (unknown := net_arch.keys() - {"pi", "qf", "vf"}):
+        raise ValueError(f"net_arch={net_arch!r} has {sorted(unknown)[0]!r}, which is unknown: pass one list of widths")
     widths = next(iter(net_arch.values())) if isinstance(net_arch, dict) and net_arch else net_arch
     if isinstance(net_arch, dict) and any(other != widths for other in net_arch.values()):
         raise ValueError(

@@ -8,7 +8,13 @@ import torch as th
 import torch.nn.functional as F
 
 from sb3_dreamer.core.estimators import sample_one_hot
-from sb3_dreamer.core.functional import UNIT_NORMAL_ENTROPY, categorical_entropy, gaussian_log_prob, unimix_logits
+from sb3_dreamer.core.functional import (
+    UNIT_NORMAL_ENTROPY,
+    categorical_entropy,
+    gaussian_log_prob,
+    one_hot_argmax,
+    unimix_logits,
+)
 from sb3_dreamer.core.heads import Head
 from sb3_dreamer.core.layers import NormStyle
 
@@ -36,34 +42,35 @@ class ActionHead(Head):
         raise NotImplementedError
 
 
-class BoundedNormalHead(ActionHead):
+class NormalHead(ActionHead):
+    """An actor of bounded actions: the network gives mean and standard deviation of each entry.
+
+    :param size: A
+    """
+
+    def __init__(self, inputs: int, units: tuple[int, ...], size: int, *, style: NormStyle, outscale: float = 1.0):
+        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
+
+    def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        """Mean and standard deviation of the normal distribution, ``(..., A)`` each, float32."""
+        raise NotImplementedError
+
+    def mode(self, out: th.Tensor) -> th.Tensor:
+        """The mean of the normal distribution."""
+        return self.mean_std(out)[0]
+
+
+class BoundedNormalHead(NormalHead):
     """``Normal(tanh(mean), std)`` with ``std = (max - min) sigmoid(x + 2) + min``; samples may leave [-1, 1].
 
     DreamerV3 released code (``normal`` actor); the environment's bounds clip the action, and the clipped action is
     what replay stores.
-
-    :param size: A
-    :param min_std: 0.1
-    :param max_std: 1.0
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        units: tuple[int, ...],
-        size: int,
-        *,
-        style: NormStyle,
-        min_std: float = 0.1,
-        max_std: float = 1.0,
-        outscale: float = 1.0,
-    ):
-        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
-        self.min_std = min_std
-        self.max_std = max_std
+    min_std, max_std = 0.1, 1.0
 
     def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean and standard deviation, ``(..., A)`` each, float32."""
+        """See :class:`NormalHead`."""
         mean, std = out.float().chunk(2, -1)
         return th.tanh(mean), (self.max_std - self.min_std) * th.sigmoid(std + 2.0) + self.min_std
 
@@ -72,10 +79,6 @@ class BoundedNormalHead(ActionHead):
         mean, std = self.mean_std(out)
         return mean + std * th.randn_like(std)
 
-    def mode(self, out: th.Tensor) -> th.Tensor:
-        """The mean."""
-        return self.mean_std(out)[0]
-
     def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
         """Log-density and differential entropy, summed over A."""
         mean, std = self.mean_std(out)
@@ -83,32 +86,21 @@ class BoundedNormalHead(ActionHead):
         return ActionStats(log_prob, (std.log() + UNIT_NORMAL_ENTROPY).sum(-1))
 
 
-class TruncatedNormalHead(ActionHead):
+class TruncatedNormalHead(NormalHead):
     """``Normal(tanh(mean), std)`` cut to [-1, 1], with ``std = 2 sigmoid(x / 2) + min`` (DreamerV2, ``trunc_normal``).
 
-    :param size: A
-    :param min_std: 0.1
     :param exact: samples have the exact pathwise gradient; False: that of an untruncated normal (1 with respect to the
         mean, the noise with respect to the standard deviation), as TensorFlow's sampler has it
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        units: tuple[int, ...],
-        size: int,
-        *,
-        style: NormStyle,
-        min_std: float = 0.1,
-        outscale: float = 1.0,
-        exact: bool = True,
-    ):
-        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
-        self.min_std = min_std
+    min_std = 0.1
+
+    def __init__(self, inputs: int, units: tuple[int, ...], size: int, *, style: NormStyle, exact: bool = True):
+        super().__init__(inputs, units, size, style=style)
         self.exact = exact
 
     def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean and standard deviation before the cut, ``(..., A)`` each, float32."""
+        """See :class:`NormalHead`; before the cut."""
         mean, std = out.float().chunk(2, -1)
         return th.tanh(mean), 2.0 * th.sigmoid(std / 2.0) + self.min_std
 
@@ -122,10 +114,6 @@ class TruncatedNormalHead(ActionHead):
         sample = mean + std * (noise if self.exact else noise.detach())
         return sample + (sample.clamp(-1.0, 1.0) - sample).detach()
 
-    def mode(self, out: th.Tensor) -> th.Tensor:
-        """The mean before the cut, which lies inside the bounds."""
-        return self.mean_std(out)[0]
-
     def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
         """Log-density and differential entropy, summed over A."""
         mean, std = self.mean_std(out)
@@ -137,36 +125,18 @@ class TruncatedNormalHead(ActionHead):
         return ActionStats(log_prob.sum(-1), entropy.sum(-1))
 
 
-class TanhNormalHead(ActionHead):
+class TanhNormalHead(NormalHead):
     """``tanh(Normal(5 tanh(mean / 5), std))`` with ``std = softplus(x + softplus⁻¹(5)) + 1e-4`` (Dreamer, Appendix A).
 
-    The scale lets the mean saturate the action; ``init_std`` and ``min_std`` are the released code's.
-
-    :param size: A
-    :param mean_scale: largest mean before the tanh (5)
-    :param init_std: deviation of an untrained network (5)
-    :param min_std: 1e-4
+    The scale lets the mean saturate the action; the deviations, 5 of an untrained network and at least 1e-4, are the
+    released code's.
     """
 
-    def __init__(
-        self,
-        inputs: int,
-        units: tuple[int, ...],
-        size: int,
-        *,
-        style: NormStyle,
-        mean_scale: float = 5.0,
-        init_std: float = 5.0,
-        min_std: float = 1e-4,
-        outscale: float = 1.0,
-    ):
-        super().__init__(inputs, units, 2 * size, style=style, outscale=outscale)
-        self.mean_scale = mean_scale
-        self.raw_init_std = math.log(math.expm1(init_std))
-        self.min_std = min_std
+    mean_scale, min_std = 5.0, 1e-4
+    raw_init_std = math.log(math.expm1(5.0))
 
     def mean_std(self, out: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Mean and standard deviation before the tanh, ``(..., A)`` each, float32."""
+        """See :class:`NormalHead`; before the tanh."""
         mean, std = out.float().chunk(2, -1)
         return self.mean_scale * th.tanh(mean / self.mean_scale), F.softplus(std + self.raw_init_std) + self.min_std
 
@@ -224,7 +194,7 @@ class OneHotHead(ActionHead):
 
     def mode(self, out: th.Tensor) -> th.Tensor:
         """One-hot blocks of the most likely choices."""
-        return th.cat([_one_hot_argmax(part) for part in out.split(self.sizes, -1)], -1)
+        return th.cat([one_hot_argmax(part) for part in out.split(self.sizes, -1)], -1)
 
     def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
         """Summed over the parts, which are independent given the state."""
@@ -246,7 +216,3 @@ def _normal_pdf(x: th.Tensor) -> th.Tensor:
 def _log_tanh_slope(x: th.Tensor) -> th.Tensor:
     """``ln(1 - tanh(x)²)``, finite for every x."""
     return 2.0 * (math.log(2.0) - x - F.softplus(-2.0 * x))
-
-
-def _one_hot_argmax(logits: th.Tensor) -> th.Tensor:
-    return F.one_hot(logits.detach().argmax(-1), logits.shape[-1]).float()

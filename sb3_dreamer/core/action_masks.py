@@ -11,10 +11,9 @@ import torch.nn.functional as F
 
 from sb3_dreamer.core.action_heads import ActionStats, OneHotHead
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
-from sb3_dreamer.core.functional import categorical_entropy
+from sb3_dreamer.core.functional import categorical_entropy, one_hot, one_hot_argmax
 from sb3_dreamer.core.heads import Head
 from sb3_dreamer.core.imagination import ImaginationActorCritic
-from sb3_dreamer.core.latents import one_hot
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch
 from sb3_dreamer.core.world_model import WorldModel
@@ -42,8 +41,7 @@ class MaskHead(Head):
         """The more likely mask, with the likeliest choice of each part always allowed, ``(..., A)`` bool."""
         parts = []
         for part in out.detach().split(self.sizes, -1):
-            best = one_hot(part.argmax(-1), part.shape[-1]).bool()
-            parts.append((part > 0) | best)
+            parts.append((part > 0) | one_hot_argmax(part).bool())
         return th.cat(parts, -1)
 
 
@@ -122,7 +120,7 @@ class MaskedOneHotHead(OneHotHead):
 
     def mode(self, out: th.Tensor) -> th.Tensor:
         """One-hot blocks of the most likely allowed choices."""
-        return th.cat([F.one_hot(part.argmax(-1), part.shape[-1]).float() for part in self.parts(out)], -1)
+        return th.cat([one_hot_argmax(part) for part in self.parts(out)], -1)
 
     def stats(self, out: th.Tensor, action: th.Tensor) -> ActionStats:
         """Summed over the parts; the entropy is that of the allowed choices.
@@ -165,5 +163,5 @@ class MaskedRandom(RandomBehavior):
         blocks = []
         for part in self.mask.float().split(self.layout.sizes, -1):
             index = part.argmax(-1) if deterministic else th.multinomial(part, 1).squeeze(-1)
-            blocks.append(F.one_hot(index, part.shape[-1]).float())
+            blocks.append(one_hot(index, part.shape[-1]))
         return th.cat(blocks, -1)

@@ -1,9 +1,9 @@
 """Behaviors: anything that turns a latent state into an action."""
 
 import torch as th
-import torch.nn.functional as F
 from torch import nn
 
+from sb3_dreamer.core.functional import one_hot
 from sb3_dreamer.core.types import ActionLayout, LatentState
 from sb3_dreamer.core.world_model import WorldModel
 
@@ -45,7 +45,7 @@ class RandomBehavior(Behavior):
         blocks = []
         for size in self.layout.sizes:
             index = th.randint(size, shape[:1], device=state.deter.device)
-            blocks.append(F.one_hot(th.zeros_like(index) if deterministic else index, size).float())
+            blocks.append(one_hot(th.zeros_like(index) if deterministic else index, size))
         return th.cat(blocks, -1)
 
 
@@ -77,6 +77,6 @@ class NoisyBehavior(Behavior):
             return (action + self.noise * th.randn_like(action)).clamp(-1.0, 1.0)
         parts = []
         for part in action.split(self.layout.sizes, -1):
-            uniform = F.one_hot(th.randint_like(part[..., 0], part.shape[-1]).long(), part.shape[-1]).to(part.dtype)
+            uniform = one_hot(th.randint_like(part[..., 0], part.shape[-1]), part.shape[-1]).to(part.dtype)
             parts.append(th.where(th.rand_like(part[..., :1]) < self.noise, uniform, part))
         return th.cat(parts, -1)

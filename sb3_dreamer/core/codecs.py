@@ -59,7 +59,6 @@ class Encoder(nn.Module):
         units: tuple[int, ...],
         style: NormStyle,
         symlog_inputs: bool = True,
-        minimum: int = 4,
         image_encoder: Callable[..., nn.Module] = ImageEncoder,
     ):
         super().__init__()
@@ -70,7 +69,7 @@ class Encoder(nn.Module):
         self.cnns = nn.ModuleDict()
         for name, group in self.image_groups.items():
             channels = sum(key.shape[0] for key in group)
-            self.cnns[name] = image_encoder(channels, group[0].shape[1:], depth, style=style, minimum=minimum)
+            self.cnns[name] = image_encoder(channels, group[0].shape[1:], depth, style=style)
         self.mlp = MLP(sum(map(flat_size, self.flat_keys)), units, style=style) if self.flat_keys else None
         self.out_size = sum(cnn.out_size for cnn in self.cnns.values())  # type: ignore[misc]
         self.out_size += self.mlp.out_size if self.mlp else 0
@@ -127,7 +126,6 @@ class Decoder(nn.Module):
         units: tuple[int, ...],
         style: NormStyle,
         symlog_targets: bool = True,
-        minimum: int = 4,
         image_decoder: Callable[..., nn.Module] = ImageDecoder,
     ):
         super().__init__()
@@ -138,7 +136,7 @@ class Decoder(nn.Module):
         self.cnns = nn.ModuleDict()
         for name, group in self.image_groups.items():
             channels, size = sum(key.shape[0] for key in group), group[0].shape[1:]
-            self.cnns[name] = image_decoder(inputs, channels, size, depth, style=style, minimum=minimum)
+            self.cnns[name] = image_decoder(inputs, channels, size, depth, style=style)
         self.mlp = MLP(inputs, units, style=style) if self.flat_keys else None
         # A list, since a module's name must not hold the dots that an observation key may hold.
         self.outs = nn.ModuleList(

@@ -18,6 +18,16 @@ UNIT_NORMAL_ENTROPY = 0.5 * math.log(2.0 * math.pi * math.e)  #: in nats, of eac
 FEW_CLASSES = 4  #: see :func:`softmax`
 
 
+def one_hot(index: th.Tensor, classes: int) -> th.Tensor:
+    """``F.one_hot(index, classes)`` in float32, without its look at the values, for which a CPU leaves the graph."""
+    return (index.unsqueeze(-1) == th.arange(classes, device=index.device)).float()
+
+
+def one_hot_argmax(scores: th.Tensor) -> th.Tensor:
+    """One-hot vector of the largest entry, ``(..., K)`` float32; no gradient."""
+    return one_hot(scores.argmax(-1), scores.shape[-1])
+
+
 def symlog(x: th.Tensor) -> th.Tensor:
     """``sign(x) ln(|x| + 1)``: compresses large magnitudes of either sign (DreamerV3, Eq. 9)."""
     return th.sign(x) * th.log1p(x.abs())

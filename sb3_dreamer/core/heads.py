@@ -53,7 +53,7 @@ class ScalarHead(Head):
 
 
 class TwoHotHead(ScalarHead):
-    """Two-hot regression on 255 bins (DreamerV3, Eq. 8 to 11).
+    """Two-hot regression on 255 bins, zero at the start (DreamerV3, Eq. 8 to 11).
 
     :param bins: ``symlog``: bins evenly spaced in symlog space, the mean is taken there and then expanded (2023);
         ``symexp``: exponentially spaced bins, the mean is taken in real space (2024)
@@ -69,9 +69,8 @@ class TwoHotHead(ScalarHead):
         style: NormStyle,
         bins: Literal["symlog", "symexp"] = "symlog",
         n_bins: int = 255,
-        outscale: float = 0.0,
     ):
-        super().__init__(inputs, units, n_bins, style=style, outscale=outscale)
+        super().__init__(inputs, units, n_bins, style=style, outscale=0.0)
         if bins not in ("symlog", "symexp"):
             raise ValueError(f"bins={bins!r} is unknown: use 'symlog' or 'symexp'")
         if n_bins % 2 == 0 or n_bins < 3:
@@ -128,10 +127,8 @@ class BernoulliHead(ScalarHead):
         its probability (DreamerV2, DreamerV3 2024)
     """
 
-    def __init__(
-        self, inputs: int, units: tuple[int, ...], *, style: NormStyle, outscale: float = 1.0, hard: bool = False
-    ):
-        super().__init__(inputs, units, 1, style=style, outscale=outscale)
+    def __init__(self, inputs: int, units: tuple[int, ...], *, style: NormStyle, hard: bool = False):
+        super().__init__(inputs, units, 1, style=style)
         self.hard = hard
 
     def loss(self, out: th.Tensor, *targets: th.Tensor) -> th.Tensor:

@@ -96,6 +96,18 @@ class ImaginationActorCritic(Behavior):
         after = rssm.img_step(state, action)
         return after, after.feat, out, action
 
+    @th.no_grad()
+    def metrics(self, dream: ImaginedTrajectory, value: th.Tensor, returns: th.Tensor) -> dict[str, th.Tensor]:
+        """Metrics to judge the dreams by, 0-d each."""
+        return {
+            "entropy": dream.entropy.mean(),
+            "dream_reward": dream.reward.mean(),
+            "dream_reward_std": dream.reward.std(),
+            "dream_cont": dream.cont[:, 1:].mean(),
+            "value": value.mean(),
+            "returns": returns.mean(),
+        }
+
     def value(self, feat: th.Tensor) -> th.Tensor:
         """Mean of the critic, ``(..., F)`` to ``(...)``."""
         return self.critic.mean(self.critic(feat))

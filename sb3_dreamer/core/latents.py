@@ -13,6 +13,7 @@ from sb3_dreamer.core.functional import (
     categorical_entropy,
     categorical_kl,
     gaussian_kl,
+    one_hot_argmax,
     unimix_logits,
 )
 
@@ -105,7 +106,7 @@ class CategoricalLatent:
 
     def mode(self, params: th.Tensor) -> th.Tensor:
         """One-hot ``(..., S, K)``, without gradient."""
-        return one_hot(params.argmax(-1), self.classes).to(params.dtype)
+        return one_hot_argmax(params).to(params.dtype)
 
     def kl(self, left: th.Tensor, right: th.Tensor) -> th.Tensor:
         """See :class:`Latent`."""
@@ -118,11 +119,6 @@ class CategoricalLatent:
     def detach(self, params: th.Tensor) -> th.Tensor:
         """See :class:`Latent`."""
         return params.detach()
-
-
-def one_hot(index: th.Tensor, classes: int) -> th.Tensor:
-    """``F.one_hot(index, classes)`` in float32, without its look at the values, for which a CPU leaves the graph."""
-    return (index.unsqueeze(-1) == th.arange(classes, device=index.device)).float()
 
 
 class GaussianParams(NamedTuple):

@@ -44,15 +44,13 @@ class BalancedKL:
 
     :param scale: β (0.1 for Atari, 1.0 for control)
     :param balance: α (0.8)
-    :param free: free nats (0 for Atari, 1.0 for control)
-    :param free_on_mean: apply the free nats to the mean over the batch, as the released code does, not to each step
+    :param free: free nats (0 for Atari, 1.0 for control), of the mean over the batch, as in the released code
     :param mean: that mean; several processes that share a batch take it over all of them
     """
 
     scale: float = 0.1
     balance: float = 0.8
     free: float = 0.0
-    free_on_mean: bool = True
     mean: Callable[[th.Tensor], th.Tensor] = field(default=th.mean, compare=False)
 
     @property
@@ -64,12 +62,9 @@ class BalancedKL:
         """Loss ``kl``, ``(B, T)``."""
         towards_post = latent.kl(latent.detach(post), prior)
         towards_prior = latent.kl(post, latent.detach(prior))
-        if self.free_on_mean:
-            towards_post, towards_prior = (
-                self.mean(x).clamp(min=self.free).expand_as(x) for x in (towards_post, towards_prior)
-            )
-        else:
-            towards_post, towards_prior = (x.clamp(min=self.free) for x in (towards_post, towards_prior))
+        towards_post, towards_prior = (
+            self.mean(x).clamp(min=self.free).expand_as(x) for x in (towards_post, towards_prior)
+        )
         return {"kl": self.balance * towards_post + (1.0 - self.balance) * towards_prior}
 
 

@@ -9,6 +9,7 @@ from sb3_dreamer.core.types import LatentState, ObsKey, SequenceBatch
 from sb3_dreamer.core.world_model import WorldModel
 
 PANELS = ("real", "model", "error")  #: columns of :func:`open_loop_frames`
+BORDER = 2  #: of each, in pixels
 
 
 class OpenLoop(NamedTuple):
@@ -92,9 +93,7 @@ def _key_error(key: ObsKey, guess: th.Tensor, real: th.Tensor) -> th.Tensor:
 
 
 @th.no_grad()
-def open_loop_frames(
-    prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, context: int, border: int = 2
-) -> th.Tensor:
+def open_loop_frames(prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, context: int) -> th.Tensor:
     """Frames of a video of real | model | error, one sequence below the other: ``(T, rows, columns, 3)`` uint8.
 
     The border is green while the model sees the frames and red while it predicts them. Gray in the error means none.
@@ -110,10 +109,9 @@ def open_loop_frames(
     color = real.new_tensor([[0.0, 200.0, 0.0]] * context + [[220.0, 0.0, 0.0]] * (length - context))
     panels = []
     for part in (real, model, error):
-        frame = color[None, :, :, None, None].repeat(
-            len(part), 1, 1, part.shape[3] + 2 * border, part.shape[4] + 2 * border
-        )
-        frame[..., border:-border, border:-border] = part
+        rows, columns = (side + 2 * BORDER for side in part.shape[3:])
+        frame = color[None, :, :, None, None].repeat(len(part), 1, 1, rows, columns)
+        frame[..., BORDER:-BORDER, BORDER:-BORDER] = part
         panels.append(frame)
     video = th.cat(panels, -1)  # (B, T, 3, rows, columns)
     return video.permute(1, 0, 3, 4, 2).flatten(1, 2).round().to(th.uint8)

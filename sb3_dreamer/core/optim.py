@@ -105,11 +105,9 @@ def in_layout_of(param: th.Tensor, grad: th.Tensor) -> th.Tensor:
     return grad if grad.stride() == param.stride() else th.empty_like(param).copy_(grad)
 
 
-def make_adam(
-    params: Iterable[th.nn.Parameter], learning_rate: float, *, eps: float = 1e-8, weight_decay: float = 0.0
-) -> th.optim.Optimizer:
+def make_adam(params: Iterable[th.nn.Parameter], learning_rate: float, *, eps: float = 1e-8) -> th.optim.Optimizer:
     """The fused Adam that :class:`OptimizerGroup` expects; its fused kernel skips a non-finite update by itself."""
-    return th.optim.Adam(list(params), lr=learning_rate, eps=eps, weight_decay=weight_decay, fused=True)
+    return th.optim.Adam(list(params), lr=learning_rate, eps=eps, fused=True)
 
 
 class _SideBySide(NamedTuple):
@@ -203,16 +201,13 @@ class Adam(FlatOptimizer):
 
     :param params: parameters
     :param lr: learning rate
-    :param betas: decay of the two moments (0.9, 0.999)
     :param eps: ε
     """
 
     moments = ("exp_avg", "exp_avg_sq")  # torch's names: files of earlier versions hold the state of its Adam
 
-    def __init__(
-        self, params: Iterable[th.nn.Parameter], lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float
-    ):
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+    def __init__(self, params: Iterable[th.nn.Parameter], lr: float, *, eps: float):
+        super().__init__(params, {"lr": lr, "betas": (0.9, 0.999), "eps": eps})
 
     def _moves(
         self, group: dict[str, Any], params: list[th.Tensor], state: _SideBySide, grad: th.Tensor, skip: th.Tensor

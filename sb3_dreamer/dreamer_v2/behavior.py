@@ -57,14 +57,3 @@ class DreamerV2Behavior(ImaginationActorCritic):
     def critic_loss(self, targets: Targets) -> th.Tensor:
         """``(v(s) - sg(V^λ))² / 2`` (Eq. 5), averaged over the rollout."""
         return (targets.weight * 0.5 * (targets.value - targets.returns.detach()).square()).mean()
-
-    @th.no_grad()
-    def metrics(self, dream: ImaginedTrajectory, targets: Targets) -> dict[str, th.Tensor]:
-        """Metrics to judge the dreams by, 0-d each."""
-        return {
-            "entropy": dream.entropy.mean(),
-            "dream_reward": dream.reward.mean(),
-            "dream_cont": dream.cont[:, 1:].mean(),
-            "value": targets.value.mean(),
-            "returns": targets.returns.mean(),
-        }

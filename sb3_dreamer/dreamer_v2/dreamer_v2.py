@@ -71,7 +71,7 @@ class DreamerV2(WorldModelAlgorithm):
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
-    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param cuda_graph: replay whole updates as one CUDA graph on CUDA; None: if it can be; True: or raise; False: no
     :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
         updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
@@ -81,7 +81,8 @@ class DreamerV2(WorldModelAlgorithm):
         "No Policy Reinforce". The released code's ``actor_grad_mix`` is 1 - ρ
     :param kl_scale: β; auto: 0.1 for discrete, 1.0 for Box actions *(schedule)*
     :param kl_balance: α; None takes the plain KL (Table 2, "No KL Balancing")
-    :param free_nats: smallest KL that is penalised, of the mean over the batch; auto: 0 for discrete, 1 for Box actions
+    :param free_nats: smallest KL that is penalized: of the mean over the batch, or of each step if ``kl_balance`` is
+        None; auto: 0 for discrete, 1 for Box actions
     :param discount_scale: scale of the discount loss
     :param tanh_rewards: learn from ``tanh(reward)`` (the paper on Atari); logged returns stay raw
     :param reward_gradients: let the reward loss shape the latent state (False: Table 2, "No Reward Gradients")
@@ -239,8 +240,11 @@ class DreamerV2(WorldModelAlgorithm):
         check_range("exploration_noise", self.exploration_noise, 0.0)
         check_range("discount_scale", self.discount_scale, 0.0)
         check_range("weight_decay", self.weight_decay, 0.0, 1.0)
-        for name in ("ent_coef", "kl_scale", "free_nats"):
-            check_range(name, resolve_auto(name, getattr(self, name), "discrete"), 0.0, schedule=name != "free_nats")
+        for name in (*SCHEDULED, "free_nats"):
+            value, scheduled = resolve_auto(name, getattr(self, name), "discrete"), name in SCHEDULED
+            check_range(name, value, 0.0, above=name.endswith("temperature"), schedule=scheduled)
+        if self.kl_balance is not None:
+            check_range("kl_balance", self.kl_balance, 0.0, 1.0, hint="or None for the plain KL")
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -253,15 +257,10 @@ class DreamerV2(WorldModelAlgorithm):
         self._set_up_estimators()
 
     def _set_up_world_model(self, free_nats: float) -> None:
-        """Set the KL objective, the scales of the losses and the gradients that are cut (Table 2).
-
-        :raises ValueError: for a KL balance outside [0, 1]
-        """
+        """Set the KL objective, the scales of the losses and the gradients that are cut (Table 2)."""
         world_model = self.policy.world_model
         if self.kl_balance is None:
             world_model.objective = FreeNatsKL(free=free_nats)
-        elif not 0.0 <= self.kl_balance <= 1.0:
-            raise ValueError(f"kl_balance={self.kl_balance!r} must be from 0 to 1, or None for the plain KL")
         else:
             mean = distributed.differentiable_mean
             world_model.objective = BalancedKL(balance=self.kl_balance, free=free_nats, mean=mean)
@@ -357,7 +356,8 @@ class DreamerV2(WorldModelAlgorithm):
         metrics |= self.optimizers["critic_optim"].step(behavior.critic_loss(targets))
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        return UpdateResult(metrics | behavior.metrics(dream, targets), post.detach())
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
+        return UpdateResult(metrics, post.detach())
 
     def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
         """Losses of the world model, as an update computes them; rewards are squashed first, if asked for."""
@@ -377,6 +377,8 @@ def resolve_auto(name: str, value: Any, kind: str) -> Any:
     """
     if not isinstance(value, str):
         return value
+    if name not in AUTO:
+        raise ValueError(f"{name}={value!r} must be a number or a function of the remaining progress")
     one_of(name, value, ["auto"])
     return AUTO[name][kind == "continuous"]
 

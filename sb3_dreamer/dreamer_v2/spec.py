@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sb3_dreamer.common.spec import one_of, pick_size, positive_integers, replace_fields
+from sb3_dreamer.common.spec import Sizes, one_of, positive_integers
 from sb3_dreamer.core.estimators import ESTIMATORS
-from sb3_dreamer.core.types import ObsKey
 
 
 @dataclass(frozen=True)
@@ -179,22 +178,5 @@ PRESETS: dict[str, dict[str, Any]] = {
         "target_update_interval": 1,  # with tau=1 the slow critic is the critic: there is no target network
     },
 }
-
-
-def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
-    """The name of a size; ``auto`` is the paper's as soon as there is an image, else XXS.
-
-    :raises ValueError: for an unknown size, with the nearest known one
-    """
-    return pick_size(model_size, SIZES, keys, image="paper", vector="XXS")
-
-
-def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> DreamerV2Spec:
-    """The spec of a named size with some fields replaced.
-
-    :param model_size: a name in ``SIZES``, or ``auto`` (see :func:`resolve_size`)
-    :param keys: observation keys
-    :param overrides: fields of the spec, or ``net_arch`` (list of widths) for all dense stacks
-    :raises ValueError: for an unknown size, field or form, with the nearest known one
-    """
-    return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)
+_sizes = Sizes(SIZES, image="paper", vector="XXS")
+resolve_size, resolve_spec = _sizes.resolve_size, _sizes.resolve_spec

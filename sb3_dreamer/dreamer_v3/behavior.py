@@ -71,7 +71,7 @@ class DreamerV3Behavior(ImaginationActorCritic):
     def actor_loss(self, dream: ImaginedTrajectory, targets: Targets, ent_coef: float) -> th.Tensor:
         """Normalized advantage and entropy (Eq. 11 to 13), averaged over the rollout.
 
-        Dynamics gradients maximise the advantage through the model; the released code keeps the gradient of the
+        Dynamics gradients maximize the advantage through the model; the released code keeps the gradient of the
         baseline in it, which the paper does not mention.
         """
         advantage = targets.returns - targets.value
@@ -108,19 +108,9 @@ class DreamerV3Behavior(ImaginationActorCritic):
         loss = self._regression(self.critic(feat), feat, returns)
         return loss * (1.0 - batch.is_last[:, :-1].float())
 
-    @th.no_grad()
-    def metrics(self, dream: ImaginedTrajectory, targets: Targets) -> dict[str, th.Tensor]:
-        """Metrics to judge the dreams by, 0-d each."""
-        _, scale = self.return_norm.stats()
-        return {
-            "entropy": dream.entropy.mean(),
-            "dream_reward": dream.reward.mean(),
-            "dream_reward_std": dream.reward.std(),
-            "dream_cont": dream.cont[:, 1:].mean(),
-            "value": targets.value.mean(),
-            "returns": targets.returns.mean(),
-            "return_scale": scale,
-        }
+    def metrics(self, dream: ImaginedTrajectory, value: th.Tensor, returns: th.Tensor) -> dict[str, th.Tensor]:
+        """See :class:`ImaginationActorCritic`; also the scale of the returns."""
+        return super().metrics(dream, value, returns) | {"return_scale": self.return_norm.stats()[1]}
 
 
 def _alone(x: th.Tensor) -> th.Tensor:

@@ -32,7 +32,6 @@ from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
 from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
-from sb3_dreamer.dreamer_v3.world_model_view import WorldModelView
 
 LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5, "100k": 1e-3}  #: by family; networks far smaller take larger steps
 CRITIC_TARGETS = ("fast", "slow")
@@ -103,7 +102,7 @@ class DreamerV3(WorldModelAlgorithm):
     :param overlap: update while environments in other processes take their step (see docs/speed.md); False: as in
         SB3, one after the other
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
-    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param cuda_graph: replay whole updates as one CUDA graph on CUDA; None: if it can be; True: or raise; False: no
     :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
         updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
@@ -253,11 +252,6 @@ class DreamerV3(WorldModelAlgorithm):
         """Actor, critic and return statistics."""
         assert isinstance(self.policy.behavior, DreamerV3Behavior)
         return self.policy.behavior
-
-    @property
-    def world_model(self) -> WorldModelView:
-        """The world model for use on its own, with numpy arrays as ``predict`` takes and returns them."""
-        return WorldModelView(self.policy)
 
     def _check_arguments(self) -> None:
         if self.learning_rate is None:  # the size depends on the observations
@@ -428,7 +422,7 @@ class DreamerV3(WorldModelAlgorithm):
             metrics |= self._update_explorer(batch, post.detach(), start_cont, self.gamma)
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
         return UpdateResult(metrics, post.detach())
 
     def _update_2024(self, batch: SequenceBatch) -> UpdateResult:
@@ -459,7 +453,7 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= {"actor_loss": actor_loss.detach(), "critic_loss": critic_loss.detach()}
         metrics |= {"loss_replay_value": replay_loss.detach()}
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets) | {"batch_reward_std": batch.reward.std()}
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
         return UpdateResult(metrics, post.detach())
 
     def _update_explorer(
@@ -479,9 +473,8 @@ class DreamerV3(WorldModelAlgorithm):
         metrics |= optimizers["explorer_actor_optim"].step(actor_loss, retain_graph=True)
         metrics |= optimizers["explorer_critic_optim"].step(critic_loss)
         explorer.behavior.update_slow_critic(self.tau)
-        return metrics | {
-            f"explorer_{name}": value for name, value in explorer.behavior.metrics(dream, targets).items()
-        }
+        found = explorer.behavior.metrics(dream, targets.value, targets.returns)
+        return metrics | {f"explorer_{name}": value for name, value in found.items()}
 
     def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
         """Losses of the world model, as an update computes them, from the latent states in replay if it has them."""

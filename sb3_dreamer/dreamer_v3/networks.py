@@ -212,7 +212,7 @@ def make_scalar_head(spec: DreamerV3Spec, inputs: int, units: tuple[int, ...], *
     """
     if spec.regression == "twohot":
         bins = "symexp" if spec.family == "2024" else "symlog"
-        return TwoHotHead(inputs, units, style=style, bins=bins, n_bins=spec.bins, outscale=0.0)  # type: ignore[arg-type]
+        return TwoHotHead(inputs, units, style=style, bins=bins, n_bins=spec.bins)  # type: ignore[arg-type]
     return MSEHead(inputs, units, style=style, outscale=0.0, symlog_targets=spec.regression == "symlog")
 
 

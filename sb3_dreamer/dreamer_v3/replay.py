@@ -140,15 +140,15 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         finally:
             self.drawn = drawn
 
+    def batch_arrays(self) -> dict[str, np.ndarray]:
+        """See :class:`SequenceReplayBuffer`; the latent states of all rows are not to be brought to the device."""
+        return {name: array for name, array in self.arrays.items() if name not in (DETER, STOCH, MASK)}
+
     def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         """See :class:`SequenceReplayBuffer`; the first of the rows is context and not part of the batch."""
         self.drawn = (env, rows)
         rows = rows[:, bool(self.context) :]
-        hidden = {name: self.arrays.pop(name) for name in (DETER, STOCH, MASK) if name in self.arrays}
-        try:  # The latent states of all rows are not to be brought to the device.
-            batch = super().gather(env, rows)
-        finally:
-            self.arrays |= hidden
+        batch = super().gather(env, rows)
         state = self.start_state()
         if state is not None:
             batch = batch._replace(obs=batch.obs | dict(zip(START, state, strict=True)))

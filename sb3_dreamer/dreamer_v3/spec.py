@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sb3_dreamer.common.spec import one_of, pick_size, positive_integers, replace_fields
+from sb3_dreamer.common.spec import Sizes, one_of, positive_integers
 from sb3_dreamer.core.estimators import ESTIMATORS
 from sb3_dreamer.core.representation import WITHOUT_DECODER
 from sb3_dreamer.core.types import ObsKey
@@ -164,14 +164,8 @@ SIZES_2024: dict[str, DreamerV3Spec] = {
     "400m": _size_2024(12288, 96, 96, 1536),
 }
 SIZES: dict[str, DreamerV3Spec] = SIZES_2023 | SIZES_2024
-
-
-def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
-    """The name of a size; ``auto`` is S (2023) as soon as there is an image, else 100k (2024).
-
-    :raises ValueError: for an unknown size, with the nearest known one
-    """
-    return pick_size(model_size, SIZES, keys, image="S", vector="100k")
+_sizes = Sizes(SIZES, image="S", vector="100k")
+resolve_size = _sizes.resolve_size
 
 
 def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> DreamerV3Spec:
@@ -185,4 +179,4 @@ def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str,
     """
     if WIDTHS & overrides.keys():
         overrides = {"codec_units": None, **overrides}
-    return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)
+    return _sizes.resolve_spec(model_size, keys, overrides)

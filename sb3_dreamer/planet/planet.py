@@ -69,7 +69,7 @@ class PlaNet(WorldModelAlgorithm):
     :param replay_buffer_kwargs: further arguments of the buffer
     :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
     :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
-    :param cuda_graph: replay whole updates as one CUDA graph; None: on CUDA, where it can be; True: or raise; False: no
+    :param cuda_graph: replay whole updates as one CUDA graph on CUDA; None: if it can be; True: or raise; False: no
     :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
         updates that it pays; False: no
     :param prefetch: draw the next batch in a thread where several updates are owed; None: on CUDA
@@ -207,6 +207,14 @@ class PlaNet(WorldModelAlgorithm):
             check_range(name, getattr(self, name), 0.0)
         for name in ("adam_eps", "max_grad_norm"):
             check_range(name, getattr(self, name), 0.0, above=True)
+        if self.planning_elites > self.planning_candidates:
+            raise ValueError(
+                f"planning_elites={self.planning_elites} must not be more than "
+                f"planning_candidates={self.planning_candidates}: lower it, too"
+            )
+        check_range("recent_share", self.recent_share, 0.0, 1.0)
+        check_range("recent_episodes", self.recent_episodes, 1, whole=True)
+        one_of("planning_deviation", self.planning_deviation, ("std", "mad"))
         one_of("collection", self.collection, ("planner", "random"))
 
     def _setup_model(self) -> None:

@@ -61,9 +61,4 @@ class RecentReplayBuffer(SequenceReplayBuffer):
     def _sample_recent(self, batch: int, length: int) -> SequenceBatch:
         """Sequences that end in recent episodes: they begin there, too, unless these are shorter than a sequence."""
         recent = np.minimum(np.maximum(self.recent_rows(), length), self.filled)
-        choices = np.maximum(recent - length + 1, 0)
-        pick = self.rng.integers(choices.sum(), size=batch)
-        ends = np.cumsum(choices)
-        env = np.searchsorted(ends, pick, side="right")
-        first = self.cursor[env] - recent[env] + pick - (ends - choices)[env]
-        return self.gather(env, (first[:, None] + np.arange(length)) % self.ring)
+        return self._draw(batch, length, recent)

@@ -1,10 +1,8 @@
 """Architecture of PlaNet: a frozen spec with named sizes."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from sb3_dreamer.common.spec import one_of, pick_size, positive_integers, replace_fields
-from sb3_dreamer.core.types import ObsKey
+from sb3_dreamer.common.spec import Sizes, one_of, positive_integers
 
 PATHS = ("rssm", "stochastic", "deterministic")
 
@@ -60,22 +58,5 @@ SIZES: dict[str, PlaNetSpec] = {
     "small": PlaNetSpec(deter=100, stoch=16, units=100, head_units=100, head_layers=2, cnn_depth=16),
     "paper": PlaNetSpec(),
 }
-
-
-def resolve_size(model_size: str, keys: tuple[ObsKey, ...]) -> str:
-    """The name of a size; ``auto`` is ``paper`` as soon as there is an image, else ``small``.
-
-    :raises ValueError: for an unknown size, with the nearest known one
-    """
-    return pick_size(model_size, SIZES, keys, image="paper", vector="small")
-
-
-def resolve_spec(model_size: str, keys: tuple[ObsKey, ...], overrides: dict[str, Any]) -> PlaNetSpec:
-    """The spec of a named size with some fields replaced.
-
-    :param model_size: a name in ``SIZES``, or ``auto`` (see :func:`resolve_size`)
-    :param keys: observation keys
-    :param overrides: fields of the spec, or ``net_arch`` (list of widths) for heads and vector codecs
-    :raises ValueError: for an unknown size or field, with the nearest known one
-    """
-    return replace_fields(SIZES[resolve_size(model_size, keys)], overrides)
+_sizes = Sizes(SIZES, image="paper", vector="small")
+resolve_size, resolve_spec = _sizes.resolve_size, _sizes.resolve_spec

@@ -126,7 +126,7 @@ def updated(case: str, control: str = "") -> dict[str, np.ndarray]:
     alias = "MultiInputPolicy" if observations is IMAGES else "MlpPolicy"
     model = tiny(cls, alias, OfflineEnv(observations, actions), **settings)
     model._join_ranks()
-    with th.no_grad():  # the released initialisation has values and rewards of 0, whose statistics say nothing
+    with th.no_grad():  # the released initialization has values and rewards of 0, whose statistics say nothing
         generator = th.Generator().manual_seed(2)
         for name, param in model.policy.named_parameters():
             if "slow" not in name:

@@ -78,7 +78,7 @@ def with_released_losses(model: DreamerV2, monkeypatch: pytest.MonkeyPatch) -> N
     losses = ReleasedLosses(model)
     for name in ("targets", "actor_loss", "critic_loss"):
         monkeypatch.setattr(model.behavior, name, getattr(losses, name))
-    monkeypatch.setattr(model.behavior, "metrics", lambda dream, targets: {})
+    monkeypatch.setattr(model.behavior, "metrics", lambda *_: {})
 
 
 @pytest.mark.parametrize("kind", ["discrete", "both", "continuous", "untruncated"])

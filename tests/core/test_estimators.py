@@ -396,7 +396,7 @@ def test_unknown_name_gets_a_suggestion(name, hint):
         make_estimator(name)
 
 
-def test_unknown_name_without_a_neighbour_lists_the_names():
+def test_unknown_name_without_a_neighbor_lists_the_names():
     with pytest.raises(ValueError, match=r"'xyz': choose one of 'straight_through'"):
         make_estimator("xyz")
 

@@ -35,7 +35,7 @@ class MockModel:
     def reward(self, feat):
         return self.reward_of(feat)
 
-    def cont(self, feat):
+    def continue_probability(self, feat):
         return self.cont_of(feat)
 
 

@@ -98,7 +98,7 @@ def test_presets(name: str, per_step: float) -> None:
         ({"kl_balance": 2.0}, "kl_balance=2.0"),
         ({"policy_kwargs": {"unts": 3}}, "did you mean 'units'"),
         ({"policy_kwargs": {"deter": 0}}, "deter=0 must be a positive integer"),
-        ({"latent_temperature": 0.0}, "temperature must be positive"),
+        ({"latent_temperature": 0.0}, "latent_temperature=0.0 must be a number above 0"),
     ],
 )
 def test_wrong_values_are_refused_with_what_to_write(wrong: dict, message: str) -> None:

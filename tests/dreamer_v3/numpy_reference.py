@@ -56,8 +56,8 @@ class Reference:
     def norm(self, name: str, x):
         if self.new:
             return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-4) * self.w[f"{name}.weight"]
-        centred = x - x.mean(-1, keepdims=True)
-        unit = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-3)
+        centered = x - x.mean(-1, keepdims=True)
+        unit = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-3)
         return unit * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
 
     def mlp(self, name: str, x):
@@ -263,7 +263,7 @@ class Reference:
     def losses(
         self, batch, *, horizon: int, gamma: float, lam: float, eta: float, free: float = 1.0
     ) -> dict[str, float]:
-        """Everything that one update minimises, by the names of the metrics."""
+        """Everything that one update minimizes, by the names of the metrics."""
         deter, stoch, post = self.observe(batch)
         n, length = batch["reward"].shape
         feat = np.concatenate([deter, stoch.reshape(n, length, -1)], -1)

@@ -9,6 +9,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.core.functional import only
 from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder, pool_stages
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import LaProp, clipping_units
@@ -295,3 +296,33 @@ def test_all_kinds_of_observations_and_actions() -> None:
         assert part.shape == (7, 4, n) and (part.sum(-1) == 1).all()
     decoded = model.policy.world_model.decode(dream.feat)
     assert decoded["dials"].shape == (7, 5, 2) and decoded["gear"].min() >= 1
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "st_gumbel_softmax"])
+def test_dynamics_gradients_train_the_actor_alone(estimator: str, monkeypatch) -> None:
+    """One optimizer takes the sum of all losses: those of actor and critic must not reach the world model in it."""
+    model = make(policy_kwargs={"actor_estimator": estimator}).learn(60)
+    assert model.behavior.actor_gradient == "dynamics"
+    batch, weights = model.replay_buffer.sample_sequences(2, 6), list(model.policy.world_model.parameters())
+    random, grads = th.get_rng_state(), []
+
+    def keep(loss: th.Tensor) -> dict:
+        grads.append(th.autograd.grad(loss, weights, allow_unused=True))
+        return {}
+
+    monkeypatch.setattr(model.optimizers["model_optim"], "step", keep)
+    model._update(batch)
+    th.set_rng_state(random)
+    monkeypatch.setattr("sb3_dreamer.dreamer_v3.dreamer_v3.only", lambda loss, _: loss.detach())
+    model._update(batch)
+    for one, two in zip(*grads, strict=True):
+        assert (one is None) == (two is None)
+        assert one is None or th.allclose(one, two, atol=1e-6)
+
+
+def test_only() -> None:
+    left, right = th.tensor([1.0, 2.0], requires_grad=True), th.tensor(3.0, requires_grad=True)
+    loss = only((left * right).sum(), [left])
+    assert loss.item() == 9.0
+    grads = th.autograd.grad(loss, [left, right], allow_unused=True)
+    assert grads[0].tolist() == [3.0, 3.0] and grads[1] is None

@@ -10,10 +10,10 @@ from gymnasium import spaces
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, configure
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.open_loop import horizon_table, log_video
 from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
-from sb3_dreamer.dreamer_v3.open_loop import horizon_table, log_video
 from tests.algorithms import equal, weights
 from tests.spaces_env import SpacesEnv, image
 

@@ -14,7 +14,7 @@ from sb3_dreamer.core.images.image_bits import QuantizedEncoder, quantize
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.overshooting import LatentOvershooting
-from sb3_dreamer.core.planner import CEMPlanner
+from sb3_dreamer.core.planner import CEMPlanner, dream_returns
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
 from sb3_dreamer.planet import SIZES, PlaNetSpec, RecentReplayBuffer
 from sb3_dreamer.planet.networks import build_rssm, build_world_model
@@ -456,3 +456,70 @@ def test_the_simulator_predicts_the_rewards_of_dm_control(task):
     played = sum(env.step(simulator.scale(action))[1] for action in actions[1])
     assert predicted[1] == pytest.approx(played, abs=1e-6)
     assert task == "cheetah_run" or played > 0.0
+
+
+# ---- the forecast ---------------------------------------------------------------------------------------------------
+
+
+class Blinking(CountEnv):
+    """Small images, whose noise draws random numbers."""
+
+    def __init__(self, length):
+        super().__init__(length)
+        self.observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+
+    def reset(self, **kwargs):
+        super().reset(**kwargs)
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        _, *others = super().step(action)
+        return np.full((16, 16, 3), 7, np.uint8), *others
+
+
+def test_the_forecast_does_not_change_the_run(capsys):
+    runs = [
+        tiny(Blinking(6), "CnnPolicy", collect_interval=60, verbose=verbose, warm_start=True).learn(30, log_interval=99)
+        for verbose in (0, 1)
+    ]
+    assert "One update takes" in capsys.readouterr().out
+    one, two = (run.policy.state_dict() for run in runs)
+    assert all(th.equal(one[key], two[key]) for key in one)
+
+
+def test_offline_learning_forecasts_updates(capsys):
+    model = tiny(CountEnv(6), verbose=1).learn(12)
+    capsys.readouterr()
+    model.learn_offline(60)
+    assert "the remaining 9 updates take about" in capsys.readouterr().out
+
+
+# ---- planning with other models -------------------------------------------------------------------------------------
+
+
+def test_the_discount_counts_once():
+    """The 2024 version's continue head predicts the discount, too."""
+    from sb3_dreamer import DreamerV3
+
+    model = DreamerV3("MlpPolicy", CountEnv(6), model_size="100k", device="cpu", seed=0, gamma=0.9)
+    world_model = model.policy.world_model
+    th.nn.init.zeros_(world_model.cont_head.out.weight)
+    th.nn.init.constant_(world_model.cont_head.out.bias, float(np.log(0.9 / 0.1)))  # γ times a sure continue
+    world_model.reward = lambda feat: th.ones_like(feat[..., 0])
+    start = world_model.rssm.initial(1)
+    found = dream_returns(world_model, start, th.zeros(1, 1, 20, model.policy.codec.layout.size), gamma=0.9)
+    assert found.item() == pytest.approx((1 - 0.9**20) / 0.1, rel=1e-5)
+
+
+def test_a_dreamer_s_warm_planner_forgets_where_an_episode_begins():
+    from sb3_dreamer import DreamerV3
+
+    model = DreamerV3("MlpPolicy", CountEnv(6), model_size="debug", device="cpu", seed=0)
+    planner = CEMPlanner(model.policy.codec.layout, horizon=3, candidates=10, elites=2, warm_start=True)
+    obs, begins = model.get_env().reset(), []
+    monkey = planner._initial
+    planner._start = lambda like: begins.append(planner.plan) or monkey(like)
+    _, state = model.predict(obs, planner=planner)
+    model.predict(obs, state, episode_start=np.array([False]), planner=planner)
+    model.predict(obs, state, episode_start=np.array([True]), planner=planner)
+    assert begins[0] is None and begins[1].abs().sum() > 0 and begins[2].abs().sum() == 0

@@ -33,7 +33,7 @@ WRAPPERS = {
     "counter": (lambda env, _: FrameCounter(env), strategies.none()),
     "squash": (SquashReward, strategies.sampled_from(["clip", "tanh", "symlog", "sign", None])),
     "resize": (ResizeFrame, strategies.integers(2, 9)),
-    "grey": (lambda env, n: ResizeFrame(env, n, grey=True), strategies.integers(2, 9)),
+    "grayscale": (lambda env, n: ResizeFrame(env, n, grayscale=True), strategies.integers(2, 9)),
     "pixels": (lambda env, keep: PixelObservation(env, 6, keep_state=keep), strategies.booleans()),
     "tidy": (lambda env, _: TidyObservation(env), strategies.none()),
     "filter": (

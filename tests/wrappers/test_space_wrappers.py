@@ -53,7 +53,7 @@ def test_antialias_is_pillow_bilinear():
     assert np.array_equal(resize_image(image, (48, 64), "antialias"), expected)
     checker = np.indices((128, 128)).sum(0) % 2 * np.uint8(255)
     small = resize_image(checker.astype(np.uint8)[..., None], (32, 32), "antialias")
-    assert small.min() > 100 and small.max() < 155  # a nearest-neighbour filter would keep black and white
+    assert small.min() > 100 and small.max() < 155  # a nearest-neighbor filter would keep black and white
 
 
 def test_gray_uses_luma_and_truncates():
@@ -61,7 +61,7 @@ def test_gray_uses_luma_and_truncates():
 
 
 def test_resize_wrapper_on_dict_and_box(counting):
-    env = ResizeFrame(counting(kind="dict"), (4, 6), grey=True)
+    env = ResizeFrame(counting(kind="dict"), (4, 6), grayscale=True)
     assert env.observation_space["image"] == spaces.Box(0, 255, (4, 6, 1), np.uint8)
     obs, _ = env.reset(seed=0)
     assert obs in env.observation_space and obs["vector"].shape == (3,)
@@ -86,7 +86,7 @@ def test_pixels_replace_or_join_the_state(counting):
     alone.reset(seed=0)
     obs, *_ = alone.step(0)
     assert obs.shape == (4, 4, 3) and (obs == 1).all()
-    both = PixelObservation(counting(), 8, grey=True, keep_state=True)
+    both = PixelObservation(counting(), 8, grayscale=True, keep_state=True)
     obs, _ = both.reset(seed=0)
     assert sorted(obs) == ["image", "state"] and obs in both.observation_space and obs["image"].shape == (8, 8, 1)
     with pytest.raises(ValueError, match="key"):
@@ -242,7 +242,7 @@ def test_normalize_action_leaves_unbounded_dimensions():
 
 def test_constructor_arguments_are_recorded(counting):
     env = gym.make("CartPole-v1", render_mode="rgb_array")
-    env = SquashReward(PixelObservation(env, size=32, grey=True), "clip", 0.5)
+    env = SquashReward(PixelObservation(env, size=32, grayscale=True), "clip", 0.5)
     wrappers = env.spec.additional_wrappers
     assert [wrapper.name for wrapper in wrappers] == ["PixelObservation", "SquashReward"]
     assert wrappers[0].kwargs["size"] == 32 and wrappers[1].kwargs == {"kind": "clip", "scale": 0.5}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 import gymnasium as gym
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
@@ -37,8 +36,7 @@ def game_id(task: str) -> str:
     games = {squeeze_name(i[4:-3]): i for i in gym.registry if i.startswith("ALE/") and i.endswith("-v5")}
     squeezed = squeeze_name(task)
     if squeezed not in games:
-        near = difflib.get_close_matches(squeezed, games, 3)
-        raise ValueError(f"there is no Atari game {task!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        raise ValueError(f"there is no Atari game {task!r}{near(squeezed, games)}")
     return games[squeezed]
 
 
@@ -67,7 +65,7 @@ def make_atari(task: str, settings: Settings, render_mode: str | None = None) ->
         game_id(task),
         render_mode=render_mode,
         disable_env_checker=True,
-        obs_type="grayscale" if settings.grey == "screen" else "rgb",
+        obs_type="grayscale" if settings.grayscale == "screen" else "rgb",
         frameskip=1,
         repeat_action_probability=settings.sticky,
         full_action_space=settings.all_actions,
@@ -81,4 +79,4 @@ def make_atari(task: str, settings: Settings, render_mode: str | None = None) ->
     if settings.lives != "unused":
         env = LifeLoss(env, settings.lives)
     env = ActionRepeat(env, settings.action_repeat, settings.max_pool)
-    return ResizeFrame(env, settings.size, settings.resize, grey=bool(settings.grey))
+    return ResizeFrame(env, settings.size, settings.resize, grayscale=bool(settings.grayscale))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
 
@@ -36,8 +36,8 @@ class BSuiteEnv(gym.Env, gym.utils.EzPickle):
         self.bsuite_id = bsuite_id if "/" in bsuite_id else f"{bsuite_id}/0"
         known = list(require("bsuite.sweep", "bsuite", INSTALL).SWEEP)
         if self.bsuite_id not in known:
-            near = difflib.get_close_matches(self.bsuite_id, known, 3)
-            raise ValueError(f"bsuite has no setting {self.bsuite_id!r}; did you mean one of {near or known[:3]}?")
+            hint = near(self.bsuite_id, known)
+            raise ValueError(f"bsuite has no setting {self.bsuite_id!r}{hint}: for example {known[0]!r}")
         self._env = self._bsuite.load_from_id(self.bsuite_id)
         self.num_episodes = int(self._env.bsuite_num_episodes)
         shape = self._env.observation_spec().shape

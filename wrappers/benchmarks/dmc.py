@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import require
 from sb3_dreamer.wrappers.benchmarks.presets import Settings
@@ -63,8 +63,7 @@ def split_task(task: str) -> tuple[str, str]:
     name = task.replace("-", "_")
     name = f"ball_in_{name}" if name.startswith("cup_") else name
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3)
-        raise ValueError(f"dm_control has no task {task!r}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
+        raise ValueError(f"dm_control has no task {task!r}{near(name, known)}")
     return known[name]
 
 

@@ -11,11 +11,13 @@ repository after its rewrite of December 2024.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+<<<<<<< HEAD
+=======
 import math
 import warnings
+>>>>>>> wrapper-mends
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -23,10 +25,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_dreamer.hints import near
+from sb3_dreamer.suite_presets import warn_if_different  # noqa: F401 - imported from here
+
 DEFAULT_PRESET = "dreamerv3-2023"
 CHOICES: dict[str, tuple[Any, ...]] = {  #: of the settings that are names
     "resize": ("area", "antialias"),
-    "grey": (False, True, "luma", "screen"),
+    "grayscale": (False, True, "luma", "screen"),
     "pixels": (None, "only", "both"),
     "lives": ("unused", "discount", "reset"),
     "reward": (None, "clip", "sign", "tanh", "symlog"),
@@ -43,8 +48,8 @@ class Settings:
         own limit; None: only that
     :param size: height and width of the image in pixels; None: as the environment has it
     :param resize: ``"area"`` or ``"antialias"`` (see ``resize_image``)
-    :param grey: False, ``"luma"`` (one channel computed from the resized colors) or ``"screen"`` (the emulator's own
-        gray palette, before pooling and resizing)
+    :param grayscale: False, ``"luma"`` (one channel computed from the resized colors) or ``"screen"`` (the emulator's
+        own gray palette, before pooling and resizing)
     :param pixels: None (as the environment has it), ``"only"`` (image instead of state) or ``"both"``
     :param camera: dm_control camera, None: the papers' choice per domain
     :param sticky: probability that the emulator repeats the previous action at a frame
@@ -67,7 +72,7 @@ class Settings:
     time_limit: int | None = None
     size: tuple[int, int] | None = None
     resize: str = "area"
-    grey: bool | str = False
+    grayscale: bool | str = False
     pixels: str | None = None
     camera: int | None = None
     sticky: float = 0.0
@@ -180,9 +185,7 @@ def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Setting
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in overrides.items()}
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(known)}."
-            raise ValueError(f"unknown setting {name!r}.{hint}")
+            raise ValueError(f"unknown setting {name!r}{near(name, known)}: use {', '.join(known)}")
     for name in ("size", "noops"):
         if isinstance(values.get(name), int):
             values[name] = (values[name],) * 2
@@ -222,10 +225,10 @@ _MINECRAFT = Settings(size=(64, 64), time_limit=36_000, break_speed=100.0)
 
 PRESETS: dict[str, dict[str, Settings]] = {
     "atari": {
-        "dreamerv2": replace(_ATARI, grey="screen", noops=(1, 30)),
+        "dreamerv2": replace(_ATARI, grayscale="screen", noops=(1, 30)),
         "dreamerv3-2023": replace(_ATARI, all_actions=True),
         "dreamerv3-2024": replace(
-            _ATARI, size=(96, 96), grey="luma", resize="antialias", noops=(0, 30), all_actions=True
+            _ATARI, size=(96, 96), grayscale="luma", resize="antialias", noops=(0, 30), all_actions=True
         ),
     },
     "atari100k": {
@@ -264,28 +267,3 @@ def find_preset(suite: str, preset: str | None) -> tuple[str, Settings]:
     if preset not in known:
         raise ValueError(f"suite {suite!r} has no preset {preset!r}; write one of {', '.join(known)}.")
     return preset, known[preset]
-
-
-def compare_presets(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Return one line per difference between two ``SuitePreset.to_dict()`` values, empty if the task is the same.
-
-    :param stored: what the model was trained with
-    :param current: what it is to be evaluated on
-    """
-    lines = [f"{key}: {stored[key]} -> {current[key]}" for key in ("suite", "task") if stored[key] != current[key]]
-    old, new = stored["settings"], current["settings"]
-    names = [*old, *(name for name in new if name not in old)]
-    return lines + [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if old.get(n) != new.get(n)]
-
-
-def warn_if_different(stored: Mapping[str, Any] | None, current: Mapping[str, Any] | None) -> bool:
-    """Warn (``UserWarning``) if a model is used on a task that is set up differently from its training task.
-
-    :return: True if they differ; False if they agree or one of them is unknown
-    """
-    differences = compare_presets(stored, current) if stored and current else []
-    if differences:
-        warnings.warn(
-            "the environment differs from the one the model was trained on: " + "; ".join(differences), stacklevel=2
-        )
-    return bool(differences)

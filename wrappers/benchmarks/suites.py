@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 from gymnasium import spaces
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks import atari, dmc, tasks
 from sb3_dreamer.wrappers.benchmarks.bsuite import make_bsuite
@@ -54,7 +54,7 @@ class Suite(NamedTuple):
 
 
 _ATARI_OPTIONS = (
-    "action_repeat", "time_limit", "size", "resize", "grey", "sticky", "noops", "lives", "all_actions", "max_pool",
+    "action_repeat", "time_limit", "size", "resize", "grayscale", "sticky", "noops", "lives", "all_actions", "max_pool",
 )  # fmt: skip
 _DMC_OPTIONS = ("action_repeat", "time_limit", "size", "pixels", "camera")
 SUITES: dict[str, Suite] = {
@@ -69,7 +69,7 @@ SUITES: dict[str, Suite] = {
     "minecraft": Suite("Minecraft", make_minecraft, tasks.MINECRAFT, True, ("size", "time_limit", "break_speed")),
 }
 # What a plain gymnasium id may have beside the general ones; an Atari game and a dm_control task have more.
-_ID_OPTIONS = ("action_repeat", "time_limit", "size", "resize", "grey", "pixels", "lives", "max_pool")
+_ID_OPTIONS = ("action_repeat", "time_limit", "size", "resize", "grayscale", "pixels", "lives", "max_pool")
 _ALE_OPTIONS = ("sticky", "noops", "all_actions")
 NAMESPACES = {"ALE": "ale_py", "dm_control": "shimmy", "bsuite": "shimmy", "meltingpot": "shimmy"}
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
@@ -194,12 +194,12 @@ def _make_gymnasium(
         env = LifeLoss(env, settings.lives)
     if settings.action_repeat > 1:
         env = ActionRepeat(env, settings.action_repeat, settings.max_pool)
-    grey = bool(settings.grey)
+    grayscale = bool(settings.grayscale)
     if settings.pixels is not None:
         keep = settings.pixels == "both"
-        env = PixelObservation(env, settings.size or (64, 64), settings.resize, grey, keep_state=keep)
-    elif settings.size is not None or grey:
-        env = ResizeFrame(env, settings.size, settings.resize, grey)
+        env = PixelObservation(env, settings.size or (64, 64), settings.resize, grayscale, keep_state=keep)
+    elif settings.size is not None or grayscale:
+        env = ResizeFrame(env, settings.size, settings.resize, grayscale)
     return env
 
 
@@ -216,8 +216,10 @@ def _check_settings(env_id: str, settings: Settings, chosen: Collection[str], re
         raise ValueError(f"camera={settings.camera!r} needs images: write pixels=True or render_mode='rgb_array', too.")
     if "resize" in chosen and settings.pixels is None and settings.size is None:
         raise ValueError(f"resize={settings.resize!r} needs a size: write for example size=64, too.")
-    if settings.grey == "screen" and (not is_ale or settings.pixels is not None):
-        raise ValueError(f"grey='screen' is the palette of Atari's emulator: write grey='luma' for {env_id!r}.")
+    if settings.grayscale == "screen" and (not is_ale or settings.pixels is not None):
+        raise ValueError(
+            f"grayscale='screen' is the palette of Atari's emulator: write grayscale='luma' for {env_id!r}."
+        )
 
 
 def _add_keywords(env_id: str, settings: Settings, chosen: Collection[str], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -233,13 +235,13 @@ def _add_keywords(env_id: str, settings: Settings, chosen: Collection[str], kwar
         own["repeat_action_probability"] = settings.sticky
     if "all_actions" in chosen:
         own["full_action_space"] = settings.all_actions
-    if settings.grey == "screen":
+    if settings.grayscale == "screen":
         own["obs_type"] = "grayscale"
     if settings.camera is not None:
         own["render_kwargs"] = {**kwargs.pop("render_kwargs", {}), "camera_id": settings.camera}
     if twice := own.keys() & kwargs.keys():
         raise ValueError(
-            f"{', '.join(sorted(twice))} of gymnasium.make is set by time_limit, sticky, all_actions or grey."
+            f"{', '.join(sorted(twice))} of gymnasium.make is set by time_limit, sticky, all_actions or grayscale."
         )
     return {**kwargs, **own}
 
@@ -259,8 +261,8 @@ def _make_registered(env_id: str, render_mode: str | None, kwargs: dict[str, Any
         return gym.make(env_id, render_mode=render_mode, **kwargs)
     except TypeError as error:
         for key in kwargs:
-            if key in str(error) and (near := difflib.get_close_matches(key, SETTING_NAMES, 1)):
-                raise ValueError(f"{env_id} has no argument {key!r}: did you mean {near[0]!r}?") from error
+            if key in str(error) and (hint := near(key, SETTING_NAMES)):
+                raise ValueError(f"{env_id} has no argument {key!r}{hint}") from error
         raise
 
 
@@ -268,8 +270,7 @@ def _check_module(env_id: str) -> None:
     """Refuse ``prefix:name`` where the prefix is neither a suite nor a module, with the nearest suite."""
     prefix, colon, _ = env_id.partition(":")
     if colon and importlib.util.find_spec(prefix.split(".")[0]) is None:
-        near = difflib.get_close_matches(prefix, SUITES, 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = near(prefix, SUITES)
         raise ValueError(f"{prefix!r} of {env_id!r} is neither a suite{hint} nor a module: {', '.join(SUITES)}")
 
 

@@ -30,7 +30,7 @@ def _image(suite: str, settings: Settings) -> str:
     if settings.size is None or suite == "dmc_proprio":
         return "state"
     height, width = settings.size
-    color = {False: "RGB", "screen": "grey (emulator)", "luma": "grey (luma)"}[settings.grey]
+    color = {False: "RGB", "screen": "gray (emulator)", "luma": "gray (luma)"}[settings.grayscale]
     how = f", {settings.resize}" if suite.startswith("atari") else ""
     return f"{height}x{width} {color}{how}"
 

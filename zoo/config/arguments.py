@@ -2,6 +2,8 @@
 
 import argparse
 import ast
+import math
+import os
 import re
 import shlex
 import shutil
@@ -137,6 +139,26 @@ def to_command(program: str, words: Sequence[str]) -> str:
     return shlex.join([*start, *words])
 
 
+def check_output(flag: str, name: str, *, is_folder: bool = False) -> None:
+    """Refuse a place that cannot be written, before the work whose results go there; nothing is made.
+
+    :param flag: that named it
+    :param name: file, or folder that is made with those above it
+    :param is_folder: whether it is a folder
+    :raises UsageError: if it lies in a file, in no folder, or where writing is not permitted
+    """
+    path = Path(name)
+    if not is_folder and path.is_dir():
+        raise UsageError(f"{flag} {name!r} is a folder: name a file in it")
+    if not is_folder and not path.parent.is_dir():
+        raise UsageError(f"{flag} {name!r}: there is no folder {path.parent}")
+    there = next(part for part in (path, *path.absolute().parents) if os.path.exists(part))
+    if is_folder and not there.is_dir():
+        raise UsageError(f"{flag} {name!r} cannot be made: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{flag} {name!r} cannot be written: no permission for {there}")
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1, also written ``1e6``."""
     value = whole(text)
@@ -150,6 +172,33 @@ def natural(text: str) -> int:
     value = whole(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} must be at least 0")
+    return value
+
+
+def interval(text: str) -> int:
+    """Read a whole number of at least 1, or -1 for none."""
+    value = whole(text)
+    if value < 1 and value != -1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or -1 for none")
+    return value
+
+
+def count_or_default(text: str) -> int:
+    """Read a whole number of at least 1, or -1 for the default."""
+    value = whole(text)
+    if value < 1 and value != -1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or -1 for the default")
+    return value
+
+
+def positive_number(text: str) -> float:
+    """Read a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 

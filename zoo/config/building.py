@@ -60,6 +60,9 @@ def check_device(device: str) -> str:
         return device
     try:
         kind = th.device(device).type
+    except RuntimeError:
+        raise UsageError(f"--device {device!r} cannot be used: use auto, cpu, cuda or cuda:1") from None
+    try:
         th.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"--device {device!r} cannot be used: {one_line(error)[:100]}; use auto or cpu") from error

@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from sb3_dreamer.suite_presets import suite_preset  # noqa: F401 - imported from here
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
@@ -69,6 +70,11 @@ def make_envs(
 
     classes = {None: None, "dummy": DummyVecEnv, "subproc": RestartingVecEnv}
     wrappers = find_wrappers(env_wrapper)
+    if "render_mode" in (env_kwargs or {}):
+        raise UsageError(
+            "--env-kwargs render_mode: the programs choose it; leave it out (enjoy opens a window, record_video writes "
+            "a video)"
+        )
     try:
         return make_vec_env(
             name,
@@ -149,14 +155,6 @@ def apply_wrappers(env: gym.Env, wrappers: list[tuple[Callable[..., gym.Env], di
     for wrapper, kwargs in wrappers:
         env = wrapper(env, **kwargs)
     return env
-
-
-def suite_preset(env: Any) -> dict[str, Any] | None:
-    """Return how the environments of a vector environment were made, as plain values."""
-    try:
-        return env.get_attr("suite_preset")[0]
-    except AttributeError:
-        return None
 
 
 def frames_per_step(preset: dict[str, Any] | None, env_wrapper: Any = None) -> int:

@@ -1,7 +1,8 @@
 """Errors of the command line, each in one line."""
 
-import difflib
-from collections.abc import Iterable
+from sb3_dreamer.hints import near
+
+__all__ = ["RunError", "UsageError", "near", "one_line", "quote"]
 
 
 class UsageError(Exception):
@@ -23,12 +24,6 @@ def quote(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """Suggest the closest match: `` (did you mean 'x'?)``, or nothing; case does not matter.
-
-    :param name: what the user wrote
-    :param known: what could have been meant
-    """
-    names = {str(candidate).lower(): str(candidate) for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), names, n=1)
-    return f" (did you mean {names[matches[0]]!r}?)" if matches else ""
+def plural(count: int, noun: str) -> str:
+    """Write ``1 episode`` or ``1,000 episodes``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

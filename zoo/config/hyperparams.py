@@ -95,8 +95,10 @@ def _check_run_defaults(run_defaults: Any, where: str) -> None:
                 raise UsageError(f"{where}: {STOP}={quote(value)} must be a mapping of tasks to returns")
             for task, number in value.items():
                 check_value(str(task), number, float, f"{where}, {STOP}")
-        elif check_value(name, value, int, where) < LEAST.get(name, -1):
+        elif name in LEAST and check_value(name, value, int, where) < LEAST[name]:
             raise UsageError(f"{where}: {name}={value} must be at least {LEAST[name]}")
+        elif check_value(name, value, int, where) < 1 and name in ("eval_freq", "save_freq") and value != -1:
+            raise UsageError(f"{where}: {name}={value} must be at least 1, or -1 for none")
 
 
 def _for_task(run_defaults: dict[str, Any], task: str) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from sb3_dreamer.zoo.config.values import ZOO_KEYS, check_values
 DEFAULT_ENV = "CartPole-v1"
 LARGEST_EVAL_FREQ = 25_000  # rl_zoo3's default
 EVAL_SHARE = 0.2  # of the agent steps, which evaluation takes at most unless its length is asked for
-SAVE_FREQ = (10_000, 250_000)  # least and most steps between checkpoints; a tenth of the run between these
+# Least and most steps between checkpoints; a tenth of the run between these. A checkpoint waits up to half as long for
+# the end of an episode, so with the least, none of up to 1,000 steps is cut.
+SAVE_FREQ = (2_000, 250_000)
 FIXED = ("model_size", "policy_kwargs", "policy")  # what a trained model cannot change
 
 
@@ -133,6 +135,8 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
             if name in given:
                 raise UsageError(f"--hyperparams {name}: a trained model keeps its {name}; train a new one without -i")
     notes = []
+    if not args.trained_agent:
+        plan.hyperparams = _of_the_version(cls, plan.hyperparams, given)
     before = plan.hyperparams
     plan.hyperparams = before | {name: value for name, value in given.items() if name not in ZOO_KEYS}
     for name, value in given.items():
@@ -152,6 +156,18 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
     plan.env_kwargs = {**plan.env_kwargs, **(args.env_kwargs or {})}
     plan.eval_env_kwargs = {**plan.eval_env_kwargs, **(args.eval_env_kwargs or {})}
     return notes
+
+
+def _of_the_version(cls: Any, values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a file has for one version of DreamerV3 where ``model_size`` chooses the other one."""
+    from sb3_dreamer.dreamer_v3.dreamer_v3 import ONLY, DreamerV3
+    from sb3_dreamer.dreamer_v3.spec import SIZES
+
+    size = SIZES.get({**values, **given}.get("model_size", "auto"))
+    if cls is not DreamerV3 or size is None:
+        return values
+    unused = {name for family, names in ONLY.items() if family != size.family for name in names}
+    return {name: value for name, value in values.items() if name not in unused}
 
 
 def _set_defaults(plan: Plan, args: Namespace, run_defaults: dict[str, Any]) -> None:

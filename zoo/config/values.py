@@ -6,6 +6,7 @@ import types
 import typing
 from typing import Any
 
+from sb3_dreamer.zoo.config.arguments import parse_value
 from sb3_dreamer.zoo.config.errors import UsageError, near, quote
 
 # What the programs read themselves, with the type of each.
@@ -25,11 +26,7 @@ FLAGS = {
     "verbose": "--verbose",
     "tensorboard_log": "--tensorboard-log",
 }
-UNSUPPORTED = {  # names of other libraries and algorithms: what to use instead
-    "lr": "use learning_rate",
-    "discount": "use gamma",
-    "n_steps": "use train_ratio for the number of updates, batch_length for the length of sequences",
-    "n_epochs": "use train_ratio",
+UNSUPPORTED = {  # keys of rl_zoo3: what to use instead
     "normalize": "a world model scales its inputs itself",
     "frame_stack": "put frame_stack into env_kwargs; a recurrent model rarely needs it",
     "vec_env_wrapper": "use env_wrapper",
@@ -59,14 +56,17 @@ def check_values(values: dict[str, Any], cls: type, where: str) -> dict[str, Any
     :param where: file and task, or flag, for the message
     :raises UsageError: for an unknown key, with the nearest known one, or a value of another type
     """
+    from sb3_dreamer.common.arguments import ELSEWHERE  # imports torch, which the class has done
+
     hints = constructor_arguments(cls)
+    instead = ELSEWHERE | UNSUPPORTED
     checked = {}
     for name, value in values.items():
         if name in FLAGS:
             raise UsageError(f"{where}: {name} has a flag of its own: use {FLAGS[name]}")
-        if name in UNSUPPORTED:
-            raise UsageError(f"{where}: {name}={quote(value)} is not supported: {UNSUPPORTED[name]}")
         if name not in hints and name not in ZOO_KEYS:
+            if name in instead:
+                raise UsageError(f"{where}: {name}={quote(value)} is not supported: {instead[name]}")
             known = [*ZOO_KEYS, *hints]
             raise UsageError(f"{where}: unknown hyperparameter {name}={quote(value)}{near(str(name), known)}")
         checked[name] = check_value(name, value, ZOO_KEYS.get(name) or hints[name], where)
@@ -83,6 +83,8 @@ def check_value(name: str, value: Any, hint: Any, where: str) -> Any:
 
     :raises UsageError: if none fits
     """
+    if isinstance(value, str) and value.startswith("dict(") and dict in map(_origin, _alternatives(hint)):
+        value = parse_value(value, f"{where}: {name}")  # rl_zoo3's files write mappings so
     for kind in _alternatives(hint):
         fits, converted = _convert(value, kind)
         if fits:
@@ -94,9 +96,13 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
+def _origin(kind: Any) -> Any:
+    return typing.get_origin(kind) or kind
+
+
 def _convert(value: Any, kind: Any) -> tuple[bool, Any]:
     """Return whether the value is of this type, and the value to pass on."""
-    origin = typing.get_origin(kind) or kind
+    origin = _origin(kind)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if origin is float:
         fits, value = number, float(value) if number else value
@@ -140,7 +146,7 @@ def _words(hint: Any) -> list[str]:
     names = {float: "a number", int: "a whole number", str: "text", dict: "a mapping", bool: "true or false"}
     words = []
     for kind in _alternatives(hint):
-        origin = typing.get_origin(kind) or kind
+        origin = _origin(kind)
         if origin is collections.abc.Callable:
             words.append("a schedule such as lin_0.001")
         elif origin is tuple:

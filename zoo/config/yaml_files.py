@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UsageError(f"{path} must hold a mapping of task names, not {type(content).__name__}")
+        raise UsageError(f"{path} must hold a mapping (name: value), not {type(content).__name__}")
     return content
 
 

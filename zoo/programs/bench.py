@@ -24,7 +24,6 @@ from sb3_dreamer.zoo.speed.report import (
 )
 
 PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
-SMALL = {"dreamerv3": "100k", "dreamerv2": "XXS", "planet": "small"}  # measured when no size is given
 SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
 
 
@@ -153,8 +152,10 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
     parts = tuple(known("part", part, PARTS) for part in (PARTS if args.parts is None else args.parts))
     if args.train_ratio <= 0:
         raise UsageError(f"--train-ratio {args.train_ratio:g} must be positive")
-    if (args.program == "rivals") != bool(args.rival):
+    if args.rival and args.program != "rivals":
         raise UsageError("--rival NAME=COMMAND belongs to: sb3-dreamer bench rivals")
+    if args.program == "rivals" and not args.rival:
+        raise UsageError("bench rivals needs a program to compare with: --rival NAME=COMMAND (see docs/speed.md)")
     device = check_device(args.device)
     base = Case(
         algo="",
@@ -195,7 +196,7 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
 def _sizes(algo: str, algos: list[str], asked: list[str] | None) -> list[str]:
     """Return the sizes asked for that the algorithm has; a size that no chosen algorithm has is an error."""
     if not asked:
-        return [SMALL[algo]]
+        return [tables.SMALL_SIZES[algo]]
     every = [size for name in algos for size in sizes_of(name)]
     for size in asked:
         known("size", size, dict.fromkeys(every))

@@ -181,13 +181,13 @@ def check_video() -> Diagnosis:
 
 def check_memory() -> Diagnosis:
     """Compare the memory with what a million 64×64 images need."""
-    need = 1_000_000 * 64 * 64 * 3 / 2**30
+    need = 1_000_000 * (64 * 64 * 3 + 31) / 2**30  # 31 bytes: 6 actions, reward and flags
     try:
         import psutil
     except ImportError:
         return Diagnosis("memory", "note", "unknown", "pip install psutil")
     free = psutil.virtual_memory().available / 2**30
-    text = f"{free:.1f} GiB free; a replay buffer of 1,000,000 images of 64x64 takes {need:.1f} GiB"
+    text = f"{free:.1f} GiB free; a replay buffer of 1,000,000 steps with 64x64 images takes {need:.1f} GiB"
     fix = "" if free > need else "use a smaller buffer_size, or keep the replay on disk"
     return Diagnosis("memory", "ok" if free > need else "note", text, fix)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config import environments
-from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
+from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, find_run, load_agent
 from sb3_dreamer.zoo.runs.episodes import Episode, mean_in_words, play
@@ -42,6 +42,8 @@ def main(words: Sequence[str]) -> int:
     :return: exit status
     """
     args = make_parser().parse_args(words)
+    if args.reward_log:
+        check_output("--reward-log", args.reward_log, is_folder=True)
     window = not args.no_render and environments.has_display()
     agent = load_for_window(args) if window else load_agent(args)
     try:
@@ -53,8 +55,6 @@ def main(words: Sequence[str]) -> int:
         episodes = watch(agent, args, window)
     finally:
         agent.env.close()
-    if args.reward_log:
-        write_monitor(Path(args.reward_log), episodes, str(agent.config.get("env", args.env)))
     print(mean_in_words(episodes))
     return 0
 
@@ -70,25 +70,25 @@ def load_for_window(args: Any) -> Agent:
 
 
 def watch(agent: Agent, args: Any, window: bool) -> list[Episode]:
-    """Let the agent act and print every episode."""
+    """Let the agent act; print every episode, and write it to ``--reward-log`` in SB3's monitor format."""
+    from stable_baselines3.common.monitor import ResultsWriter
+
     episodes: list[Episode] = []
+    start, writer = time.time(), None
+    if args.reward_log:
+        folder, env_id = Path(args.reward_log), str(agent.config.get("env", args.env))
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = ResultsWriter(str(folder / "0.monitor.csv"), header={"t_start": start, "env_id": env_id})
     draw = functools.partial(agent.env.render, "human") if window else None
     steps = args.n_timesteps or (None if args.n_episodes else DEFAULT_STEPS)
     for episode in play(
         agent.model, agent.env, agent.deterministic, n_steps=steps, n_episodes=args.n_episodes, on_state=draw
     ):
         episodes.append(episode)
+        if writer is not None:
+            writer.write_row({"r": episode.reward, "l": episode.length, "t": round(time.time() - start, 6)})
         if args.verbose >= 1:
             print(f"Episode {len(episodes)}: return {episode.reward:.2f}, length {episode.length}", flush=True)
+    if writer is not None:
+        writer.close()
     return episodes
-
-
-def write_monitor(folder: Path, episodes: Sequence[Episode], env_id: str) -> None:
-    """Write the episodes in SB3's monitor format."""
-    from stable_baselines3.common.monitor import ResultsWriter
-
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = ResultsWriter(str(folder / "0.monitor.csv"), header={"t_start": time.time(), "env_id": env_id})
-    for _, reward, length in episodes:
-        writer.write_row({"r": reward, "l": length, "t": 0.0})
-    writer.close()

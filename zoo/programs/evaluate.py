@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sb3_dreamer.zoo.config.arguments import OneLineParser, positive, whole
-from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive, whole
+from sb3_dreamer.zoo.config.errors import UsageError, plural
 from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.runs import run_folder
-from sb3_dreamer.zoo.runs.agents import add_agent_arguments, find_run, load_agent
+from sb3_dreamer.zoo.runs.agents import add_agent_arguments, find_run, load_agent, model_file
 from sb3_dreamer.zoo.runs.episodes import play
+from sb3_dreamer.zoo.runs.run_folder import RunFolder
 from sb3_dreamer.zoo.runs.scores import bootstrap_interval
 
 
@@ -41,13 +42,14 @@ def main(words: Sequence[str]) -> int:
     :return: exit status
     """
     args = make_parser().parse_args(words)
-    if args.output and not Path(args.output).parent.is_dir():
-        raise UsageError(f"--output {args.output!r}: there is no folder {Path(args.output).parent}")
-    runs = [evaluate_run(args, number) for number in wanted_runs(args)]
+    if args.output:
+        check_output("--output", args.output)
+    runs = [evaluate_run(args, run) for run in wanted_runs(args)]
     result = {"algo": args.algo, "env": args.env, "runs": runs, **summary([run["mean"] for run in runs])}
     if args.output:
         Path(args.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    rows = [(short_name(run["model"]), in_words(run, f"{len(run['returns'])} episodes")) for run in runs]
+    parts = 2 if len({short_name(run["model"]) for run in runs}) == len(runs) else 4  # 4: jobs of the program suite
+    rows = [(short_name(run["model"], parts), in_words(run, plural(len(run["returns"]), "episode"))) for run in runs]
     if len(runs) > 1:
         rows.append((f"{len(runs)} runs", in_words(result, "run means")))
     console = tables.make_console()
@@ -57,25 +59,43 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def short_name(model: str) -> str:
+def short_name(model: str, parts: int = 2) -> str:
     """Return run folder and file without the folders above, which would leave no room for the scores."""
-    return str(Path(*Path(model).parts[-2:]))
+    return str(Path(*Path(model).parts[-parts:]))
 
 
-def wanted_runs(args: Namespace) -> list[int]:
-    """List the numbers of the runs to evaluate."""
+def wanted_runs(args: Namespace) -> list[RunFolder]:
+    """List the runs to evaluate, each once; of ``--all-runs`` those that have the model asked for.
+
+    :raises UsageError: if there is none
+    """
     if args.exp_ids:
-        return list(args.exp_ids)
-    if args.all_runs:
-        run = find_run(args)
-        return sorted(run_folder.run_numbers(run.path.parent, run.name))
-    return [args.exp_id]
+        runs = [find_run(Namespace(**{**vars(args), "exp_id": number})) for number in args.exp_ids]
+        args.exp_id = args.exp_ids[0]
+    first = find_run(args)
+    if args.exp_ids:
+        return list(dict.fromkeys(runs))
+    if not args.all_runs:
+        return [first]
+    found = []
+    for run in run_folder.find_all(args.folder, args.algo, first.name):
+        try:
+            model_file(run, args)
+            found.append(run)
+        except UsageError as error:
+            print(f"Left out: {error}")
+    if not found:
+        raise UsageError(f"no run of {first.name} in {args.folder} has the model that is asked for")
+    return found
 
 
-def evaluate_run(args: Namespace, exp_id: int) -> dict[str, Any]:
-    """Evaluate one run's agent: all episodes, with what is needed to repeat them."""
-    args.exp_id = exp_id
-    agent = load_agent(args)
+def evaluate_run(args: Namespace, run: RunFolder | None = None) -> dict[str, Any]:
+    """Evaluate one run's agent: all episodes, with what is needed to repeat them.
+
+    :param args: flags of ``evaluate``
+    :param run: the run; None: the one that the flags name
+    """
+    agent = load_agent(args, run=run)
     try:
         episodes = list(play(agent.model, agent.env, agent.deterministic, n_episodes=args.n_episodes))
     finally:

@@ -58,7 +58,9 @@ def main(words: Sequence[str]) -> int:
         console.print(run_table(Path(args.folder), algorithms))
     elif args.agents:
         console.print(agent_table(algorithms))
-        print("Watch one: sb3-dreamer enjoy --algo ALGO --env ENV")
+        print("Watch one: sb3-dreamer enjoy --algo ALGO --env ENV. The commands that trained them:")
+        for command in (run.command for algo in algorithms for run in run_folder.all_runs(SHIPPED, algo)):
+            print(command.read_text(encoding="utf-8").strip())
     elif args.what:
         for line in suite_tasks(args.what, algorithms):
             print(line)
@@ -85,31 +87,33 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
 
     :raises UsageError: if there is none
     """
-    table = Table("run", "steps", "seed", "best evaluation", "final model", box=box.ROUNDED)
+    table = Table(box=box.ROUNDED)
+    table.add_column("run", overflow="fold")
+    for name in ("steps", "seed", "best evaluation", "final model"):
+        table.add_column(name)
     for algo in algorithms:
         for run in run_folder.all_runs(folder, algo):
             values = run_folder.read_config(run)
             best = best_evaluation(run.path / "evaluations.npz")
             steps = f"{run.steps_done:,} of {int(values.get('n_timesteps') or 0):,}"
             finished = "yes" if run.model.exists() else "no"
-            table.add_row(f"{algo}/{run.path.name}", steps, str(values.get("seed")), best, finished)
+            table.add_row(str(run.path.relative_to(folder)), steps, str(values.get("seed")), best, finished)
     if not table.rows:
         raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder}")
     return table
 
 
 def agent_table(algorithms: Sequence[str]) -> Table:
-    """Make a table with one row per agent of the package: score, size, command.
+    """Make a table with one row per agent of the package: score and size.
 
     :raises UsageError: if there is none
     """
-    table = Table("algo", "env", "mean return", "episodes", "size", "command", box=box.ROUNDED)
+    table = Table("algo", "env", "mean return", "episodes", "size", box=box.ROUNDED)
     for algo in algorithms:
         for run in run_folder.all_runs(SHIPPED, algo):
             scores = sharing.read_scores(run)
             mean, size = f"{scores['mean']:.1f} +- {scores['std']:.1f}", f"{run.model.stat().st_size / 1000:.0f} kB"
-            command = run.command.read_text(encoding="utf-8").strip()
-            table.add_row(algo, run.name, mean, str(scores["n"]), size, command)
+            table.add_row(algo, run.name, mean, str(scores["n"]), size)
     if not table.rows:
         raise UsageError(f"sb3-dreamer comes with no trained agent of {', '.join(algorithms)}")
     return table

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive, positive_number
+from sb3_dreamer.zoo.config.errors import UsageError, near, plural
 from sb3_dreamer.zoo.runs import curves, run_folder, scores
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
@@ -31,7 +31,7 @@ def make_parser() -> OneLineParser:
     parser.add_argument(
         "-w", "--episode-window", type=positive, default=20, metavar="N", help="training episodes per average"
     )
-    parser.add_argument("-max", "--max-x", type=float, metavar="X", help="end of the x-axis")
+    parser.add_argument("-max", "--max-x", type=positive_number, metavar="X", help="end of the x-axis")
     parser.add_argument(
         "--source", choices=["train", "eval"], default="train", help="plot training episodes or evaluations"
     )
@@ -60,8 +60,7 @@ def main(words: Sequence[str]) -> int:
     for name in args.output:
         if Path(name).suffix not in FORMATS:
             raise UsageError(f"--output {name!r}: the name must end in {', '.join(FORMATS)}")
-        if not Path(name).parent.is_dir():
-            raise UsageError(f"--output {name!r}: there is no folder {Path(name).parent}")
+        check_output("--output", name)
     runs = find_runs(args)
     import matplotlib
 
@@ -100,11 +99,16 @@ def find_runs(args: Namespace) -> Runs:
 
 
 def run_curves(runs: Sequence[RunFolder], args: Namespace) -> list[curves.Curve]:
-    """Read the curves of the runs that have one."""
+    """Read the curves of the runs that have one; print which have none."""
     if args.source == "eval":
         made = [curves.evaluation_curve(run, args.x_axis, args.y_axis) for run in runs]
     else:
         made = [curves.training_curve(run, args.x_axis, args.y_axis, args.episode_window) for run in runs]
+    without = [str(run.path) for run, curve in zip(runs, made, strict=True) if curve is None or not len(curve.x)]
+    if without:
+        print(
+            f"Left out: {', '.join(without)} (no {'evaluation' if args.source == 'eval' else 'finished episode'} yet)"
+        )
     return [curve for curve in made if curve is not None and len(curve.x)]
 
 
@@ -143,10 +147,12 @@ def draw_runs(axis: Any, lines: Sequence[curves.Curve], label: str, color: str) 
     :return: number of runs drawn
     """
     if len(lines) == 1:
-        axis.plot(lines[0].x, lines[0].y, color=color, label=label)
+        marker = "o" if len(lines[0].x) == 1 else None  # a line of one point is not seen
+        axis.plot(lines[0].x, lines[0].y, color=color, label=label, marker=marker)
     elif lines:
         grid, values = curves.on_grid(list(lines))
-        axis.plot(grid, values.mean(0), color=color, label=f"{label} ({len(lines)} runs)")
+        marker = "o" if grid[0] == grid[-1] else None
+        axis.plot(grid, values.mean(0), color=color, label=f"{label} ({len(lines)} runs)", marker=marker)
         axis.fill_between(grid, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
     return len(lines)
 
@@ -198,10 +204,11 @@ def draw_aggregate(runs: Runs, args: Namespace) -> Any:
     for row, algo in enumerate(algorithms):
         by_task = {name: by_algo[algo] for name, by_algo in runs.items() if algo in by_algo}
         matrix, tasks = score_matrix(by_task, args)
-        label = f"{algo}\n{len(tasks)} tasks, {len(matrix)} runs"
+        counts = f"{plural(len(tasks), 'task')}, {plural(len(matrix), 'run')}"
+        label = f"{algo}\n{counts}"
         axes[0].barh(label, matrix.mean(), color=f"C{row}", alpha=0.6)
         axes[1].barh(label, scores.iqm(matrix), color=f"C{row}", alpha=0.6)
-        print(f"{algo}: {len(tasks)} tasks, {len(matrix)} runs, mean {matrix.mean():.3f}, IQM {scores.iqm(matrix):.3f}")
+        print(f"{algo}: {counts}, mean {matrix.mean():.3f}, IQM {scores.iqm(matrix):.3f}")
         if len(matrix) > 1:
             low, high = scores.bootstrap_interval(matrix, scores.iqm)
             axes[1].plot([low, high], [label, label], color="black")

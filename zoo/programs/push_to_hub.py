@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         target = RunFolder(Path(folder), agent.run.name)
         sharing.pack(agent.model, agent.run, target)
-        sharing.write_scores(target, evaluate.evaluate_run(args, args.exp_id))
+        sharing.write_scores(target, evaluate.evaluate_run(args))
         (target.path / "README.md").write_text(model_card(args, agent, target, repository), encoding="utf-8")
         print(f"Uploading to {repo_id}: {', '.join(sharing.files(target))}, README.md", flush=True)
         try:

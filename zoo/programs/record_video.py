@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.config.arguments import OneLineParser, positive
+from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs.agents import Agent, add_agent_arguments, load_agent
 from sb3_dreamer.zoo.runs.episodes import Episode, mean_in_words, play
@@ -65,6 +65,8 @@ def main(words: Sequence[str]) -> int:
     args = make_parser().parse_args(words)
     if args.dream and args.n_timesteps:
         raise UsageError("--dream STEPS takes the place of -n: pass --dream 45, and --n-episodes for more dreams")
+    if args.output_folder:
+        check_output("--output-folder", args.output_folder, is_folder=True)
     agent = load_agent(args, render_mode=None if args.dream else "rgb_array")
     try:
         if args.dream:
@@ -72,7 +74,8 @@ def main(words: Sequence[str]) -> int:
         else:
             path, episodes = record(agent, args)
             print(f"Video: {path}")
-            print(mean_in_words(episodes))
+            if episodes:
+                print(mean_in_words(episodes))
     finally:
         agent.env.close()
     return 0
@@ -114,7 +117,7 @@ def record_dreams(agent: Agent, args: Any) -> None:
 
     :raises UsageError: if there is no image, or no video can be written
     """
-    from sb3_dreamer.dreamer_v3.open_loop import horizon_table
+    from sb3_dreamer.common.open_loop import horizon_table
     from sb3_dreamer.video import write_video
     from sb3_dreamer.zoo.runs.dreams import dream
 

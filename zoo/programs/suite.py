@@ -6,15 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
-from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, folder, positive, to_words, whole
-from sb3_dreamer.zoo.config.errors import RunError, UsageError, near
+from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class, check_algorithm
+from sb3_dreamer.zoo.config.arguments import (
+    KeyValues,
+    OneLineParser,
+    check_output,
+    folder,
+    natural,
+    positive,
+    to_words,
+)
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, near, plural
 from sb3_dreamer.zoo.config.hyperparams import find_entry, suite_tasks
+from sb3_dreamer.zoo.config.values import check_values
 from sb3_dreamer.zoo.programs import train
 from sb3_dreamer.zoo.runs.jobs import Job, read_jobs, write_jobs
 from sb3_dreamer.zoo.runs.launchers import ELSEWHERE, LAUNCHERS
 
-OF_THE_JOBS = {"--seed": "--seeds", "--env": "--tasks", "--algo": "--algo"}  #: flags of ``train``, and ours for them
+OF_THE_JOBS = {  #: flags of ``train`` that every job has its own of, and what to do instead
+    "seed": "every job has its own; use --seeds before --",
+    "env": "every job has its own; use --tasks before --",
+    "algo": "every job has its own; use --algo before --",
+    "log_folder": "every job has its own; use -f before --",
+    "trained_agent": "every job starts a run of its own; train one task with sb3-dreamer train -i",
+    "config": "every job has its own settings; use --conf-file or --hyperparams",
+}
 
 
 def make_parser() -> OneLineParser:
@@ -33,7 +49,7 @@ Flags of train follow --, for example:
     parser.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="train only on these tasks")
     parser.add_argument(
-        "--seeds", type=whole, nargs="+", default=[0], metavar="N", help="seeds of each task (default: 0)"
+        "--seeds", type=natural, nargs="+", default=[0], metavar="N", help="seeds of each task (default: 0)"
     )
     parser.add_argument(
         "-j", "--jobs", type=positive, metavar="N",
@@ -65,18 +81,31 @@ def main(words: Sequence[str]) -> int:
     split = list(words).index("--") if "--" in words else len(words)
     args = make_parser().parse_args(list(words[:split]))
     flags = list(words[split + 1 :])
-    parser = train.make_parser()
-    for flag, ours in OF_THE_JOBS.items():
-        if any(word.partition("=")[0] == flag for word in flags):
-            raise UsageError(f"{flag} after --: every job has its own; use {ours} before --")
-    resume_flags = to_words(parser, parser.parse_args(flags), train.NOT_FOR_RESUMING)  # errors show now, not in jobs
+    jobs = make_jobs(args, flags, check_flags(args.algo, flags))
     path = Path(args.log_folder) / f"{args.algo}-{args.suite}-jobs.json"
-    jobs = merge(read_jobs(path) if path.exists() else [], make_jobs(args, flags, resume_flags))
+    stored = read_jobs(path) if path.exists() else []
     if args.status or args.dry_run:
         print_states(jobs, commands=args.dry_run)
         return 0
-    write_jobs(path, jobs)
+    check_output("--log-folder", args.log_folder, is_folder=True)
+    write_jobs(path, merge(stored, jobs))
+    warn_of_other_flags(stored, jobs)
     return run(jobs, args)
+
+
+def check_flags(algo: str, flags: Sequence[str]) -> list[str]:
+    """Check the flags after ``--`` now, not in every job; return those with which a job is resumed.
+
+    :raises UsageError: for a flag or hyperparameter that is unknown, or that every job has its own of
+    """
+    parser = train.make_parser()
+    parser.set_defaults(**dict.fromkeys(OF_THE_JOBS))
+    given = parser.parse_args(flags)
+    for name, instead in OF_THE_JOBS.items():
+        if getattr(given, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} after --: {instead}")
+    check_values(given.hyperparams or {}, algorithm_class(algo), "--hyperparams")
+    return to_words(parser, given, train.NOT_FOR_RESUMING)
 
 
 def make_jobs(args: Namespace, flags: Sequence[str], resume_flags: Sequence[str]) -> list[Job]:
@@ -105,7 +134,19 @@ def make_jobs(args: Namespace, flags: Sequence[str], resume_flags: Sequence[str]
 def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
     """Merge stored jobs with those asked for now, whose flags hold for all that are not done."""
     jobs = {job.name: job for job in old}
-    return list((jobs | {job.name: job for job in new}).values())
+    return list((jobs | {job.name: job for job in new if job.state() != "done" or job.name not in jobs}).values())
+
+
+def warn_of_other_flags(old: Sequence[Job], new: Sequence[Job]) -> None:
+    """Name the jobs that are done, but with other flags than those asked for now."""
+    flags = {job.name: job.flags for job in old}
+    other = [job for job in new if flags.get(job.name, job.flags) != job.flags and job.state() == "done"]
+    if other:
+        print(
+            f"{plural(len(other), 'job')} had other flags after --: the results are those of {other[0].name}: "
+            f"{' '.join(flags[other[0].name]) or 'none'}. To train with the flags of this command, pass another -f "
+            f"FOLDER, or remove {', '.join(job.folder for job in other)}"
+        )
 
 
 def run(jobs: Sequence[Job], args: Namespace) -> int:
@@ -113,7 +154,7 @@ def run(jobs: Sequence[Job], args: Namespace) -> int:
     states = Counter(job.state() for job in jobs)
     left = [job for job in jobs if job.state() not in ("done", "running")]
     running = f", {states['running']} running already" if states["running"] else ""
-    print(f"{len(jobs)} job(s), {states['done']} already done{running}")
+    print(f"{plural(len(jobs), 'job')}, {states['done']} already done{running}")
     failed = 0
     try:
         for job, status in LAUNCHERS[args.launcher](left, args.jobs, args.launcher_options or {}) if left else ():
@@ -129,7 +170,7 @@ def run(jobs: Sequence[Job], args: Namespace) -> int:
         return 130
     print_states(jobs)
     if failed:
-        raise RunError(f"{failed} of {len(left)} job(s) did not finish: run the same command to resume them")
+        raise RunError(f"{failed} of {plural(len(left), 'job')} did not finish: run the same command to resume them")
     return 0
 
 

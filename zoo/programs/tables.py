@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sb3_dreamer.common.report import size_text
 from sb3_dreamer.zoo.config import environments
+from sb3_dreamer.zoo.config.errors import plural
 from sb3_dreamer.zoo.config.plan import Plan
 
 Rows = list[tuple[str, str]]
@@ -65,11 +66,12 @@ def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, fo
         steps += f" = {plan.n_timesteps * frames:,} environment frames (action repeat {frames})"
     rows = [("environment", f"{plan.env}, {plan.n_envs} in parallel" if plan.n_envs > 1 else plan.env)]
     rows += preset_rows(plan.suite_preset)
-    rows += [*model.describe(), ("hyperparameters", plan.trained_agent or plan.source)]
+    described = model.describe()
+    if plan.trained_agent:
+        described = [(name, f"{text}; so far {replay_note}" if name == "replay" else text) for name, text in described]
+    rows += [*described, ("hyperparameters", plan.trained_agent or plan.source)]
     rows += [("changed" if "->" in note else "note", note) for note in notes]
     rows.append(("training", steps))
-    if plan.trained_agent:
-        rows.append(("replay so far", replay_note))
     rows += [("evaluation", evaluation_in_words(plan)), ("checkpoints", checkpoints_in_words(plan, model))]
     return [*rows, ("seed", str(plan.seed)), ("folder", str(folder))]
 
@@ -98,6 +100,21 @@ def hopeless_rows(plan: Plan, model: Any) -> Rows:
     total = duration(updates * seconds)
     text = f"hopeless on this CPU: {updates:,.0f} updates of {seconds:,.1f} s take roughly {total}. "
     return [("time", f"{text}Use a GPU{smaller}{lower} or fewer steps: -n {fits} takes about a day")]
+
+
+def too_short_rows(plan: Plan, model: Any) -> Rows:
+    """Say so if no update is to be expected, as replay holds no sequence before the run ends; none for other runs."""
+    steps = plan.n_timesteps - model.num_timesteps
+    replay = model.replay_buffer
+    stored = int(replay.filled.max()) + steps // plan.n_envs
+    rows = min(model.learning_starts, replay.buffer_size * replay.n_envs) - replay.size()
+    waits = max(0, model.learning_starts - model.num_timesteps, rows)
+    by_episode = model.planned_updates(1) == 0
+    is_long = waits < steps and (by_episode or model.planned_updates(steps - waits) >= 1)
+    if is_long and stored >= replay.rows_for(model.batch_length):
+        return []
+    values = f"learning_starts={model.learning_starts}, batch_length={model.batch_length}"
+    return [("too short", f"{plural(steps, 'step')} without any update ({values}): pass more steps with -n")]
 
 
 def small_size(algo: str, model: Any) -> str | None:
@@ -132,9 +149,9 @@ def _in_words(name: str, value: Any) -> str:
 
 def evaluation_in_words(plan: Plan) -> str:
     """Say when and over how many episodes the model is evaluated."""
-    during = (
-        f"{plan.eval_episodes} episodes every {plan.eval_freq:,} steps" if plan.eval_freq > 0 else "not during training"
-    )
+    during = "not during training"
+    if plan.eval_freq > 0:
+        during = f"{plural(plan.eval_episodes, 'episode')} every {plural(plan.eval_freq, 'step')}"
     mark = plan.stop_at_return
     stop = "" if mark is None else f"; a return of {mark:g}, twice in a row, ends the training"
     share = "" if plan.eval_share is None else f"; at most {plan.eval_share:.0%} as many steps as training"
@@ -148,4 +165,5 @@ def checkpoints_in_words(plan: Plan, model: Any) -> str:
     replay = model.replay_buffer
     share = min(1.0, plan.n_timesteps / (replay.buffer_size * replay.n_envs))
     size = "" if replay.on_disk else f", with replay up to {size_text(share * replay.nbytes)} each"
-    return f"every {plan.save_freq:,} steps and at the end; the newest 2 stay{size}"
+    during = "" if plan.save_freq >= plan.n_timesteps - model.num_timesteps else f"every {plan.save_freq:,} steps and "
+    return f"{during}at the end; the newest 2 stay{size}"

@@ -3,17 +3,23 @@
 import contextlib
 import dataclasses
 import time
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from sb3_dreamer.suite_presets import suite_preset
 from sb3_dreamer.zoo.config import building, environments
-from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
 from sb3_dreamer.zoo.config.arguments import (
     KeyValues,
     OneLineParser,
+    check_output,
+    count_or_default,
     folder,
+    interval,
     natural,
     positive,
     seed,
@@ -21,8 +27,9 @@ from sb3_dreamer.zoo.config.arguments import (
     to_words,
     whole,
 )
-from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
-from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, Plan, make_plan
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line, plural
+from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, SAVE_FREQ, Plan, make_plan
+from sb3_dreamer.zoo.config.values import ZOO_KEYS, constructor_arguments
 from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.runs import logs, resume, run_folder, tracking
 from sb3_dreamer.zoo.runs.episodes import Episode, play
@@ -47,9 +54,15 @@ def main(words: Sequence[str]) -> int:
     for word in words:
         if word.partition("=")[0] in SEARCH_FLAGS:
             raise UsageError(f"{word} belongs to the hyperparameter search: see sb3-dreamer tune --help")
+    _refuse_hyperparameters(parser, words)
     args = parser.parse_args(words)
+    check_output("--log-folder", args.log_folder, is_folder=True)
+    if args.tensorboard_log:
+        check_output("--tensorboard-log", args.tensorboard_log, is_folder=True)
     checkpoint = resume.find_checkpoint(args, vars(parser.parse_args([])))
     config = resume.stored_config(args)
+    if checkpoint is not None:
+        resume.check_env(args, config)
     if args.track in tracking.TOOLS:
         tracking.import_package(args.track)
     environments.import_packages(args.gym_packages)
@@ -71,6 +84,22 @@ def main(words: Sequence[str]) -> int:
     finally:
         session.close()
         distributed.stop()
+
+
+def _refuse_hyperparameters(parser: OneLineParser, words: Sequence[str]) -> None:
+    """Say how a hyperparameter is written that was passed as a flag (``--n-envs 8``).
+
+    :raises UsageError: for the first one
+    """
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    for index, word in enumerate(words):
+        flag, _, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not flag.startswith("--") or flag in flags or name == "env":
+            continue
+        if name in ZOO_KEYS or any(name in constructor_arguments(algorithm_class(algo)) for algo in ALGORITHMS):
+            value = value or next((other for other in words[index + 1 : index + 2] if other[:2] != "--"), "VALUE")
+            raise UsageError(f"{flag} is a hyperparameter: write -params {name}:{value}")
 
 
 def make_parser() -> OneLineParser:
@@ -122,7 +151,7 @@ def _add_task_arguments(parser: OneLineParser) -> None:
 def _add_evaluation_arguments(parser: OneLineParser) -> None:
     add = parser.add_argument_group("evaluation and files").add_argument
     add(
-        "--eval-freq", type=whole, metavar="N",
+        "--eval-freq", type=interval, metavar="N",
         help=f"steps between evaluations (default: a tenth of the run, at most {LARGEST_EVAL_FREQ}; -1: none)",
     )  # fmt: skip
     add(
@@ -140,12 +169,13 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
         help="settings of the environment that differ in evaluation",
     )  # fmt: skip
     add(
-        "--save-freq", type=whole, metavar="N",
+        "--save-freq", type=interval, metavar="N",
         help="steps between checkpoints, from which -i RUN_FOLDER resumes exactly (the newest 2 stay), and between "
-        "model files (the newest 10 stay); default: checkpoints only, every tenth of the run; -1: none",
+        "model files (the newest 10 stay); default: checkpoints only, every tenth of the run, "
+        f"{SAVE_FREQ[0]:,} to {SAVE_FREQ[1]:,} steps; -1: none",
     )  # fmt: skip
     add(
-        "--video-freq", type=whole, default=-1, metavar="N",
+        "--video-freq", type=interval, default=-1, metavar="N",
         help="steps between videos of an episode and of open-loop predictions, for TensorBoard and --track "
         "(default: -1, none)",
     )  # fmt: skip
@@ -153,7 +183,18 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
     add("-f", "--log-folder", type=folder, default="logs", metavar="DIR", help="where to write the run folders")
     add("-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)")
     add("-uuid", "--uuid", action="store_true", help="add a unique id to the name of the run folder")
-    add("--log-interval", type=whole, default=-1, metavar="N", help="episodes between log rows (default: 4; -2: none)")
+    add(
+        "--log-interval",
+        type=_log_interval,
+        default=-1,
+        metavar="N",
+        help="episodes between log rows (default: 4; -2: none)",
+    )
+
+
+def _log_interval(text: str) -> int:
+    """Read a number of episodes, or -1 for the default, or -2 for none."""
+    return -2 if whole(text) == -2 else count_or_default(text)
 
 
 def _add_machine_arguments(parser: OneLineParser) -> None:
@@ -161,7 +202,7 @@ def _add_machine_arguments(parser: OneLineParser) -> None:
     add("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     add(
         "--num-threads",
-        type=whole,
+        type=count_or_default,
         default=-1,
         metavar="N",
         help="threads of PyTorch (default: PyTorch's choice, 1 if updates are small)",
@@ -206,12 +247,13 @@ class Session:
         self.tracking: tracking.TrackedRun | None = None
         self.trained = False
         self.replay_note = ""
+        self.uuid = str(uuid4()) if args.uuid else ""
         self.held = contextlib.ExitStack()
         try:
             if checkpoint is not None:
                 self._lock(checkpoint.resolve().parents[1])
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
-            plan.suite_preset = environments.suite_preset(self.env)
+            plan.suite_preset = suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
             if args.num_threads < 0:
                 building.choose_threads(self.model)
@@ -220,6 +262,7 @@ class Session:
                 self.eval_env = self._keep(building.make_evaluation_env(plan, args.vec_env, self.model))
                 self.video_env = self._make_video_env()
             self._check_memory()
+            self.updates_before = self.model._n_updates
         except BaseException:
             self.close()
             raise
@@ -264,10 +307,14 @@ class Session:
         changes = {name: self.plan.hyperparams[name] for name in given if name in self.plan.hyperparams}
         if self.checkpoint is not None:
             model = resume.load_checkpoint(self.checkpoint, self.plan, self.env, self.args.device, changes)
-            self.replay_note = f"{model.replay_buffer.size():,} steps, and all else, from {self.checkpoint}"
+            rows = f"{model.replay_buffer.size():,} rows (steps, and the first states of episodes)"
+            self.replay_note = f"{rows}, and all else, from {self.checkpoint}"
         else:
             changes |= {"seed": self.plan.seed, "verbose": 0}
-            model = building.load_model(path, self.plan.algo, self.env, self.args.device, **changes)
+            try:
+                model = building.load_model(path, self.plan.algo, self.env, self.args.device, **changes)
+            except UsageError as error:
+                raise resume.with_env(error, path, self.args.env) from error
             self.replay_note = resume.load_replay(model, path)
         done = model.num_timesteps
         if self.args.n_timesteps is not None:
@@ -290,11 +337,11 @@ class Session:
         if self.args.verbose < 1:
             return
         plan = self.plan
-        folder = run_folder.next_path(self.args.log_folder, plan.algo, plan.run_name)
+        folder = run_folder.next_path(self.args.log_folder, plan.algo, plan.run_name, self.uuid)
         if self.checkpoint is not None:
             folder = self.checkpoint.parents[1]
         rows = tables.plan_rows(plan, self.model, notes, self.replay_note, folder)
-        rows += tables.hopeless_rows(plan, self.model)
+        rows += tables.hopeless_rows(plan, self.model) + tables.too_short_rows(plan, self.model)
         tables.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
     def open_folder(self, command: str) -> None:
@@ -302,7 +349,7 @@ class Session:
         from sb3_dreamer.common import distributed
 
         args, plan = self.args, self.plan
-        folder = None if self.rank else resume.make_folder(args, plan, self.checkpoint, command)
+        folder = None if self.rank else resume.make_folder(args, plan, self.checkpoint, command, self.uuid)
         shared = distributed.broadcast_object(folder)
         assert shared is not None, "the first process has the folder"
         self.run = shared
@@ -316,9 +363,9 @@ class Session:
             return
         if args.track in tracking.TOOLS:
             self.tracking = tracking.start(args, self.run, plan.to_config())
-        tensorboard = self.run.path / "tensorboard"
+        self.tensorboard = tensorboard = self.run.path / "tensorboard"
         if args.tensorboard_log:
-            tensorboard = Path(args.tensorboard_log) / plan.algo / self.run.path.name
+            self.tensorboard = tensorboard = Path(args.tensorboard_log) / plan.algo / self.run.path.name
         tracked = self.tracking.formats if self.tracking is not None else ()
         self.model.set_logger(logs.make_logger(self.run.path, tensorboard, args.verbose >= 2, tracked))
 
@@ -360,11 +407,14 @@ class Session:
             progress.close()
         if self.rank:
             return 130 if stop.stopped else 0
-        self._save(with_replay=args.save_replay_buffer or (stop.stopped and not self.run.has_checkpoint))
-        self.trained = True
-        if stop.stopped:
+        failure = self._save(with_replay=args.save_replay_buffer or (stop.stopped and not self.run.has_checkpoint))
+        self.trained = not failure
+        if not failure and stop.stopped:
             return self._report_stop()
-        self._report(time.monotonic() - start)
+        if not stop.stopped:
+            self._report(time.monotonic() - start)
+        if failure:
+            raise RunError(failure)
         return 0
 
     def _failure(self, error: Exception) -> RunError:
@@ -387,19 +437,26 @@ class Session:
             text = "the model could not be saved"
         return RunError(f"{one_line(error) or type(error).__name__} ({text}, the traceback in {path})")
 
-    def _save(self, with_replay: bool) -> None:
+    def _save(self, with_replay: bool) -> str:
+        """Save the model; return what went wrong and what to do, empty if all is well."""
         try:
             self.model.save(self.run.model)
             if with_replay:
                 self.model.save_replay_buffer(self.run.replay)
         except OSError as error:
-            raise RunError(f"the model could not be saved: {one_line(error)}") from error
+            failure = f"the model could not be saved: {one_line(error)}"
+            if not self.run.has_checkpoint:
+                return f"{failure}; there is no checkpoint to resume from"
+            step = resume.newest(self.run.path).name.rpartition("_")[2]
+            command = to_command("train", ["-i", str(self.run.path)])
+            return f"{failure}: free space, then `{command}` resumes from step {int(step):,}"
+        return ""
 
     def _report_stop(self) -> int:
         left = self.plan.n_timesteps - self.model.num_timesteps
         exact = self.run.has_checkpoint
         resumed = ["-i", str(self.run.path)] if exact else ["--algo", self.plan.algo, "-i", str(self.run.model)]
-        words = [*resumed, *to_words(make_parser(), self.args, NOT_FOR_RESUMING)]
+        words = [*resumed, *to_words(make_parser(), self.args, (*NOT_FOR_RESUMING, *(["log_folder"] if exact else [])))]
         what = "a checkpoint is" if exact else "model and replay buffer are"
         print(
             f"Stopped at step {self.model.num_timesteps:,}; {what} in {self.run.path}.\n"
@@ -414,7 +471,7 @@ class Session:
 
         plan, run = self.plan, self.run
         rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
-        if not self.model._n_updates and self.model.planned_updates(plan.n_timesteps) > 0:
+        if self.model._n_updates == self.updates_before and self.model.planned_updates(plan.n_timesteps) > 0:
             names = ("learning_starts", "batch_size", "batch_length")
             values = ", ".join(f"{name}={getattr(self.model, name)}" for name in names)
             rows.append(("updates", f"none: the run was too short for one ({values})"))
@@ -422,12 +479,16 @@ class Session:
             rows += self._evaluate()
         if self.evaluation is not None and self.evaluation.best_step:
             best, step = self.evaluation.best_mean_reward, self.evaluation.best_step
-            rows.append(("best evaluation", f"{best:.1f} over {plan.eval_episodes} episodes at step {step:,}"))
+            rows.append(
+                ("best evaluation", f"{best:.1f} over {plural(plan.eval_episodes, 'episode')} at step {step:,}")
+            )
         if self.evaluation is not None and self.evaluation.evaluations_timesteps:
             lengths = self.evaluation.evaluations_length
             taken = f"{sum(map(sum, lengths)):,} steps, {duration(self.evaluation.seconds)}"
             rows.append(("evaluations", f"{len(lengths)} during training: {taken}"))
-        rows += [("model", str(run.model)), ("logs", f"{run.path}: progress.csv, 0.monitor.csv, tensorboard/")]
+        inside = self.tensorboard.is_relative_to(run.path)
+        logs = f"{run.path}: progress.csv, 0.monitor.csv" + (", tensorboard/" if inside else f"; {self.tensorboard}")
+        rows += [("model", str(run.model) if self.trained else "not saved"), ("logs", logs)]
         rows.append(("watch it", to_command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *self._where()])))
         if self.args.verbose >= 1:
             tables.print_table(self.console, "trained", rows)
@@ -452,9 +513,12 @@ class Session:
         except KeyboardInterrupt:
             stopped = ", stopped"
         rows = "".join(f"{episode.reward!r},{episode.length}\n" for episode in episodes)
-        (self.run.path / "final_evaluation.csv").write_text("r,l\n" + rows, encoding="utf-8")
+        try:
+            (self.run.path / "final_evaluation.csv").write_text("r,l\n" + rows, encoding="utf-8")
+        except OSError as error:
+            warnings.warn(f"the final evaluation was not saved: {error}", stacklevel=2)
         mean = mean_and_std([episode.reward for episode in episodes]) if episodes else "none"
-        return [("final evaluation", f"{mean} over {len(episodes)} episodes{stopped}")]
+        return [("final evaluation", f"{mean} over {plural(len(episodes), 'episode')}{stopped}")]
 
     def _where(self) -> list[str]:
         """Write the flags with which other programs find this run."""

@@ -1,5 +1,6 @@
 """The program ``tune``: search hyperparameters with Optuna; a study can be stopped and resumed."""
 
+import argparse
 import csv
 import json
 import subprocess
@@ -17,19 +18,23 @@ from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, che
 from sb3_dreamer.zoo.config.arguments import (
     KeyValues,
     OneLineParser,
+    check_output,
+    count_or_default,
     folder,
     natural,
     positive,
     to_command,
     to_words,
-    whole,
     write_value,
 )
-from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line, plural, quote
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, Plan, make_plan
-from sb3_dreamer.zoo.config.search_space import load_space, suggest
+from sb3_dreamer.zoo.config.search_space import check_study, load_space, suggest
 from sb3_dreamer.zoo.programs import train
 from sb3_dreamer.zoo.runs.provenance import describe_system
+
+#: trials that ``--max-total-trials`` counts
+COUNTED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 
 
 def make_parser() -> OneLineParser:
@@ -69,7 +74,7 @@ def make_parser() -> OneLineParser:
     search.add_argument("--eval-episodes", type=positive, default=5, metavar="N", help="episodes of an evaluation")
     search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes to run in parallel")
     search.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="seed of the sampler; trial i trains with seed N + i"
+        "--seed", type=natural, default=0, metavar="N", help="seed of the sampler; trial i trains with seed N + i"
     )
     files = parser.add_argument_group("study")
     files.add_argument("--study-name", default="", metavar="NAME", help="name of the study (default: ALGO-ENV)")
@@ -86,11 +91,12 @@ def make_parser() -> OneLineParser:
     files.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     files.add_argument(
         "--num-threads",
-        type=whole,
+        type=count_or_default,
         default=-1,
         metavar="N",
         help="threads of PyTorch per process (default: PyTorch's choice)",
     )
+    files.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)  # one of --n-jobs
     return parser
 
 
@@ -98,34 +104,80 @@ def main(words: Sequence[str]) -> int:
     """Search.
 
     :param words: command-line arguments
-    :return: exit status
+    :return: exit status; 130 after Ctrl-C
     """
     parser = make_parser()
     args = parser.parse_args(words)
     check_algorithm(args.algo)
     environments.import_packages(args.gym_packages)
-    if args.export and not Path(args.export).resolve().parent.is_dir():
-        raise UsageError(f"--export {args.export!r}: there is no folder {Path(args.export).parent}")
+    check_output("--log-folder", args.log_folder, is_folder=True)
+    if args.export:
+        check_output("--export", args.export)
     space = load_space(args.algo, args.space)
     clash = sorted(set(args.hyperparams or {}) & set(space))
     if clash:
         space = {name: choices for name, choices in space.items() if name not in clash}
-        print(f"Fixed, not searched: {', '.join(clash)}")
+        if not space:
+            raise UsageError(f"--hyperparams fixes all that is searched: {', '.join(clash)}; leave one of them out")
+        if not args.worker:
+            print(f"Fixed, not searched: {', '.join(clash)}")
     objective = Objective(space, args)
-    if args.n_trials:
-        objective.check()
+    plan = objective.check() if args.n_trials else None
     study = open_study(args)
-    if args.n_trials:
+    if plan is not None and not args.worker:
+        check_study(study, space)
+        check_settings(study, args, plan)
+        limit_trials(study, args)
         given = to_words(parser, args, skip=("export", "log_folder", "storage", "study_name"))
         commands = dict.fromkeys([*study.user_attrs.get("commands", []), to_command("tune", given)])
         study.set_user_attr("commands", list(commands))
     workers = start_workers(parser, args)
+    stopped = True
     try:
-        run_trials(study, objective, args)
+        stopped = run_trials(study, objective, args)
     finally:
         for worker in workers:
+            if stopped:
+                worker.terminate()
             worker.wait()
-    return report(study, args)
+    if args.worker:
+        return 0
+    report(study, args, stopped)
+    return 130 if stopped else 0
+
+
+class SeededByTrial(optuna.samplers.BaseSampler):
+    """Sample each trial with a seed of its own, from its number.
+
+    So a study that is resumed, or that several processes work on, draws no trial twice.
+
+    :param make: makes a sampler from a seed
+    :param seed: of the study
+    """
+
+    def __init__(self, make: Callable[[int], Any], seed: int):
+        self.make, self.seed, self.sampler = make, seed, make(seed)
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        """Make the sampler of this trial."""
+        self.sampler = self.make(int(np.random.SeedSequence([self.seed, trial.number]).generate_state(1)[0]))
+        self.sampler.before_trial(study, trial)
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        """Tell the sampler of this trial."""
+        self.sampler.after_trial(study, trial, state, values)
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        """Ask the sampler of this trial."""
+        return dict(self.sampler.infer_relative_search_space(study, trial))
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        """Ask the sampler of this trial."""
+        return dict(self.sampler.sample_relative(study, trial, search_space))
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        """Ask the sampler of this trial."""
+        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def open_study(args: Namespace) -> Any:
@@ -139,9 +191,9 @@ def open_study(args: Namespace) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
         args.storage = f"sqlite:///{folder / 'tune.db'}"
     args.study_name = args.study_name or f"{args.algo}-{args.env}"
-    samplers: dict[str, Callable[[], Any]] = {
-        "tpe": lambda: optuna.samplers.TPESampler(n_startup_trials=args.n_startup_trials, seed=args.seed),
-        "random": lambda: optuna.samplers.RandomSampler(seed=args.seed),
+    samplers: dict[str, Callable[[int], Any]] = {
+        "tpe": lambda seed: optuna.samplers.TPESampler(n_startup_trials=args.n_startup_trials, seed=seed),
+        "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     }
     pruners: dict[str, Callable[[], Any]] = {
         "median": lambda: optuna.pruners.MedianPruner(args.n_startup_trials, n_warmup_steps=args.n_evaluations // 3),
@@ -154,13 +206,40 @@ def open_study(args: Namespace) -> Any:
             study_name=args.study_name,
             direction="maximize",
             load_if_exists=True,
-            sampler=samplers[args.sampler](),
+            sampler=SeededByTrial(samplers[args.sampler], args.seed),
             pruner=pruners[args.pruner](),
         )
     except Exception as error:
         raise UsageError(f"--storage {args.storage!r} cannot be used: {one_line(error)[:200]}") from error
-    print(f"Study {args.study_name!r} in {args.storage}: {len(study.trials)} trial(s) so far")
+    if not args.worker:
+        print(f"Study {args.study_name!r} in {args.storage}: {plural(len(study.trials), 'trial')} so far", flush=True)
     return study
+
+
+def check_settings(study: Any, args: Namespace, plan: Plan) -> None:
+    """Refuse other settings than those of the study so far, with which its scores could not be compared.
+
+    :raises UsageError: naming the first that differs
+    """
+    named = {"--algo": args.algo, "--env": plan.env, "--n-timesteps": plan.n_timesteps}
+    settings = json.loads(json.dumps({**named, "--hyperparams": args.hyperparams or {}}))  # as the study stores them
+    former = study.user_attrs.get("settings", {})
+    for flag, value in settings.items():
+        if former.get(flag, value) != value:
+            raise UsageError(
+                f"the study {args.study_name!r} has {flag} {quote(former[flag])}, not {quote(value)}, so the scores "
+                "could not be compared: pass another --study-name"
+            )
+    study.set_user_attr("settings", settings)
+
+
+def limit_trials(study: Any, args: Namespace) -> None:
+    """Lower the number of trials to what ``--max-total-trials`` leaves."""
+    if args.max_total_trials:
+        left = max(0, args.max_total_trials - len(study.get_trials(states=COUNTED)))
+        if not left:
+            print(f"The study has {plural(args.max_total_trials, 'trial')} already: see --max-total-trials")
+        args.n_trials = min(args.n_trials, left)
 
 
 def start_workers(parser: OneLineParser, args: Namespace) -> list[subprocess.Popen[bytes]]:
@@ -170,23 +249,28 @@ def start_workers(parser: OneLineParser, args: Namespace) -> list[subprocess.Pop
     share, rest = divmod(args.n_trials, args.n_jobs)
     args.n_trials = share + rest
     workers = []
-    for index in range(1, args.n_jobs if share else 1):
-        changed = Namespace(**{**vars(args), "n_jobs": 1, "n_trials": share, "seed": args.seed + 1000 * index})
+    for _ in range(1, args.n_jobs if share else 1):
+        changed = Namespace(**{**vars(args), "n_jobs": 1, "n_trials": share, "export": "", "worker": True})
         command = [sys.executable, "-m", "sb3_dreamer.zoo", "tune", *to_words(parser, changed)]
-        workers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        workers.append(subprocess.Popen(command))
     return workers
 
 
-def run_trials(study: Any, objective: Callable[[Any], float], args: Namespace) -> None:
-    """Run this process's trials; Ctrl-C discards the running one and ends."""
+def run_trials(study: Any, objective: Callable[[Any], float], args: Namespace) -> bool:
+    """Run this process's trials; Ctrl-C discards the running one and ends.
+
+    :return: whether it was stopped
+    """
     callbacks = []
     if args.max_total_trials:
-        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-        callbacks.append(optuna.study.MaxTrialsCallback(args.max_total_trials, states=states))
+        callbacks.append(optuna.study.MaxTrialsCallback(args.max_total_trials, states=COUNTED))
     try:
         study.optimize(objective, n_trials=args.n_trials, callbacks=callbacks, catch=(TrialFailedError,))
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command to extend the study.")
+        if not args.worker:
+            print("\nStopped. Run the same command to extend the study.", flush=True)
+        return True
+    return False
 
 
 class TrialFailedError(Exception):
@@ -204,9 +288,10 @@ class Objective:
         self.space, self.args = space, args
         building.set_threads(args.num_threads)
 
-    def check(self) -> None:
+    def check(self) -> Plan:
         """Make environments and a model with the values that are fixed, so that wrong flags fail before a trial.
 
+        :return: the plan with these values
         :raises UsageError: for whatever no trial could do
         """
         plan = self.plan(self.args.hyperparams or {}, self.args.seed)
@@ -215,6 +300,7 @@ class Objective:
             building.make_model(plan, env, self.args.device)
         finally:
             env.close()
+        return plan
 
     def plan(self, values: dict[str, Any], seed: int) -> Plan:
         """Make the plan of ``train`` with these hyperparameters."""
@@ -227,7 +313,11 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> float:
         """Train and evaluate."""
         values = {**(self.args.hyperparams or {}), **suggest(trial, self.space)}
-        print(f"Trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in values.items())}")
+        print(
+            f"Trial {trial.number}: {', '.join(f'{name} {_short(value)}' for name, value in values.items())}",
+            flush=True,
+        )
+        trial.set_user_attr("hyperparams", values)
         plan = self.plan(values, self.args.seed + trial.number)
         trial.set_user_attr("seed", plan.seed)
         trial.set_user_attr("n_timesteps", plan.n_timesteps)
@@ -239,14 +329,14 @@ class Objective:
             reports = Reports(trial, eval_env, plan, self.args)
             model.learn(plan.n_timesteps, callback=reports)
         except (UsageError, ValueError, RuntimeError) as error:
-            print(f"Trial {trial.number} failed: {one_line(error)}")
+            print(f"Trial {trial.number} failed: {one_line(error)}", flush=True)
             raise TrialFailedError(one_line(error)) from error
         finally:
             for each in (env, eval_env):
                 if each is not None:
                     each.close()
         if reports.pruned:
-            print(f"Trial {trial.number}: pruned at {reports.last:.1f}")
+            print(f"Trial {trial.number}: pruned at {reports.last:.1f}", flush=True)
             raise optuna.TrialPruned
         print(f"Trial {trial.number}: {reports.last:.1f}", flush=True)
         return reports.last
@@ -298,27 +388,33 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def report(study: Any, args: Namespace) -> int:
-    """Print the best trial, write all trials as CSV.
+def report(study: Any, args: Namespace, stopped: bool) -> None:
+    """Print the best trial and the command that trains with its values; write all trials as CSV.
 
-    :return: exit status; 1 if no trial was completed
+    :param stopped: by Ctrl-C
+    :raises RunError: if no trial was completed, unless that is why
     """
     states = optuna.trial.TrialState
     counts = {state.name.lower(): len(study.get_trials(states=(state,))) for state in states}
     print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
     if not counts["complete"]:
+        if stopped:
+            return
+        if not args.n_trials:
+            raise RunError(f"the study {args.study_name!r} has no completed trial yet: pass --n-trials 10")
         raise RunError("no trial completed: see the reasons above")
     if args.export:
         export(study, Path(args.export), args)
     path = Path(args.log_folder) / args.algo / f"{args.study_name.replace('/', '-').replace(':', '-')}-trials.csv"
     write_trials(study, path)
     best = study.best_trial
-    params = [f"{name}:{write_value(value)}" for name, value in {**(args.hyperparams or {}), **best.params}.items()]
-    steps = ["-n", str(args.n_timesteps)] if args.n_timesteps else []
+    values = best.user_attrs.get("hyperparams", {**(args.hyperparams or {}), **best.params})
+    params = [f"{name}:{write_value(value)}" for name, value in values.items()]
+    number = best.user_attrs.get("n_timesteps", args.n_timesteps)
+    steps = ["-n", str(number)] if number else []
     steps += ["--gym-packages", *args.gym_packages] if args.gym_packages else []
     print(f"Best of {counts['complete']}: {best.value:.1f} (trial {best.number}). All trials: {path}")
     print(f"  {to_command('train', ['--algo', args.algo, '--env', args.env, *steps, '--hyperparams', *params])}")
-    return 0
 
 
 def write_trials(study: Any, path: Path) -> None:

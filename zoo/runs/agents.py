@@ -9,7 +9,7 @@ from typing import Any
 from sb3_dreamer.wrappers.benchmarks.presets import warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, positive, whole
 from sb3_dreamer.zoo.config.errors import UsageError, near
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
@@ -85,21 +85,26 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     acting.add_argument(
-        "--num-threads", type=whole, default=-1, metavar="N", help="threads of PyTorch (default: PyTorch's choice)"
+        "--num-threads",
+        type=count_or_default,
+        default=-1,
+        metavar="N",
+        help="threads of PyTorch (default: PyTorch's choice)",
     )
 
 
-def load_agent(args: Namespace, render_mode: str | None = None) -> Agent:
+def load_agent(args: Namespace, render_mode: str | None = None, run: RunFolder | None = None) -> Agent:
     """Load the agent that the flags name.
 
     :param args: flags of :func:`add_agent_arguments`
     :param render_mode: of the environment
+    :param run: its run folder, if it was found already
     :raises UsageError: if there is no such run, file or environment, or the file does not fit
     """
     environments.import_packages(args.gym_packages)
     building.set_threads(args.num_threads)
     building.check_device(args.device)
-    run = find_run(args)
+    run = find_run(args) if run is None else run
     path = model_file(run, args)
     config = run_folder.read_config(run)
     env_name = str(config.get("env") or find_entry(args.algo, args.env).env)
@@ -183,7 +188,8 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
     if not path.is_file():
         models = sorted(file.name for file in run.path.glob("*.zip"))
         best = "; --load-best takes its best model" if run.best_model.name in models else ""
-        raise UsageError(f"{run.path} has no {path.name}: it has {', '.join(models) or 'no model yet'}{best}")
+        last = "; --load-last-checkpoint takes its newest checkpoint" if checkpoints(run) else ""
+        raise UsageError(f"{run.path} has no {path.name}: it has {', '.join(models) or 'no model yet'}{best}{last}")
     return path
 
 

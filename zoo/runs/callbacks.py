@@ -22,11 +22,13 @@ from sb3_dreamer.common import distributed
 from sb3_dreamer.common.report import duration
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.zoo.config import environments
+from sb3_dreamer.zoo.config.errors import plural
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.runs import run_folder
 
 KEPT = 2  #: newest checkpoints that stay, and replay buffers beside model files
 MODELS_KEPT = 10  #: newest model files that stay
+WIDE = 80  #: columns of a terminal that has room for the whole progress bar
 LINE_SECONDS = 30.0  #: between two lines of progress where there is no bar
 
 
@@ -177,8 +179,9 @@ class Evaluation(EvalCallback):
             returns = self.evaluations_results[-1]
             best = self.best_mean_reward > before
             self.best_step = self.num_timesteps if best else self.best_step
+            episodes = plural(len(returns), "episode")
             print(
-                f"Evaluation at step {self.num_timesteps:,}: {mean_and_std(returns)} over {len(returns)} episodes"
+                f"Evaluation at step {self.num_timesteps:,}: {mean_and_std(returns)} over {episodes}"
                 + (", the best so far" if best else "")
                 + ("" if continues else ": solved, training ends")
             )
@@ -252,9 +255,12 @@ class ShowProgress(BaseCallback):
         self.returns: deque[float] = deque(maxlen=20)
         self.progress: Progress | None = None
         if bar:
-            columns = (BarColumn(None), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"), _Rate())
-            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-            self.progress = Progress(TextColumn("{task.description}"), *columns, *times, console=console)
+            count = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
+            columns: tuple[ProgressColumn, ...] = (count, TextColumn("left"), TimeRemainingColumn())
+            if console.width >= WIDE:
+                times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+                columns = (TextColumn("{task.description}"), BarColumn(None), count, _Rate(), *times)
+            self.progress = Progress(*columns, console=console)
 
     def _on_training_start(self) -> None:
         self.last_step, self.last_line = self.num_timesteps, time.monotonic()

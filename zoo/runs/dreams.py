@@ -6,11 +6,11 @@ import numpy as np
 import torch as th
 
 from sb3_dreamer.common.checks import terminal_observation
+from sb3_dreamer.common.open_loop import labeled_frames
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict
 from sb3_dreamer.core.open_loop import open_loop_errors, predict_open_loop
 from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.dreamer_v3.open_loop import labeled_frames
 from sb3_dreamer.zoo.config.errors import UsageError
 
 LONGEST = 1000  # steps after which an episode is cut

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sb3_dreamer.zoo.config.errors import plural
+
 
 class Episode(NamedTuple):
     """A finished episode.
@@ -61,5 +63,5 @@ def mean_in_words(episodes: Sequence[Episode]) -> str:
     _, returns, lengths = np.array(episodes).T
     return (
         f"Mean return {returns.mean():.2f} +- {returns.std():.2f}, "
-        f"mean length {lengths.mean():.2f} +- {lengths.std():.2f} over {len(episodes)} episodes"
+        f"mean length {lengths.mean():.2f} +- {lengths.std():.2f} over {plural(len(episodes), 'episode')}"
     )

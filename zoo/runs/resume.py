@@ -5,11 +5,11 @@ import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
 from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
 from sb3_dreamer.zoo.runs import provenance, run_folder
@@ -44,6 +44,12 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
             raise UsageError(
                 f"--hyperparams {name}: a run resumes with the {name} of its replay; -i {run.model} starts a new run"
             )
+    own_folder = run.path.resolve().parents[1]
+    if args.log_folder != defaults["log_folder"] and Path(args.log_folder).resolve() != own_folder:
+        raise UsageError(
+            f"--log-folder {args.log_folder}: a run resumes in its own folder, {run.path}; leave it out, or pass "
+            "-i with a model file to start a new run"
+        )
     args.trained_agent = str(path / MODEL)
     stored = read_yaml(run.settings / "args.yml") if (run.settings / "args.yml").exists() else {}
     for name in RECALLED:
@@ -95,6 +101,25 @@ def stored_config(args: Namespace) -> dict[str, Any]:
     except UsageError as error:
         warnings.warn(f"the settings beside {path} are not used: {error}", stacklevel=2)
         return {}
+
+
+def check_env(args: Namespace, config: dict[str, Any]) -> None:
+    """Refuse another environment than that of the run that is resumed from a checkpoint.
+
+    :raises UsageError: naming both
+    """
+    own = config.get("env")
+    if own is None or args.env in (None, own, config.get("run_name")):
+        return
+    if find_entry(str(config.get("algo")), args.env, args.conf_file).env != own:
+        raise UsageError(f"--env {args.env}: a run resumes in its own environment, {own}; leave --env out")
+
+
+def with_env(error: UsageError, path: Path, env: str | None) -> UsageError:
+    """Say of a model whose spaces are not those of ``--env`` that the flag can be left out."""
+    if env is None or "space" not in str(error):
+        return error
+    return UsageError(f"--env {env}: its spaces are not those of {path}; leave --env out ({error})")
 
 
 def given_config(args: Namespace) -> dict[str, Any]:
@@ -173,10 +198,9 @@ def replay_of(path: Path) -> Path | None:
     return of_rl_zoo3 if of_rl_zoo3.is_file() and not path.with_name(name).is_file() else path.with_name(name)
 
 
-def make_folder(args: Namespace, plan: Plan, checkpoint: Path | None, command: str) -> RunFolder:
+def make_folder(args: Namespace, plan: Plan, checkpoint: Path | None, command: str, uuid: str = "") -> RunFolder:
     """Make the folder of a new run, or open that of the checkpoint, and write what the run was started with."""
     if checkpoint is None:
-        uuid = str(uuid4()) if args.uuid else ""
         run = run_folder.create(args.log_folder, plan.algo, plan.run_name, uuid)
         run.write_settings(plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system())
         return run

@@ -146,10 +146,11 @@ def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
         raise UsageError(f"cannot make a run folder in {parent}: {error}") from error
 
 
-def next_path(root: str | Path, algo: str, name: str) -> Path:
+def next_path(root: str | Path, algo: str, name: str, uuid: str = "") -> Path:
     """Return the folder that :func:`create` would make now."""
     parent = Path(root) / algo
-    return parent / f"{name}_{max(run_numbers(parent, name), default=0) + 1}"
+    number = max(run_numbers(parent, name), default=0) + 1
+    return parent / (f"{name}_{number}_{uuid}" if uuid else f"{name}_{number}")
 
 
 def run_numbers(parent: Path, name: str) -> list[int]:
@@ -160,9 +161,21 @@ def run_numbers(parent: Path, name: str) -> list[int]:
 
 
 def all_runs(root: str | Path, algo: str) -> list[RunFolder]:
-    """List the runs of an algorithm, by name."""
+    """List the runs of an algorithm, by name; then the latest run of each job of the program ``suite``."""
     configs = sorted((Path(root) / algo).glob("*/*/config.yml"))
-    return [RunFolder(config.parent.parent, config.parent.name) for config in configs]
+    return [RunFolder(config.parent.parent, config.parent.name) for config in configs] + runs_of_jobs(root, algo)
+
+
+def runs_of_jobs(root: str | Path, algo: str) -> list[RunFolder]:
+    """List the latest run of each job of the program ``suite``, whose log folders lie in ``root``."""
+    jobs = sorted((path for path in Path(root).glob("*-seed*") if path.is_dir()), key=_with_seed)
+    names = [(job, job.name.rpartition("-seed")[0]) for job in jobs]
+    return [find(job, algo, name) for job, name in names if run_numbers(job / algo, name)]
+
+
+def _with_seed(job: Path) -> tuple[str, int]:
+    name, _, number = job.name.rpartition("-seed")
+    return name, int(number) if number.isdecimal() else 0
 
 
 def slug(env: str) -> str:
@@ -191,16 +204,29 @@ def names_for(root: str | Path, algo: str, env: str) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in present or run_numbers(Path(root) / algo, name)]
 
 
+def find_all(root: str | Path, algo: str, name: str) -> list[RunFolder]:
+    """List the runs of an environment, by number; or those of the jobs of the program ``suite``, by seed."""
+    numbers = sorted(run_numbers(Path(root) / algo, name))
+    own = [find(root, algo, name, number) for number in numbers]
+    return own or [run for run in runs_of_jobs(root, algo) if run.name == name]
+
+
 def find(root: str | Path, algo: str, name: str, exp_id: int = 0) -> RunFolder:
     """Find an existing run.
 
     :param name: the environment's part of the folder's name
-    :param exp_id: number of the run; 0: the latest
+    :param exp_id: number of the run; 0: the latest, or the first job of the program ``suite``
     :raises UsageError: if there is none, with what there is
     """
     parent = Path(root) / algo
     numbers = run_numbers(parent, name)
     if not numbers:
+        jobs = [run for run in runs_of_jobs(root, algo) if run.name == name]
+        if jobs and exp_id:
+            folders = ", ".join(f"-f {run.path.parents[1]}" for run in jobs)
+            raise UsageError(f"--exp-id {exp_id}: the runs of {name} are in folders of their own: pass {folders}")
+        if jobs:
+            return jobs[0]
         raise UsageError(f"there is no run of {name!r} in {parent}")
     if exp_id and exp_id not in numbers:
         raise UsageError(f"--exp-id {exp_id}: {parent} has runs {', '.join(map(str, sorted(numbers)))} of {name}")

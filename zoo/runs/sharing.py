@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
-from sb3_dreamer.zoo.config.errors import UsageError, one_line, quote
+from sb3_dreamer.zoo.config.errors import UsageError, one_line, plural, quote
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
@@ -69,7 +69,7 @@ def read_scores(run: RunFolder) -> dict[str, Any]:
 def score_in_words(run: RunFolder) -> str:
     """Write ``mean return 12.3 +- 4.5 over 100 episodes``."""
     scores = read_scores(run)
-    return f"mean return {scores['mean']:.1f} +- {scores['std']:.1f} over {scores['n']} episodes"
+    return f"mean return {scores['mean']:.1f} +- {scores['std']:.1f} over {plural(scores['n'], 'episode')}"
 
 
 def check_config(path: Path, packages: Collection[str] = ()) -> None:

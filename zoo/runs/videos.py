@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_dreamer.dreamer_v3.open_loop import SIDE, OpenLoopCallback, log_video
+from sb3_dreamer.common.open_loop import SIDE, OpenLoopCallback, log_video
 from sb3_dreamer.video import whole_scale
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs.episodes import play

@@ -52,7 +52,7 @@ def rivals(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
     own: list[dict[str, Any]] = []
     others: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
     for number in range(args.rounds):
-        for name, words in commands.items():  # ours before each rival, so that each has a neighbour in time
+        for name, words in commands.items():  # ours before each rival, so that each has a neighbor in time
             with console.status(f"round {number + 1} of {args.rounds}: sb3-dreamer"):
                 own.append(run_case(case, measure))
             with console.status(f"round {number + 1} of {args.rounds}: {name}"):
@@ -157,7 +157,7 @@ def _together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _ratios(own: Sequence[dict[str, Any]], rival: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Compute a rival's time over ours: of the smallest times, and of the medians of each pair of neighbours."""
+    """Compute a rival's time over ours: of the smallest times, and of the medians of each pair of neighbors."""
     pairs = [other["median"] / mine["median"] for mine, other in zip(own, rival, strict=True)]
     return {
         "ratio_min": min(run["min"] for run in rival) / min(run["min"] for run in own),

@@ -17,10 +17,11 @@ for ``--minutes``, whichever ends first. Finished runs are not run again; one th
 rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are those of the tasks without velocities.
 ``--dry-run`` prints the commands.
 
-``plot`` draws the returns of training episodes and prints, for each task, the mean of the last 20 episodes before a
-number of environment steps, and when that mean was 0.8 of the way from chance to a good agent for the first time; over
-all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent, with a bootstrap interval over runs.
-Agents that learn some of the tasks only are averaged over those.
+``plot`` also takes the runs that the JSON file beside the picture holds from an earlier call, so that seeds can be
+added on another machine. It draws the returns of training episodes and prints, for each task, the mean of the last 20
+episodes before a number of environment steps, and when that mean was 0.8 of the way from chance to a good agent for
+the first time; over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent, with a bootstrap
+interval over runs. Agents that learn some of the tasks only are averaged over those.
 """
 
 import argparse
@@ -40,6 +41,7 @@ import numpy as np
 import yaml
 from stable_baselines3.common.monitor import load_results
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.zoo.config.hyperparams import load_file, suite_files
 from sb3_dreamer.zoo.runs.curves import Curve, moving_average, on_grid
 from sb3_dreamer.zoo.runs.provenance import describe_system
@@ -90,8 +92,30 @@ THEIRS: dict[str, dict[str, str]] = {  # for each task the entry of rl_zoo3 whos
 NAMES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
 NAMES |= {"sac": "SAC", "ppo": "PPO", "dqn": "DQN", "ppo_lstm": "RecurrentPPO"}  # in pictures
 WINDOW = 20  # training episodes averaged
+POINTS = 150  # of a curve that are kept, at most
 SHARE = 0.8  # of the way from chance to a good agent, whose steps and minutes are reported
 LONGER = 10  # times the steps at which scores are compared, that a model-free agent trains at most
+
+
+class Result(NamedTuple):
+    """What is kept of a run, as JSON.
+
+    :param steps: of the environment, after some of the training episodes, closer at the beginning
+    :param minutes: after the same episodes
+    :param returns: means of ``WINDOW`` episodes up to these
+    :param score: the last mean before the task's number of environment steps; chance before the first episode
+    :param reached: steps and minutes after which the mean was good enough for the first time; None: never
+    """
+
+    steps: list[float]
+    minutes: list[float]
+    returns: list[float]
+    score: float
+    reached: list[float] | None
+
+    def curve(self, over: str) -> Curve:
+        """Returns over ``steps`` or ``minutes``."""
+        return Curve(np.array(self.steps if over == "steps" else self.minutes), np.array(self.returns), None)
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,11 @@ class Run:
     def folder(self) -> Path:
         """Return the folder of the run."""
         return self.root / f"{self.task}-{self.agent}-seed{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Return its name in the JSON file."""
+        return f"{self.task} {self.agent} {self.seed}"
 
     @property
     def done(self) -> bool:
@@ -163,39 +192,31 @@ class Run:
         print("finished" if status == 0 else "failed  ", self.folder.name, flush=True)
         return status
 
-    def curve(self, over: str) -> Curve | None:
-        """Read its training episodes, averaged; None before the first one.
-
-        :param over: ``steps`` of the environment or ``minutes``
-        """
-        logs = sorted(self.folder.glob("*/*/*.monitor.csv"))
-        rows: Any = load_results(str(logs[0].parent)) if logs else ()  # of all its environments, in the order of time
-        if not len(rows):
-            return None
-        steps = rows["frames"] if "frames" in rows else rows["l"].cumsum()
-        kept = steps <= LONGER * TASKS[self.task].steps
-        x = steps if over == "steps" else rows["t"] / 60.0
-        returns = moving_average(rows["r"].to_numpy(float), WINDOW)
-        return Curve(x.to_numpy(float)[kept], returns[kept], self.seed)
-
-    def score(self) -> float:
-        """Return its mean return at the task's number of environment steps; chance before its first episode."""
-        curve = self.curve("steps")
-        count = 0 if curve is None else int((curve.x <= TASKS[self.task].steps).sum())
-        return TASKS[self.task].chance if curve is None or not count else float(curve.y[count - 1])
-
-    def reached(self) -> tuple[float, float] | None:
-        """Return the environment steps and minutes after which the mean return was good enough; None if it never was.
+    def result(self) -> Result:
+        """Read its training episodes.
 
         Good enough is ``SHARE`` of the way from chance to a good agent.
         """
-        steps, minutes, task = self.curve("steps"), self.curve("minutes"), TASKS[self.task]
-        if steps is None or minutes is None:
-            return None
-        good = steps.y >= task.chance + SHARE * (task.good - task.chance)
+        task, logs = TASKS[self.task], sorted(self.folder.glob("*/*/*.monitor.csv"))
+        rows: Any = load_results(str(logs[0].parent)) if logs else ()  # of all its environments, in the order of time
+        if not len(rows):
+            return Result([], [], [], task.chance, None)
+        steps = (rows["frames"] if "frames" in rows else rows["l"].cumsum()).to_numpy(float)
+        kept = steps <= LONGER * task.steps
+        steps, minutes = steps[kept], rows["t"].to_numpy(float)[kept] / 60.0
+        returns = moving_average(rows["r"].to_numpy(float), WINDOW)[kept]
+        count = int((steps <= task.steps).sum())
+        good = returns >= task.chance + SHARE * (task.good - task.chance)
         good[: WINDOW - 1] = False  # means of fewer episodes
         first = int(good.argmax())
-        return (float(steps.x[first]), float(minutes.x[first])) if good[first] else None
+        some = np.unique(np.geomspace(1, len(steps), POINTS).round().astype(int)) - 1
+        return Result(
+            steps[some].tolist(),
+            minutes[some].round(3).tolist(),
+            returns[some].round(3).tolist(),
+            float(returns[count - 1]) if count else task.chance,
+            [float(steps[first]), float(minutes[first])] if good[first] else None,
+        )
 
 
 def settings_file(root: Path, agent: str) -> Path:
@@ -243,16 +264,27 @@ def run(args: argparse.Namespace) -> int:
 
 def plot(args: argparse.Namespace) -> int:
     """Draw the finished runs and print the scores."""
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for item in make_runs(args):
-        if item.done:
-            groups.setdefault((item.task, item.agent), []).append(item)
+    target = args.picture.with_suffix(".json")
+    former = json.loads(target.read_text()).get("runs", {}) if target.is_file() else {}
+    results = {key: Result(**value) for key, value in former.items()}
+    wanted = make_runs(args)
+    results |= {item.key: item.result() for item in wanted if item.done}
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for item in wanted:
+        if item.key in results:
+            groups.setdefault((item.task, item.agent), []).append(results[item.key])
     if not groups:
         raise SystemExit(f"{args.out} holds no finished run: begin with the command 'run'")
     args.picture.parent.mkdir(parents=True, exist_ok=True)
     for over in args.over:
         draw(groups, over, picture_over(args.picture, over))
-    return report(args, groups)
+    record = report(groups) | {"runs": {key: result._asdict() for key, result in results.items()}}
+    content = {"command": args.words, "system": describe_system(), **record}
+    with atomic_write(target) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+    pictures = " and ".join(str(picture_over(args.picture, over)) for over in args.over)
+    print(f"Written: {pictures}, and {target}")
+    return 0
 
 
 def picture_over(picture: Path, over: str) -> Path:
@@ -266,7 +298,7 @@ def short(number: float) -> str:
     return f"{number / size:.10g}{letter}"
 
 
-def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> None:
+def draw(groups: dict[tuple[str, str], list[Result]], over: str, picture: Path) -> None:
     """Draw a panel for each task: mean returns with the range of the seeds, and the return of a good agent.
 
     :param groups: runs by task and agent
@@ -290,7 +322,7 @@ def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> 
         axis.set(xscale="log", title=task)
         axis.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: short(x)))
     for (task, agent), runs in groups.items():
-        curves = [curve for item in runs if (curve := item.curve(over)) is not None]
+        curves = [item.curve(over) for item in runs if item.steps]
         if curves:
             grid, values = on_grid(curves)
             color = f"C{[*OURS, *THEIRS].index(agent)}"
@@ -310,29 +342,23 @@ def draw(groups: dict[tuple[str, str], list[Run]], over: str, picture: Path) -> 
     plt.close(figure)
 
 
-def report(args: argparse.Namespace, groups: dict[tuple[str, str], list[Run]]) -> int:
-    """Print the scores and write them beside the picture."""
+def report(groups: dict[tuple[str, str], list[Result]]) -> dict[str, Any]:
+    """Print the scores and return them for the file."""
     agents = [agent for agent in (*OURS, *THEIRS) if any(agent == key[1] for key in groups)]
-    scores = {key: [item.score() for item in runs] for key, runs in groups.items()}
+    scores = {key: [item.score for item in runs] for key, runs in groups.items()}
     means = {agent: aggregate(scores, agent) for agent in agents}
     for (task, agent), values in scores.items():
-        found = [pair for item in groups[task, agent] if (pair := item.reached()) is not None]
+        found = [item.reached for item in groups[task, agent] if item.reached is not None]
         when = ", ".join(f"{short(round(steps, -2))} steps, {minutes:.1f} min" for steps, minutes in found) or "never"
         print(f"{task:16s} {agent:10s} {np.mean(values):9.2f} +- {np.std(values):.2f} over {len(values)} runs; {when}")
     for agent, row in means.items():
         print(f"{agent:10s} IQM {row['iqm']:.2f}, 95 % interval {row['interval']}, {len(row['tasks'])} tasks")
-    record = {
-        "command": args.words,
-        "system": describe_system(),
+    return {
         "marks": {task: TASKS[task].steps for task, _ in groups},
+        "reached": {f"{task} {agent}": [item.reached for item in runs] for (task, agent), runs in groups.items()},
+        "scores": {f"{task} {agent}": values for (task, agent), values in scores.items()},
+        "iqm": means,
     }
-    record["reached"] = {f"{task} {agent}": [r.reached() for r in runs] for (task, agent), runs in groups.items()}
-    record |= {"scores": {f"{task} {agent}": values for (task, agent), values in scores.items()}, "iqm": means}
-    target = args.picture.with_suffix(".json")
-    target.write_text(json.dumps(record, indent=1) + "\n")
-    pictures = " and ".join(str(picture_over(args.picture, over)) for over in args.over)
-    print(f"Written: {pictures}, and {target}")
-    return 0
 
 
 def aggregate(scores: dict[tuple[str, str], list[float]], agent: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def make(recipe: Recipe, logs: Path, out: Path) -> None:
     trained.env.close()
     sharing.pack(trained.model, run, target)
     args = parse([*where, "-f", str(out), "-n", str(EPISODES), "--n-envs", str(N_ENVS)])
-    sharing.write_scores(target, evaluate.evaluate_run(args, 0))
+    sharing.write_scores(target, evaluate.evaluate_run(args))
     print(f"{target.path}: {sharing.score_in_words(target)}", flush=True)
 
 

@@ -1,6 +1,6 @@
 """Compare gradient estimators for discrete latents: Table 1 of the Gumbel-Softmax paper (arXiv 1611.01144) in small.
 
-Two tasks on scikit-learn's 8x8 digits, binarised: a stochastic binary network (SBN) that predicts the lower half of a
+Two tasks on scikit-learn's 8x8 digits, binarized: a stochastic binary network (SBN) that predicts the lower half of a
 digit from the upper half, and a VAE; each with Bernoulli and with categorical latents, seven estimators, several seeds.
 Every cell of the table and seed has a result file; a run that was interrupted continues with the missing ones.
 """

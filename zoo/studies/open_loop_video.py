@@ -18,8 +18,8 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.open_loop import horizon_table
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
-from sb3_dreamer.dreamer_v3.open_loop import horizon_table
 from sb3_dreamer.video import write_video
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.zoo.config.arguments import KeyValues

@@ -92,7 +92,7 @@ def _read_metadata(handle: IO[bytes], what: str) -> tuple[dict[str, str], dict[s
     if is_pickle(first):
         raise ModelFileError(
             f"{what} contains pickled data, which can run code on load; it was not loaded. "
-            "Save the replay buffer again with sb3-dreamer; buffers that Stable-Baselines3 saved cannot be read"
+            "If you wrote it yourself with Stable-Baselines3, pass trust_pickle=True to load_replay_buffer()"
         )
     if first.startswith(b"PK"):
         raise ModelFileError(f"{what} is a zip file, not a replay buffer: to load a model use load()")

@@ -135,7 +135,6 @@ def read_model(
     device: th.device | str = "cpu",
     skip: Collection[str] = (),
     finite: Collection[str] = ("policy", "carry"),
-    max_bytes: int | None = None,
 ) -> ModelFile:
     """
     Read a model file after checking it; a file of unknown origin can at worst be refused.
@@ -145,7 +144,6 @@ def read_model(
     :param device: where the tensors go, ``"auto"`` as in SB3
     :param skip: names of data entries that are not decoded (those that ``custom_objects`` replaces)
     :param finite: names of tensors that must hold neither NaN nor infinity
-    :param max_bytes: most bytes that the members may unpack to; None: four times the file's size plus 16 MiB
     :raises FileNotFoundError: naming the names tried
     :raises ModelFileError: when the file is damaged, hostile, of another kind or of a newer version
     """
@@ -161,8 +159,7 @@ def read_model(
             with zipfile.ZipFile(handle) as archive:
                 size = handle.seek(0, os.SEEK_END)
                 _check_directory(handle, len(archive.infolist()), what)
-                limit = 4 * size + _SLACK if max_bytes is None else max_bytes
-                names = _check_members(archive, limit, what)
+                names = _check_members(archive, 4 * size + _SLACK, what)
                 form = loads(_read_member(archive, "format.json"), f"format.json in {what}")
                 found, version = _check_format(form, kind, what)
                 if version > 1 and form.get("members") != _members(archive):
@@ -270,8 +267,7 @@ def _check_members(archive: zipfile.ZipFile, limit: int, what: str) -> list[str]
     total = sum(info.file_size for info in members)
     if total > limit:
         raise ModelFileError(
-            f"{what} would unpack to {total / 2**20:.0f} MiB, above the limit of {limit / 2**20:.0f} MiB: "
-            "if you trust its source, pass a higher max_bytes"
+            f"{what} would unpack to {total / 2**20:.0f} MiB, above the limit of {limit / 2**20:.0f} MiB: {FROM_SOURCE}"
         )
     missing = [name for name in _FIXED_MEMBERS if name not in names]
     if missing:

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from sb3_dreamer.common.files.optimizer_state import load_optimizer, optimizer_t
 Path = str | pathlib.Path | io.BufferedIOBase
 OPTIMIZER_JSON = "_optimizer_settings"
 POLICY_CLASS = "policy_class"
+LEFT_OUT = "_left_out"
 WITH_ENV = ("n_envs",)  #: attributes that a model has once it has an environment
 COUNTS = {"n_envs": 1, "num_timesteps": 0, "_n_updates": 0, "_episode_num": 0, "_owed": 0, "buffer_size": 1}
 _NONE = type(None)
@@ -45,6 +47,7 @@ class StoredModel(NamedTuple):
     :param settings: of the optimizers, by name; empty if the file was saved without them
     :param tensors: by part: ``policy``, the optimizers, ``carry``
     :param system_info: where the file was written
+    :param left_out: attributes that the file could not hold; see :func:`left_out_sentences`
     """
 
     name: str
@@ -53,6 +56,7 @@ class StoredModel(NamedTuple):
     settings: dict[str, Any]
     tensors: dict[str, dict[str, th.Tensor]]
     system_info: str
+    left_out: dict[str, float | None]
 
 
 def storable(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -80,7 +84,7 @@ def write_algorithm(
 ) -> None:
     """Write a model file, whole or not at all.
 
-    A learning rate that is a function is stored as the value with which a call of ``learn`` begins.
+    A schedule that is a function is stored as the value with which a call of ``learn`` begins.
 
     :param path: file name (``.zip`` is added if it has no suffix) or binary file object
     :param kind: name of the algorithm's class
@@ -92,16 +96,12 @@ def write_algorithm(
     :param verbose: 1 names the file
     """
     data, unstorable = storable(attributes)
-    rates = [name for name in unstorable if name.endswith("learning_rate") and callable(attributes[name])]
-    data |= {name: float(attributes[name](1.0)) for name in rates}
-    again = "pass it again with load(..., custom_objects={...})"
-    if rates:
-        warn(
-            "the file cannot hold a function and has its first value instead: "
-            f"{', '.join(f'{name}={data[name]:g}' for name in rates)}; {again}"
-        )
-    if missing := [name for name in unstorable if name not in rates]:
-        warn(f"{', '.join(missing)} cannot be stored without code and will be missing in the file: {again}")
+    left_out = {name: first_value(attributes[name]) for name in unstorable}
+    data |= {name: value for name, value in left_out.items() if value is not None}
+    for sentence in left_out_sentences(left_out):
+        warn(sentence)
+    if left_out:
+        data[LEFT_OUT] = left_out
     policy = getattr(policy, "_orig_mod", policy)  # what torch.compile wrapped
     tensors: dict[str, Any] = {"policy": policy.state_dict()}
     settings = {}
@@ -111,6 +111,42 @@ def write_algorithm(
         tensors["carry"] = dict(carry)
     data |= {POLICY_CLASS: type(policy).__name__, OPTIMIZER_JSON: settings}
     write_model(cast(Any, path), kind=kind, data=data, tensors=tensors, verbose=verbose)
+
+
+def first_value(value: Any) -> float | None:
+    """The value with which a schedule begins; None for anything else."""
+    try:
+        return float(value(1.0))
+    except Exception:  # it may be any object
+        return None
+
+
+def left_out_sentences(left_out: Mapping[str, float | None]) -> list[str]:
+    """What to tell the user of attributes that a file cannot hold.
+
+    :param left_out: the value that the file has instead, by name; None: it has none
+    """
+    again = "pass it again with load(..., custom_objects={...})"
+    values = [f"{name}={value:g}" for name, value in left_out.items() if value is not None]
+    missing = [name for name, value in left_out.items() if value is None]
+    sentences = []
+    if values:
+        sentences.append(
+            f"the file cannot hold a function and has its first value instead: {', '.join(values)}; {again}"
+        )
+    if missing:
+        sentences.append(f"{', '.join(missing)} cannot be stored without code and is missing in the file: {again}")
+    return sentences
+
+
+def warn_left_out(stored: "StoredModel", given: Iterable[str]) -> None:
+    """Warn of what a file could not hold and was not passed again.
+
+    :param given: names of what was passed
+    """
+    known = set(given)
+    for sentence in left_out_sentences({name: value for name, value in stored.left_out.items() if name not in known}):
+        warnings.warn(f"{stored.name}: {sentence}", stacklevel=3)
 
 
 def read_algorithm(path: Path, kind: str, custom_objects: Mapping[str, Any]) -> StoredModel:
@@ -130,11 +166,14 @@ def read_algorithm(path: Path, kind: str, custom_objects: Mapping[str, Any]) -> 
     policy_class, settings = data.pop(POLICY_CLASS), data.pop(OPTIMIZER_JSON)
     if not isinstance(settings, dict):
         raise ModelFileError(f"{path} has {OPTIMIZER_JSON}={one_line(settings)}: expected a table of optimizers")
+    left_out = data.pop(LEFT_OUT, {})
+    if not isinstance(left_out, dict) or not all(v is None or isinstance(v, float) for v in left_out.values()):
+        raise ModelFileError(f"{path} has {LEFT_OUT}={one_line(left_out)}: expected a table of numbers")
     # A file does not choose where its reader writes.
     data.pop("tensorboard_log", None)
     if isinstance(data.get("replay_buffer_kwargs"), dict):
         data["replay_buffer_kwargs"].pop("replay_dir", None)
-    return StoredModel(str(path), data, policy_class, settings, file.tensors, file.system_info)
+    return StoredModel(str(path), data, policy_class, settings, file.tensors, file.system_info, left_out)
 
 
 def check_attributes(data: Mapping[str, Any], model: object, name: str) -> None:

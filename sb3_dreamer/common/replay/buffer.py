@@ -182,16 +182,23 @@ class SequenceReplayBuffer(ReplayBuffer):
         :param length: T
         :raises ValueError: if no environment has ``length`` rows yet
         """
-        choices = np.maximum(self.filled - length + 1, 0)
-        if not choices.any():
+        if not (self.filled >= length).any():
             raise ValueError(
                 f"replay holds no stretch of {length} rows yet (longest: {self.filled.max()}): "
                 "collect more steps or lower batch_length"
             )
+        return self._draw(batch, length, self.filled)
+
+    def _draw(self, batch: int, length: int, newest: np.ndarray) -> SequenceBatch:
+        """Draw sequences uniformly from the newest rows of each environment.
+
+        :param newest: how many rows of each are drawn from, ``(n_envs,)``
+        """
+        choices = np.maximum(newest - length + 1, 0)
         pick = self.rng.integers(choices.sum(), size=batch)
         ends = np.cumsum(choices)
         env = np.searchsorted(ends, pick, side="right")
-        first = (self.cursor - self.filled)[env] + pick - (ends - choices)[env]
+        first = (self.cursor - newest)[env] + pick - (ends - choices)[env]
         return self.gather(env, (first[:, None] + np.arange(length)) % self.ring)
 
     def sample_aside(
@@ -211,9 +218,13 @@ class SequenceReplayBuffer(ReplayBuffer):
         """Latent state before the first row of the sequences drawn last; None: replay stores none."""
         return None
 
+    def batch_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays whose rows belong in a batch."""
+        return self.arrays
+
     def gather(self, env: np.ndarray, rows: np.ndarray) -> SequenceBatch:
         """The given rows ``(B, T)`` of the given environments ``(B,)`` as tensors on the device."""
-        drawn = {name: array[env[:, None], rows] for name, array in self.arrays.items()}
+        drawn = {name: array[env[:, None], rows] for name, array in self.batch_arrays().items()}
         parts = {name: self._tensor(array) for name, array in self._normalized(drawn).items()}
         action = self.codec.to_model(parts["action"])
         return SequenceBatch(

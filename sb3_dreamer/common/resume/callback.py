@@ -85,16 +85,19 @@ class ResumableCheckpoint(BaseCallback):
 
     def _on_training_end(self) -> None:
         if self.model.num_timesteps > self.last_step:
-            self.write()
+            self.write(then="")
 
-    def write(self) -> None:
-        """Write a checkpoint now; for the time between two rollouts."""
+    def write(self, then: str = "; training continues") -> None:
+        """Write a checkpoint now; for the time between two rollouts.
+
+        :param then: end of the warning if it fails
+        """
         model: Any = self.model  # one of ours, as checked when training starts
         self.last_step = model.num_timesteps
         try:
             self.last_path = model.save_checkpoint(self.folder, self.keep, self.replay)
         except (OSError, FloatingPointError) as error:
-            warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}", stacklevel=2)
+            warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}{then}", stacklevel=2)
             return
         if self.verbose and distributed.is_rank_zero():
             print(f"Checkpoint {self.last_path}")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch as th
 from torch import nn
@@ -11,15 +12,14 @@ from sb3_dreamer.core.layers import NormStyle, init_weight, linear
 Size2 = tuple[int, int]
 
 
-def image_stages(size: Size2, minimum: int = 4) -> list[Size2]:
+def image_stages(size: Size2) -> list[Size2]:
     """Feature map sizes of the convolutional stack, from the image to the smallest map.
 
-    Each stage halves (rounding down) until a side is nearest to ``minimum`` on a log scale: 64 gives 64, 32, 16, 8, 4.
+    Each stage halves (rounding down) until a side is nearest to 4 on a log scale: 64 gives 64, 32, 16, 8, 4.
 
     :param size: height and width
-    :param minimum: side of the smallest map aimed at (DreamerV3: 4)
     """
-    count = max(1, round(math.log2(min(size) / minimum)))
+    count = max(1, round(math.log2(min(size) / 4)))
     sizes = [size]
     for _ in range(count):
         height, width = sizes[-1]
@@ -39,26 +39,24 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
-class ImageEncoder(nn.Module):
-    """Stride-2 convolutions with kernel 4, depth doubling (DreamerV3 2023): ``(N, C, H, W)`` to ``(N, E)``.
+class StridedEncoder(nn.Module):
+    """Stride-2 convolutions with kernel 4: ``(N, C, H, W)`` to ``(N, E)``.
 
-    :param channels: C
-    :param size: H and W
-    :param depth: channels of the first stage
+    :param depths: channels of the image and of each stage
+    :param last: height and width of the last map
+    :param padding: of each convolution
     :param style: norm, activation and initialization of each stage
     """
 
-    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
+    def __init__(self, depths: Sequence[int], last: Size2, *, padding: int, style: NormStyle):
         super().__init__()
-        self.sizes = image_stages(size, minimum)
-        depths = [channels] + [depth * 2**i for i in range(len(self.sizes) - 1)]
         self.convs = nn.ModuleList(
-            init_conv(nn.Conv2d(a, b, 4, 2, 1, bias=style.bias), a, b, style=style)
+            init_conv(nn.Conv2d(a, b, 4, 2, padding, bias=style.bias), a, b, style=style)
             for a, b in itertools.pairwise(depths)
         )
         self.norms = nn.ModuleList(ChannelNorm(style.make_norm(b)) for b in depths[1:])
         self.act = style.activation
-        self.out_shape = (depths[-1], *self.sizes[-1])
+        self.out_shape = (depths[-1], *last)
         self.out_size = math.prod(self.out_shape)
 
     def forward(self, image: th.Tensor) -> th.Tensor:
@@ -69,24 +67,37 @@ class ImageEncoder(nn.Module):
         return x.flatten(1)
 
 
-class ImageDecoder(nn.Module):
-    """The mirror of :class:`ImageEncoder`: ``(N, F)`` to a mean image ``(N, C, H, W)`` in about [0, 1]."""
+class StridedDecoder(nn.Module):
+    """Dense layer and stride-2 transposed convolutions: ``(N, F)`` to a mean image ``(N, C, H, W)`` in about [0, 1].
 
-    def __init__(self, inputs: int, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
+    :param inputs: width F
+    :param depths: channels of the first map and of each stage
+    :param first: height and width of the first map
+    :param kernels: of each stage
+    :param added: rows and columns that each stage adds to its output
+    :param padding: of each stage
+    :param style: norm, activation and initialization of each stage but the last, which has none
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        depths: Sequence[int],
+        first: Size2,
+        *,
+        kernels: Sequence[Size2],
+        added: Sequence[Size2],
+        padding: int,
+        style: NormStyle,
+    ):
         super().__init__()
-        self.sizes = image_stages(size, minimum)[::-1]
-        stages = len(self.sizes) - 1
-        depths = [depth * 2**i for i in reversed(range(stages))] + [channels]
-        self.start_shape = (depths[0], *self.sizes[0])
+        self.start_shape = (depths[0], *first)
         self.dense = linear(inputs, math.prod(self.start_shape), fan=style.fan)
         self.deconvs = nn.ModuleList()
         self.norms = nn.ModuleList()
-        for i in range(stages):
-            last = i == stages - 1
-            (height, width), a, b = self.sizes[i + 1], depths[i], depths[i + 1]
-            # A map of odd size is restored by one more row or column of output.
-            padding = (height - 2 * self.sizes[i][0], width - 2 * self.sizes[i][1])
-            deconv = nn.ConvTranspose2d(a, b, 4, 2, 1, output_padding=padding, bias=last or style.bias)
+        for i, (a, b) in enumerate(itertools.pairwise(depths)):
+            last = i == len(kernels) - 1
+            deconv = nn.ConvTranspose2d(a, b, kernels[i], 2, padding, added[i], bias=last or style.bias)
             self.deconvs.append(init_conv(deconv, a, b, style=style))
             self.norms.append(nn.Identity() if last else ChannelNorm(style.make_norm(b)))
         self.act = style.activation
@@ -97,6 +108,34 @@ class ImageDecoder(nn.Module):
         for deconv, norm in zip(self.deconvs[:-1], self.norms[:-1], strict=True):
             x = self.act(norm(deconv(x)))
         return self.deconvs[-1](x) + 0.5  # type: ignore[no-any-return]
+
+
+class ImageEncoder(StridedEncoder):
+    """Convolutions that halve the image, depth doubling (DreamerV3 2023): ``(N, C, H, W)`` to ``(N, E)``.
+
+    :param channels: C
+    :param size: H and W
+    :param depth: channels of the first stage
+    :param style: norm, activation and initialization of each stage
+    """
+
+    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle):
+        sizes = image_stages(size)
+        depths = [channels] + [depth * 2**i for i in range(len(sizes) - 1)]
+        super().__init__(depths, sizes[-1], padding=1, style=style)
+
+
+class ImageDecoder(StridedDecoder):
+    """The mirror of :class:`ImageEncoder`: ``(N, F)`` to a mean image ``(N, C, H, W)`` in about [0, 1]."""
+
+    def __init__(self, inputs: int, channels: int, size: Size2, depth: int, *, style: NormStyle):
+        sizes = image_stages(size)[::-1]
+        stages = len(sizes) - 1
+        depths = [depth * 2**i for i in reversed(range(stages))] + [channels]
+        # A map of odd size is restored by one more row or column of output.
+        added = [(large[0] - 2 * small[0], large[1] - 2 * small[1]) for small, large in itertools.pairwise(sizes)]
+        kernels = [(4, 4)] * stages
+        super().__init__(inputs, depths, sizes[0], kernels=kernels, added=added, padding=1, style=style)
 
 
 def init_conv(conv: nn.Module, inputs: int, outputs: int, *, style: NormStyle) -> nn.Module:

@@ -11,6 +11,7 @@ from sb3_dreamer.core.images.convs import ChannelNorm, Size2, init_conv
 from sb3_dreamer.core.layers import BlockLinear, NormStyle, ungroup
 
 MULTS = (2, 3, 4, 4)  #: channels of the four stages, as multiples of the depth
+BLOCKS = 8  #: of the first map of the decoder; fewer where channels or deter cannot be divided by it
 LARGEST, SMALLEST = 16, 3  #: sides of the last map that the released code accepts
 
 
@@ -46,10 +47,9 @@ class PoolingEncoder(nn.Module):
     :param size: H and W
     :param depth: unit of the channels
     :param style: norm, activation and initialization
-    :param minimum: not used; the number of stages follows from :func:`pool_stages`
     """
 
-    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle, minimum: int = 4):
+    def __init__(self, channels: int, size: Size2, depth: int, *, style: NormStyle):
         super().__init__()
         self.sizes = pool_stages(size)
         depths = [channels, *stage_depths(depth, len(self.sizes) - 1)]
@@ -81,10 +81,8 @@ class BlockDecoder(nn.Module):
     :param size: H and W
     :param depth: unit of the channels
     :param style: norm, activation and initialization
-    :param minimum: not used; see :class:`PoolingEncoder`
     :param deter: width D of deter
     :param units: half the width of the hidden layer over stoch
-    :param blocks: number of blocks (8); less where the channels cannot be divided by it
     """
 
     def __init__(
@@ -95,17 +93,15 @@ class BlockDecoder(nn.Module):
         depth: int,
         *,
         style: NormStyle,
-        minimum: int = 4,
         deter: int,
         units: int,
-        blocks: int = 8,
     ):
         super().__init__()
         self.sizes = pool_stages(size)[::-1]
         depths = stage_depths(depth, len(self.sizes) - 1)[::-1]
         height, width = self.sizes[0]
         self.deter = deter
-        self.blocks = math.gcd(math.gcd(blocks, depths[0]), deter)
+        self.blocks = math.gcd(BLOCKS, depths[0], deter)
         self.start_shape = (depths[0], height, width)
         start = math.prod(self.start_shape)
         self.deter_in = BlockLinear(self.blocks, deter // self.blocks, start // self.blocks)
@@ -133,7 +129,7 @@ class BlockDecoder(nn.Module):
 def enlarge(x: th.Tensor, conv: nn.Module, size: Size2) -> th.Tensor:
     """Repeat pixels to ``size``, then convolve: ``(N, C, H, W)`` to ``(N, C', *size)``.
 
-    Where each pixel is repeated 2 x 2 times, 5 x 5 neighbours are only 3 x 3 different ones. Four kernels of 3 x 3 on
+    Where each pixel is repeated 2 x 2 times, 5 x 5 neighbors are only 3 x 3 different ones. Four kernels of 3 x 3 on
     the small map, one for each of the four places, give the same with a third of the products and no large map.
 
     :param conv: a ``Conv2d`` of kernel 5 and padding 2

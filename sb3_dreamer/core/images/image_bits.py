@@ -37,7 +37,7 @@ class QuantizedEncoder(Encoder):
         self.bits = bits
 
     def prepare(self, obs: dict[str, th.Tensor]) -> dict[str, th.Tensor]:
-        """Quantised images, so that input and target have the same noise."""
+        """Quantized images, so that input and target have the same noise."""
         names = [key.name for key in self.keys if key.kind == "image"]
         return obs | {name: self.pixels(obs[name], 255.0) for name in names}
 

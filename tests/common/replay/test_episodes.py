@@ -1,5 +1,6 @@
 """Recorded episodes: what is added is what was recorded, from every source; and learning without an environment."""
 
+import pickle
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -219,3 +220,13 @@ def test_replay_of_another_number_of_environments(tmp_path) -> None:
 def test_a_replay_class_without_episodes(algorithm) -> None:
     with pytest.raises(ValueError, match=r"replay_buffer_class=.* must be SequenceReplayBuffer or a subclass"):
         tiny(algorithm, "MlpPolicy", "CartPole-v1", replay_buffer_class=ReplayBuffer)
+
+
+def test_a_trusted_pickle_that_does_not_fit_leaves_the_replay_as_it_was(tmp_path) -> None:
+    model = DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", batch_size=2, batch_length=8, learning_starts=99)
+    model.learn(30)
+    before = model.replay_buffer.size()
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps({"a": np.zeros(3)}))
+    with pytest.raises(ValueError, match="'a', which is unknown"):
+        model.load_replay_buffer(tmp_path / "bad.pkl", trust_pickle=True)
+    assert model.replay_buffer.size() == before > 0

@@ -20,7 +20,7 @@ SPACE = spaces.Dict({"camera": image(3, 8, 8), "small.view/x": spaces.Box(-1, 1e
 
 
 def make(size: int = 20, n_envs: int = 2, **kwargs) -> SequenceReplayBuffer:
-    # An image of 8x8 pixels is too small to be modelled; here it is a vector of bytes.
+    # An image of 8x8 pixels is too small to be modeled; here it is a vector of bytes.
     space = spaces.Dict({"camera": spaces.Box(0, 254, (3, 8, 8), np.uint8), "small.view/x": SPACE["small.view/x"]})
     return SequenceReplayBuffer(size * n_envs, space, spaces.Discrete(3), "cpu", n_envs, seed=0, **kwargs)
 
@@ -178,3 +178,13 @@ def test_a_model_learns_from_disk(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(SequenceReplayBuffer, "free_space", lambda self: 100)
     with pytest.raises(OSError, match="replay_dir has"):
         report.check_memory(later.replay_buffer, 10**6)
+
+
+def test_a_crash_after_a_reset_brings_no_old_rows_back(tmp_path) -> None:
+    replay = make(replay_dir=tmp_path, spare_rows=5)
+    fill(replay, 30)
+    replay.flush()
+    replay.reset()
+    fill(replay, 3, begin=1000)
+    again = make(replay_dir=tmp_path, spare_rows=5)
+    assert again.attach() == 0 and again.size() == 0

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.files.json_text import ModelFileError
+from sb3_dreamer.common.open_loop import OpenLoopCallback
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.common.resume.folder import LOCK, checkpoints, find_checkpoint
 from tests.algorithms import ALGORITHMS, equal, tiny, weights
@@ -251,3 +252,28 @@ def test_not_in_the_middle_of_a_rollout(tmp_path) -> None:
         model.save_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="wait=10 must be less than every=10"):
         ResumableCheckpoint(tmp_path, 10, wait=10)
+
+
+def test_vecnormalize_follows_with_set_env(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", VecNormalize(make_vec_env("CartPole-v1", 1, seed=0))).learn(30)
+    model.save_checkpoint(tmp_path)
+    later, env = DreamerV3.load_checkpoint(tmp_path), VecNormalize(make_vec_env("CartPole-v1"))
+    later.set_env(env)
+    assert env.obs_rms.count == model.get_vec_normalize_env().obs_rms.count
+    assert later.replay_buffer.normalizer is env, "also before learning continues: dreams start from replay"
+
+
+def test_predictions_of_a_resumed_run_are_those_of_one_never_stopped(tmp_path) -> None:
+    def run(model, steps: int, folder: str):
+        watch = OpenLoopCallback(40, horizon=3, sequences=2)
+        seen, look = [], watch.look
+        watch.look = lambda: seen.append((watch.num_timesteps, look()["vector_error"].tolist()))
+        callbacks = CallbackList([watch, ResumableCheckpoint(tmp_path / folder, 100)])
+        model.learn(steps, callback=callbacks, reset_num_timesteps=False)
+        return seen
+
+    whole = run(tiny(DreamerV3, "MlpPolicy", "CartPole-v1", seed=0), 200, "whole")
+    assert [step for step, _ in whole] == [40, 80, 120, 160, 200]
+    model = DreamerV3.load_checkpoint(checkpoints(tmp_path / "whole")[0], env=make_vec_env("CartPole-v1"))
+    begin = model.num_timesteps
+    assert run(model, 200 - begin, "again") == [entry for entry in whole if entry[0] > begin] and begin < 160

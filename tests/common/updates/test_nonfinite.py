@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_dreamer import PlaNet
+from sb3_dreamer import DreamerV3, PlaNet
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.common.resume.folder import checkpoints
 from sb3_dreamer.common.updates.nonfinite import NonFiniteError
@@ -68,3 +68,22 @@ def test_the_newest_checkpoint_is_named_and_can_be_loaded(tmp_path: Path, monkey
     newest = checkpoints(tmp_path / "run")[-1]
     assert newest.name >= good.name and f"resume from '{newest}'" in str(stop.value)
     assert PlaNet.load_checkpoint(newest, env=model.env).num_timesteps < model.num_timesteps
+
+
+def test_the_batch_that_was_skipped_is_reported(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", max_skipped_updates=2, gradient_steps=10, train_freq=8)
+    original, drawn = model.replay_buffer.sample_sequences, [0]
+
+    def sample(*args: int) -> Any:
+        batch = original(*args)
+        drawn[0] += 1
+        if drawn[0] in (3, 4):
+            batch.reward[0, 2] = float("nan")
+        return batch
+
+    model.replay_buffer.sample_sequences = sample
+    with pytest.raises(NonFiniteError, match="2 updates in a row") as stop:
+        model.learn(400)
+    assert drawn[0] == 4, "at once, not after the updates that follow"
+    assert np.isnan(np.load(stop.value.folder / "batch.npz")["reward"]).any()

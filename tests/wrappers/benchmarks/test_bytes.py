@@ -13,7 +13,7 @@ LUMA = np.array([0.299, 0.587, 1 - 0.299 - 0.587])
 class RawAtari:
     """The papers' preprocessing written once more, straight on ALE's C++ interface."""
 
-    def __init__(self, rom, seed, *, sticky, all_actions, noops, size, grey, filter_name):
+    def __init__(self, rom, seed, *, sticky, all_actions, noops, size, grayscale, filter_name):
         import ale_py
         from ale_py import roms
 
@@ -24,11 +24,11 @@ class RawAtari:
         self.ale.setInt("random_seed", np.int32(np.random.SeedSequence(seed).generate_state(2)[1]))
         self.ale.loadROM(roms.get_rom_path(rom))
         self.actions = self.ale.getLegalActionSet() if all_actions else self.ale.getMinimalActionSet()
-        self.noops, self.size, self.grey, self.filter_name = noops, size, grey, filter_name
+        self.noops, self.size, self.grayscale, self.filter_name = noops, size, grayscale, filter_name
         self.rng = np.random.default_rng(seed)
 
     def screen(self):
-        return self.ale.getScreenGrayscale()[..., None] if self.grey == "screen" else self.ale.getScreenRGB()
+        return self.ale.getScreenGrayscale()[..., None] if self.grayscale == "screen" else self.ale.getScreenRGB()
 
     def finish(self, screens):
         import cv2
@@ -40,7 +40,7 @@ class RawAtari:
         else:
             image = np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.BILINEAR))
         image = image.reshape(self.size, self.size, -1)
-        if self.grey == "luma":
+        if self.grayscale == "luma":
             image = np.floor(image[..., 0] * LUMA[0] + image[..., 1] * LUMA[1] + image[..., 2] * LUMA[2])[..., None]
         return image.astype(np.uint8)
 
@@ -71,8 +71,8 @@ ATARI = [
 ]
 
 
-@pytest.mark.parametrize("name,preset,rom,sticky,full,noops,size,grey,filter_name", ATARI)
-def test_atari_equals_raw_ale(name, preset, rom, sticky, full, noops, size, grey, filter_name):
+@pytest.mark.parametrize("name,preset,rom,sticky,full,noops,size,grayscale,filter_name", ATARI)
+def test_atari_equals_raw_ale(name, preset, rom, sticky, full, noops, size, grayscale, filter_name):
     pytest.importorskip("ale_py")
     for module in ("cv2", "PIL"):
         pytest.importorskip(module)
@@ -80,7 +80,7 @@ def test_atari_equals_raw_ale(name, preset, rom, sticky, full, noops, size, grey
     steps = 0
     for seed in (0, 7):
         options = {"sticky": sticky, "all_actions": full, "noops": noops}
-        raw = RawAtari(rom, seed, **options, size=size, grey=grey, filter_name=filter_name)
+        raw = RawAtari(rom, seed, **options, size=size, grayscale=grayscale, filter_name=filter_name)
         obs, _ = env.reset(seed=seed)
         assert np.array_equal(obs, raw.reset())
         env.action_space.seed(seed)

@@ -79,7 +79,7 @@ def test_every_control_task_exists():
 
 CASES = [
     ("CartPole-v1", {}),
-    ("CartPole-v1", {"pixels": True, "size": 32, "grey": True, "action_repeat": 2}),
+    ("CartPole-v1", {"pixels": True, "size": 32, "grayscale": True, "action_repeat": 2}),
     ("Pendulum-v1", {"normalize_action": True, "action_repeat": 2, "time_limit": 50}),
     ("ALE/Pong-v5", {"size": 64}),
     ("Pong", {}),
@@ -239,7 +239,7 @@ def test_overrides_are_told_only_where_they_differ():
         ("CartPole-v1", {"normalize_action": True}, "NormalizeAction needs a Box action space of floats"),
         ("CartPole-v1", {"flatten": True}, "flatten=True needs a Dict"),
         ("CartPole-v1", {"resize": "antialias"}, "resize='antialias' needs a size"),
-        ("CartPole-v1", {"pixels": True, "grey": "screen"}, "grey='screen' is the palette of Atari"),
+        ("CartPole-v1", {"pixels": True, "grayscale": "screen"}, "grayscale='screen' is the palette of Atari"),
         ("CartPole-v1", {"time_limit": 9, "max_episode_steps": 9}, "max_episode_steps of gymnasium.make is set by"),
         ("dm_control/walker-walk-v0", {"camera": 1}, "camera=1 needs images"),
         ("dmc_proprio:walker_walk", {"camera": 1}, "camera=1 needs images"),
@@ -259,11 +259,11 @@ def test_errors_say_what_to_write(name, kwargs, match):
 def test_settings_of_a_plain_game_reach_the_emulator_and_are_recorded():
     def recorded(env):
         settings = env.get_wrapper_attr("suite_preset")["settings"]
-        return settings["sticky"], settings["noops"], settings["all_actions"], settings["grey"]
+        return settings["sticky"], settings["noops"], settings["all_actions"], settings["grayscale"]
 
     plain = make_env("ALE/Pong-v5")
     assert recorded(plain) == (0.25, [0, 0], False, False) and plain.action_space.n == 6
-    env = make_env("ALE/Pong-v5", sticky=0.0, noops=30, all_actions=True, grey="screen")
+    env = make_env("ALE/Pong-v5", sticky=0.0, noops=30, all_actions=True, grayscale="screen")
     assert recorded(env) == (0.0, [30, 30], True, "screen") and env.action_space.n == 18
     assert env.unwrapped.ale.getFloat("repeat_action_probability") == 0.0
     obs, info = env.reset(seed=0)

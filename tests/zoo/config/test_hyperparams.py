@@ -34,7 +34,8 @@ def write(tmp_path: Path, text: str) -> Path:
         ("A-v0: {n_timesteps: 0}", "n_timesteps=0 must be at least 1"),
         ("A-v0: {seed: 3}", "seed has a flag of its own: use --seed"),
         ("A-v0: {normalize: true}", "normalize=True is not supported"),
-        ("A-v0: {policy_kwargs: dict(units=3)}", "policy_kwargs='dict(units=3)' must be a mapping"),
+        ("A-v0: {clip_range: 0.2}", "clip_range=0.2 is not supported: updates are not clipped"),
+        ("A-v0: {policy_kwargs: dict units=3}", "policy_kwargs='dict units=3' must be a mapping"),
         ("A-v0: [1]", "entry 'A-v0' must be a mapping"),
         ("- 1", "must hold a mapping"),
         ("A-v0: {gamma: 1", "not plain YAML"),
@@ -42,6 +43,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("A-v0: {}\nA-v0: {}", "'A-v0' appears twice"),
         ("A-v0: {gamma: !!python/object/apply:os.getcwd []}", "not plain YAML"),
         ("run_defaults: {eval_fre: 3}", "unknown run default eval_fre=3"),
+        ("run_defaults: {eval_freq: 0}", "eval_freq=0 must be at least 1, or -1 for none"),
         ("run_defaults: 3", "must be a mapping of eval_freq"),
         ("run_defaults: {stop_at_return: 100}", "stop_at_return=100 must be a mapping of tasks to returns"),
         ("run_defaults: {eval_episodes: -1}", "eval_episodes=-1 must be at least 1"),
@@ -82,6 +84,15 @@ def test_an_ordered_mapping_of_rl_zoo3_is_read_without_code(tmp_path: Path) -> N
     for bad in (f"{tag} [1]", f"{tag} [[[1]]]", f"{tag} []", tag):
         with pytest.raises(UsageError, match="not plain YAML"):
             read_yaml(write(tmp_path, bad))
+
+
+def test_mappings_may_be_written_as_in_rl_zoo3(tmp_path: Path) -> None:
+    path = tmp_path / "own.yml"
+    path.write_text("A-v0: {policy_kwargs: 'dict(units=16)'}")
+    assert load_file(path, "dreamerv3")[0] == {"A-v0": {"policy_kwargs": {"units": 16}}}
+    path.write_text("A-v0: {policy_kwargs: 'dict(activation_fn=nn.ReLU)'}")
+    with pytest.raises(UsageError, match="policy_kwargs: cannot read 'dict"):
+        load_file(path, "dreamerv3")
 
 
 def test_inheritance_overrides_and_nests(tmp_path: Path) -> None:

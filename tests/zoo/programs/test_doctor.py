@@ -1,5 +1,7 @@
 """The doctor reports what is missing, broken and fine."""
 
+from types import SimpleNamespace
+
 import pytest
 
 
@@ -24,13 +26,40 @@ def test_doctor_reports_what_is_missing_and_broken(monkeypatch, tmp_path):
     assert doctor.main() == 0
 
 
-def test_doctor_video_and_torch_checks_run():
-    pytest.importorskip("torch")
+def test_doctor_checks_torch(monkeypatch):
+    th = pytest.importorskip("torch")
     from sb3_dreamer.zoo.programs import doctor
 
-    assert doctor.check_torch().status in ("ok", "note")
-    assert doctor.check_video().status in ("ok", "note", "missing")
-    assert "GiB" in doctor.check_memory().detail or doctor.check_memory().fix
+    monkeypatch.setattr(th.cuda, "is_available", lambda: False)
+    for gpu, status in ((False, "ok"), (True, "note")):
+        monkeypatch.setattr(doctor, "_has_nvidia_gpu", lambda gpu=gpu: gpu)
+        found = doctor.check_torch()
+        assert (found.status, bool(found.fix)) == (status, gpu) and th.__version__ in found.detail and found.required
+    monkeypatch.setattr(th, "allclose", lambda *args, **kwargs: False)
+    assert doctor.check_torch()[:3] == ("torch", "broken", "wrong result on cpu")
+
+
+def test_doctor_writes_a_video(monkeypatch):
+    from sb3_dreamer import video
+    from sb3_dreamer.zoo.programs import doctor
+
+    suffix, _ = video.find_writer()
+    assert doctor.check_video().status == {".mp4": "ok", ".gif": "note", "": "missing"}[suffix]
+    monkeypatch.setattr(video, "find_writer", lambda: ("", "no moviepy"))
+    assert doctor.check_video()[:3] == ("video", "missing", "no moviepy")
+    monkeypatch.setattr(video, "find_writer", lambda: (".mp4", None))
+    monkeypatch.setattr(video, "write_video", lambda *args: 1 / 0)
+    assert doctor.check_video()[:2] == ("video", "broken")
+
+
+@pytest.mark.parametrize(("free", "status"), [(8, "note"), (64, "ok")])
+def test_doctor_compares_the_memory_with_a_replay(free, status, monkeypatch):
+    psutil = pytest.importorskip("psutil")
+    from sb3_dreamer.zoo.programs import doctor
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free * 2**30))
+    found = doctor.check_memory()
+    assert found.status == status and f"{free}.0 GiB free" in found.detail and bool(found.fix) == (status == "note")
 
 
 def test_doctor_names_a_rendering_backend_that_fails(monkeypatch):

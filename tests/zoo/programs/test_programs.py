@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import types
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         (["evaluate", "-o", "nowhere/x.json"], "there is no folder nowhere"),
         (["evaluate", "--n-episode", "3"], "did you mean '--n-episodes'"),
         (["plot", "-o", "x.jpg"], "must end in .png"),
+        (["plot", "-o", "x.png/x.png"], "there is no folder x.png"),
+        (["plot", "-max", "nan"], "'nan' is not a number above 0"),
+        (["plot", "-max", "0"], "'0' is not a number above 0"),
+        (["evaluate", "-o", "."], "'.' is a folder: name a file in it"),
+        (["enjoy", "--reward-log", __file__], "is a file"),
+        (["record_video", "-o", __file__], "is a file"),
+        (["record_video", "--env-kwargs", "render_mode:human"], "the programs choose it; leave it out"),
+        (["tune", "-f", __file__], "is a file"),
+        (["suite", "classic", "-f", __file__], "is a file"),
+        (["suite", "classic", "--seeds", "-1"], "'-1' must be at least 0"),
+        (["suite", "classic", "--", "-i", "x"], "every job starts a run of its own"),
+        (["suite", "classic", "--", "-f", "logs"], "use -f before --"),
+        (["suite", "classic", "--", "-params", "lr:1"], "write learning_rate"),
+        (["train", "--env-kwargs", "render_mode:human"], "the programs choose it; leave it out"),
+        (["bench", "rivals"], "needs a program to compare with"),
         (["plot", "-x", "hours"], "'hours' is unknown"),
         (["plot", "-f", "nowhere"], "there is no run in nowhere"),
         (["tune", "--pruner", "medium"], "did you mean 'median'"),
@@ -193,7 +209,7 @@ def test_tune_resumes_its_study(tmp_path: Path, capsys) -> None:
     assert main([*words, "1"]) == 0
     assert main([*words, "1"]) == 0
     out = capsys.readouterr().out
-    assert "1 trial(s) so far" in out and "2 complete" in out
+    assert "1 trial so far" in out and "2 complete" in out
     rows = list(csv.DictReader((tmp_path / "dreamerv3/dreamerv3-CartPole-v1-trials.csv").read_text().splitlines()))
     assert len(rows) == 2 and all(1e-4 <= float(row["learning_rate"]) <= 1e-2 for row in rows)
     best = max(rows, key=lambda row: float(row["value"]))
@@ -227,7 +243,7 @@ def test_suite_runs_its_jobs(tmp_path: Path, small: list[str], capsys) -> None:
     assert main([*words, "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
     assert "finished CartPole-v1-seed5" in capsys.readouterr().out
     assert main(words) == 0
-    assert "1 job(s), 1 already done" in capsys.readouterr().out
+    assert "1 job, 1 already done" in capsys.readouterr().out
 
 
 def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
@@ -236,7 +252,7 @@ def test_suite_says_why_a_job_failed(tmp_path: Path, capsys) -> None:
     assert main([*words, "--", "--hyperparams", "model_size:debgu"]) == 1
     out, err = capsys.readouterr()
     assert "model_size='debgu' is unknown (did you mean 'debug'?)" in out and out.strip().endswith("1 failed")
-    assert "1 of 1 job(s) did not finish" in err
+    assert "1 of 1 job did not finish" in err
 
 
 def test_images_in_a_dict_are_those_that_were_trained_on(tmp_path: Path) -> None:
@@ -263,3 +279,66 @@ def test_the_width_of_help_is_that_of_the_terminal(monkeypatch, capsys) -> None:
         main(["plot", "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
+
+
+def test_runs_of_a_suite_are_found_together(tmp_path: Path, small: list[str], capsys) -> None:
+    """The latest run of each job, and what was trained with other flags than those of the last command."""
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)]
+    assert main([*words, "--seeds", "5", "10", "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
+    folders = [tmp_path / f"CartPole-v1-seed{seed}/dreamerv3/CartPole-v1_1" for seed in (5, 10)]
+    assert run_folder.find_all(tmp_path, "dreamerv3", "CartPole-v1") == [
+        run_folder.RunFolder(path, "CartPole-v1") for path in folders
+    ]
+    capsys.readouterr()
+    assert main([*words, "--seeds", "5", "--", "-n", "80"]) == 0
+    out = capsys.readouterr().out
+    assert "1 job had other flags after --" in out and "-n 60" in out and "1 job, 1 already done" in out
+    assert main(["list", "--runs", "-f", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("-seed") == 2
+    assert main(["plot", "-f", str(tmp_path), "-o", str(tmp_path / "x.png")]) == 0
+    assert main(["evaluate", "-f", str(tmp_path), "--all-runs", "-n", "1", "-o", str(tmp_path / "x.json")]) == 0
+    out = capsys.readouterr().out
+    assert "CartPole-v1-seed5/" in out and "over 1 episode " in out
+    assert len(json.loads((tmp_path / "x.json").read_text())["runs"]) == 2
+
+
+def test_evaluate_takes_each_run_once(logs: Path, capsys) -> None:
+    shutil.copytree(logs / "dreamerv3/CartPole-v1_1", logs / "dreamerv3/CartPole-v1_2")
+    (logs / "dreamerv3/CartPole-v1_2/best_model.zip").unlink()
+    words = ["evaluate", "-f", str(logs), "-n", "1"]
+    assert main([*words, "--exp-ids", "1", "1", "2"]) == 0
+    assert "2 runs" in capsys.readouterr().out
+    assert main([*words, "--all-runs", "--load-best"]) == 0
+    out = capsys.readouterr().out
+    assert "Left out" in out and "CartPole-v1_2 has no best_model.zip" in out and "2 runs" not in out
+    (logs / "dreamerv3/CartPole-v1_2/CartPole-v1.zip").unlink()
+    assert main(words) == 2
+    assert "--load-last-checkpoint takes its newest checkpoint" in capsys.readouterr().err
+
+
+def test_the_reward_log_has_times(logs: Path, tmp_path: Path) -> None:
+    words = ["enjoy", "-f", str(logs), "--no-render", "--n-episodes", "3", "--reward-log", str(tmp_path / "log")]
+    assert main(words) == 0
+    rows = list(csv.DictReader((tmp_path / "log/0.monitor.csv").read_text().splitlines()[1:]))
+    times = [float(row["t"]) for row in rows]
+    assert len(times) == 3 and 0 < times[0] < times[1] < times[2]
+
+
+def test_a_curve_of_one_point_is_seen_and_one_without_is_named(logs: Path, tmp_path: Path, capsys) -> None:
+    import matplotlib.pyplot as plt
+
+    from sb3_dreamer.zoo.programs import plot
+
+    _, axis = plt.subplots()
+    point = curves.Curve(np.array([5.0]), np.array([1.0]), 0)
+    assert plot.draw_runs(axis, [point], "x", "C0") == 1 and plot.draw_runs(axis, [point, point], "x", "C0") == 2
+    assert [line.get_marker() for line in axis.lines] == ["o", "o"]
+    run_folder.RunFolder(logs / "dreamerv3/CartPole-v1_2", "CartPole-v1").write_config({"hyperparams": {}})
+    assert main(["plot", "-f", str(logs), "-o", str(tmp_path / "x.png")]) == 0
+    out = capsys.readouterr().out
+    assert f"Left out: {logs}/dreamerv3/CartPole-v1_2 (no finished episode yet)" in out
+
+
+def test_record_video_of_some_steps_gives_no_advice(logs: Path, tmp_path: Path, capsys) -> None:
+    assert main(["record_video", "-f", str(logs), "-n", "2", "-o", str(tmp_path), "--gif"]) == 0
+    assert "No episode" not in capsys.readouterr().out

@@ -94,9 +94,16 @@ def test_continue_goes_on_counting_with_the_replay(logs: Path, small: list[str],
 
 
 def test_best_model_has_no_replay_and_says_so(logs: Path, capsys) -> None:
-    words = ["-n", "30", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "0"]
+    words = ["-n", "80", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "0"]
+    before = DreamerV3.load(run_of(logs).best_model)
     assert main(["train", "-i", str(run_of(logs).best_model), *words]) == 0
-    assert "starts empty, with 40 random steps" in " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    out = " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+    assert "starts empty, with 40 steps before the next update" in out
+    last = max(
+        logs.glob("dreamerv3/CartPole-v1_*/CartPole-v1.zip"), key=lambda path: int(path.parent.name.split("_")[1])
+    )
+    after = DreamerV3.load(last)
+    assert after.learning_starts == before.learning_starts and after._n_updates > before._n_updates
 
 
 def test_config_repeats_a_run(logs: Path, tmp_path: Path) -> None:
@@ -182,7 +189,7 @@ def test_ctrl_c_ends_the_last_evaluation_only(tmp_path: Path, small: list[str], 
 
     monkeypatch.setattr(train, "play", stopped)
     assert main(["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", *small]) == 0
-    assert "7.0 +- 0.0 over 1 episodes, stopped" in capsys.readouterr().out
+    assert "7.0 +- 0.0 over 1 episode, stopped" in capsys.readouterr().out
     assert (tmp_path / "dreamerv3/CartPole-v1_1/final_evaluation.csv").read_text() == "r,l\n7.0,7\n"
 
 
@@ -191,7 +198,7 @@ def test_a_run_can_be_resumed_without_asking_for_it(tmp_path: Path, small: list[
     assert main(["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", *small]) == 0
     run = run_of(tmp_path)
     assert [path.name for path in (run.path / "checkpoints").iterdir()] and not list(run.path.glob("rl_model*"))
-    assert "every 10,000 steps and at the end; the newest 2 stay" in " ".join(
+    assert "checkpoints at the end; the newest 2 stay" in " ".join(
         re.sub(r"[│\n]", " ", capsys.readouterr().out).split()
     )
     assert main(["train", "-i", str(run.path), "-n", "20", "--final-eval-episodes", "0"]) == 0
@@ -245,4 +252,71 @@ def test_a_folder_of_rl_zoo3(logs: Path, tmp_path: Path, capsys) -> None:
 def test_a_run_without_an_update_says_so(tmp_path: Path, small: list[str], capsys) -> None:
     words = ["train", "-n", "60", "-f", str(tmp_path), "--eval-freq", "-1", *small, "--final-eval-episodes", "0"]
     assert main([*words, "--hyperparams", "batch_length:500"]) == 0
-    assert "none: the run was too short for one (learning_starts=40," in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "none: the run was too short for one (learning_starts=40," in out
+    assert "60 steps without any update (learning_starts=40, batch_length=500)" in out.split("trained")[0]
+
+
+def test_a_resumed_run_without_an_update_says_so(logs: Path, capsys) -> None:
+    """Whatever updates the model had before."""
+    words = ["-n", "30", "-f", str(logs), "--eval-freq", "-1", "--final-eval-episodes", "0"]
+    assert main(["train", "-i", str(run_of(logs).best_model), *words]) == 0
+    out = words_of(capsys.readouterr().out)
+    assert "30 steps without any update" in out and "none: the run was too short for one" in out
+
+
+def words_of(out: str) -> str:
+    """What was printed, without the table's lines and line breaks."""
+    return " ".join(re.sub(r"[│\n]", " ", out).split())
+
+
+def test_the_folders_named_are_those_made(tmp_path: Path, small: list[str], capsys) -> None:
+    words = ["train", "-n", "60", "--eval-freq", "-1", *small, "--final-eval-episodes", "0", "-f", str(tmp_path)]
+    assert main([*words, "-uuid", "-tb", str(tmp_path / "board")]) == 0
+    out = re.sub(r"[│\n ]", "", capsys.readouterr().out)
+    [run] = (tmp_path / "dreamerv3").iterdir()
+    assert out.count(f"folder{run}") == 1 and f"0.monitor.csv;{tmp_path}/board/dreamerv3/{run.name}" in out
+    assert "tensorboard/" not in out and list((tmp_path / "board/dreamerv3" / run.name).iterdir())
+    assert main([*words[:-1], str(tmp_path / "other"), "-tb", __file__]) == 2
+    assert "--tensorboard-log" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_a_run_resumes_in_its_folder_and_environment(logs: Path, tmp_path: Path, capsys) -> None:
+    run = str(run_of(logs).path)
+    assert main(["train", "-i", run, "-n", "10", "-f", str(tmp_path / "other")]) == 2
+    assert f"a run resumes in its own folder, {run}; leave it out" in capsys.readouterr().err
+    assert main(["train", "-i", run, "-n", "10", "--env", "Acrobot-v1"]) == 2
+    assert "a run resumes in its own environment, CartPole-v1; leave --env out" in capsys.readouterr().err
+    assert main(["train", "-i", f"{run}/CartPole-v1.zip", "-n", "10", "--env", "Acrobot-v1", "-f", str(tmp_path)]) == 2
+    assert "its spaces are not those of" in capsys.readouterr().err
+
+
+def test_a_full_disk_at_the_end_says_how_to_go_on(tmp_path: Path, small: list[str], monkeypatch, capsys) -> None:
+    """The agent is evaluated all the same."""
+
+    save = DreamerV3.save
+
+    def full(self, path, *args, **kwargs) -> None:
+        if Path(path).name == "CartPole-v1.zip":
+            raise OSError(28, "No space left on device")
+        save(self, path, *args, **kwargs)
+
+    words = ["train", "-n", "60", "--eval-freq", "-1", "-f", str(tmp_path), *small]
+    with monkeypatch.context() as patch:
+        patch.setattr(DreamerV3, "save", full)
+        assert main(words) == 1
+    captured = capsys.readouterr()
+    assert "over 2 episodes" in captured.out and "not saved" in words_of(captured.out)
+    command = f"train -i {tmp_path / 'dreamerv3/CartPole-v1_1'}"
+    error = captured.err.strip().splitlines()[-1]
+    assert "No space left" in error and "free space, then" in error and f"{command}` resumes from step 60" in error
+
+
+def test_values_for_the_other_version_are_left_out(tmp_path: Path, small: list[str], recwarn) -> None:
+    """classic.yml has warmup_updates, which the 2023 sizes do not use; one that is passed is a warning."""
+    words = ["train", "-n", "60", "--eval-freq", "-1", "-f", str(tmp_path), *small, "--final-eval-episodes", "0"]
+    assert main(words) == 0
+    assert not [warning for warning in recwarn if "no effect" in str(warning.message)]
+    assert "warmup_updates" not in yaml.safe_load(run_of(tmp_path).config.read_text())["hyperparams"]
+    with pytest.warns(UserWarning, match="no effect: warmup_updates=9"):
+        assert main([*words, "--hyperparams", "warmup_updates:9"]) == 0

@@ -124,7 +124,7 @@ def test_further_steps_and_a_checkpoint_by_name(runs, capsys) -> None:
     assert "add -n STEPS" in capsys.readouterr().err
     assert main(["train", "-i", str(newest), "-n", "30", "--final-eval-episodes", "0"]) == 0
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "230 agent steps, 200 of them done" in out and "steps, and all else, from" in out
+    assert "230 agent steps, 200 of them done" in out and "of episodes), and all else, from" in out
     assert DreamerV3.load(run / "CartPole-v1.zip").num_timesteps == 230
     assert run_folder.read_config(run_folder.of_model(run / "CartPole-v1.zip"))["n_timesteps"] == 230
 

@@ -1,6 +1,7 @@
 """What ``tune`` leaves behind: the study as a file, and when a trial may be stopped early."""
 
 import json
+import shlex
 from argparse import Namespace
 from pathlib import Path
 
@@ -58,3 +59,87 @@ def test_no_trial_is_stopped_in_the_first_third_or_at_the_end(monkeypatch) -> No
     reports = Reports(Hopeless(), None, plan, Namespace(n_evaluations=6, eval_episodes=1))
     going_on = [reports({"self": Namespace(num_timesteps=step)}, {}) for step in range(10, 61, 10)]
     assert going_on == [True, True, False, False, False, True]
+
+
+def study_of(tmp_path: Path) -> "optuna.Study":
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'dreamerv3/tune.db'}")
+
+
+def test_no_trial_is_drawn_twice(tmp_path: Path, capsys) -> None:
+    """Not when the study is resumed, and not by processes at once, whose trials are printed; each has its own seed."""
+    wide = tmp_path / "wide.yml"
+    wide.write_text("learning_rate: {low: 1e-5, high: 1e-2}\n")
+    more = ["--sampler", "random", "--space", str(wide), "--n-trials"]
+    assert main(words(tmp_path, *more, "1")) == 0
+    assert main(words(tmp_path, *more, "2", "--n-jobs", "2")) == 0
+    trials = study_of(tmp_path).trials
+    assert len({trial.params["learning_rate"] for trial in trials}) == 3
+    assert sorted(trial.user_attrs["seed"] for trial in trials) == [7, 8, 9]
+    other = tmp_path / "other"
+    other.mkdir()
+    assert main(words(other, *more, "3")) == 0
+    rates = [[trial.params["learning_rate"] for trial in study_of(folder).trials] for folder in (tmp_path, other)]
+    assert rates[0] == rates[1], "a trial's values depend on its number alone"
+
+
+def test_best_is_the_command_of_its_trial(tmp_path: Path, capsys) -> None:
+    """The steps and fixed values of the study, whatever this call has; other ones are another study."""
+    assert main(words(tmp_path, "--n-trials", "1")) == 0
+    capsys.readouterr()
+    plain = ["tune", "-f", str(tmp_path), "--device", "cpu"]
+    assert main([*plain, "--n-trials", "0"]) == 0
+    command = capsys.readouterr().out.strip().splitlines()[-1]
+    assert " -n 60 " in command and all(value.split(":")[0] in command for value in FIXED)
+    assert main(words(tmp_path, "-n", "80", "--n-trials", "1")) == 2
+    assert "has --n-timesteps 60, not 80" in capsys.readouterr().err
+    assert main(words(tmp_path, "train_ratio:2", "--n-trials", "1")) == 2
+    assert "has --hyperparams" in capsys.readouterr().err
+    assert main(words(tmp_path, "--n-trials", "3", "--max-total-trials", "1")) == 0
+    assert "has 1 trial already" in capsys.readouterr().out and len(study_of(tmp_path).trials) == 1
+
+
+def test_stopped_before_a_trial_is_complete(tmp_path: Path, monkeypatch, capsys) -> None:
+    assert main(words(tmp_path, "--n-trials", "0")) == 1
+    assert "has no completed trial yet" in capsys.readouterr().err
+
+    def interrupt(self, trial) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sb3_dreamer.zoo.programs.tune.Objective.__call__", interrupt)
+    assert main(words(tmp_path, "--n-trials", "2")) == 130
+    captured = capsys.readouterr()
+    assert "Stopped" in captured.out and captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate: {low: a, high: 1}", "low of learning_rate='a' must be a number"),
+        ("learning_rate: {low: -1, high: 1, log: true}", "low must be above 0"),
+        ("learning_rate: {low: 1, high: .inf}", "both finite"),
+        ("learning_rate: {low: 1e-4, high: 1e-3, log: 1e-3}", "log must be true or false"),
+        ("horizon: {low: 5, high: 9.5}", "high of horizon=9.5 must be a whole number"),
+        ("model_size: {low: XS, high: XXS}", "a range is for numbers"),
+        ("- horizon", "must hold a mapping (name: value), not list"),
+        ("", "names no hyperparameter"),
+        ("train_ratio: [1, 2]", "--hyperparams fixes all that is searched: train_ratio"),
+    ],
+)
+def test_spaces_are_checked(text: str, message: str, tmp_path: Path, capsys) -> None:
+    space = tmp_path / "own.yml"
+    space.write_text(text)
+    assert main(words(tmp_path, "--space", str(space))) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1 and not list(tmp_path.rglob("*.db"))
+
+
+def test_another_space_is_another_study_and_mappings_are_choices(tmp_path: Path, capsys, recwarn) -> None:
+    space = tmp_path / "own.yml"
+    space.write_text("policy_kwargs: [{units: 8}]\nhorizon: [5]\n")
+    assert main(words(tmp_path, "--space", str(space), "--n-trials", "1")) == 0
+    assert "policy_kwargs:{'units': 8}" in shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+    assert not [str(warning.message) for warning in recwarn if "categorical" in str(warning.message)]
+    space.write_text("horizon: [5, 6]\n")
+    assert main(words(tmp_path, "--space", str(space), "--n-trials", "1")) == 2
+    err = capsys.readouterr().err
+    assert "searched horizon in" in err and "pass another --study-name" in err

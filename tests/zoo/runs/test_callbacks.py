@@ -109,6 +109,18 @@ def test_evaluations_that_fit_into_a_fifth() -> None:
     assert callbacks.affordable_episodes(model, 0.2, [[150, 150]]) == 0
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_progress_bar_fits_the_terminal(width: int) -> None:
+    """A line that is too long would be printed again and again."""
+    console = Console(width=width, force_terminal=True)
+    progress = callbacks.ShowProgress(True, console).progress
+    assert progress is not None
+    progress.add_task("return 123.4", total=50_000, completed=49_000)
+    lines = console.render_lines(progress.get_renderable(), pad=False)
+    text = "".join(segment.text for segment in lines[0])
+    assert len(lines) == 1 and len(text) <= width and "49,000/50,000" in text and "left -:--:--" in text
+
+
 def test_progress_in_words(capsys, monkeypatch) -> None:
     """Days are days, and no time is forecast from random steps, which make no updates."""
     progress = callbacks.ShowProgress(False, Console())

@@ -18,7 +18,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.logger import Video
 
-from sb3_dreamer.dreamer_v3 import open_loop
+from sb3_dreamer.common import open_loop
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
 from sb3_dreamer.zoo.programs.cli import main

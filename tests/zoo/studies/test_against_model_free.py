@@ -1,6 +1,7 @@
 """World models beside model-free agents: commands, scores at equal environment steps, picture and file."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -57,17 +58,23 @@ def test_scores_are_compared_at_equal_environment_steps(tmp_path: Path, capsys) 
         theirs = study.Run(tmp_path, "CartPole-v1", "ppo", seed)
         write_run(ours, [22.0] * 10 + [500.0] * 20, frames=True)  # the mark is at 20,000 steps: 20 episodes
         write_run(theirs, [22.0] * (40 + seed), frames=False)
-    assert ours.score() == pytest.approx((10 * 22 + 10 * 500) / 20) and theirs.score() == pytest.approx(22.0)
-    assert ours.curve("minutes").x.tolist() == [float(i) for i in range(1, 31)]
-    assert ours.reached() == (27_000.0, 27.0), "3 of 22 and 17 of 500 are 428; 0.8 of the way from 22 to 500 are 404"
-    assert theirs.reached() is None
+    found = ours.result()
+    assert found.score == pytest.approx((10 * 22 + 10 * 500) / 20) and theirs.result().score == pytest.approx(22.0)
+    assert found.curve("minutes").x.tolist() == [float(i) for i in range(1, 31)]
+    assert found.reached == [27_000.0, 27.0], "3 of 22 and 17 of 500 are 428; 0.8 of the way from 22 to 500 are 404"
+    assert theirs.result().reached is None
     picture = tmp_path / "a" / "b.png"
     assert study.main(["plot", "--out", str(tmp_path), "--picture", str(picture)]) == 0
     found = json.loads(picture.with_suffix(".json").read_text())
+    kept = found["runs"]
     assert found["iqm"]["dreamerv3"]["iqm"] == 0.5 and found["iqm"]["ppo"]["interval"] == [0.0, 0.0]
     assert found["scores"]["CartPole-v1 ppo"] == [22.0, 22.0] and picture.stat().st_size > 5000
     assert (tmp_path / "a" / "b_minutes.png").stat().st_size > 5000
     assert "dreamerv3  IQM 0.50" in capsys.readouterr().out
+    shutil.rmtree(ours.folder)  # its curve is in the file
+    assert study.main(["plot", "--out", str(tmp_path), "--picture", str(picture)]) == 0
+    again = json.loads(picture.with_suffix(".json").read_text())
+    assert (again["runs"], again["scores"]) == (kept, found["scores"])
     with pytest.raises(SystemExit, match="no finished run"):
         study.main(["plot", "--out", str(tmp_path / "none")])
 
