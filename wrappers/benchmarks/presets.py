@@ -13,11 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-<<<<<<< HEAD
-=======
 import math
-import warnings
->>>>>>> wrapper-mends
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
