@@ -81,8 +81,7 @@ from sb3_dreamer.common.world_model_view import WorldModelView
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.functional import run_steps_by
 from sb3_dreamer.core.optim import OptimizerGroup
-from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
-from sb3_dreamer.core.world_model import ModelOutput
+from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch, UpdateResult
 from sb3_dreamer.hints import near
 from sb3_dreamer.suite_presets import suite_preset
 

@@ -22,8 +22,7 @@ from sb3_dreamer.core.imagination import ActorGradient
 from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.objectives import BalancedKL, FreeNatsKL
 from sb3_dreamer.core.optim import Adam, OptimizerGroup
-from sb3_dreamer.core.types import SequenceBatch, UpdateResult
-from sb3_dreamer.core.world_model import ModelOutput
+from sb3_dreamer.core.types import ModelOutput, SequenceBatch, UpdateResult
 from sb3_dreamer.dreamer_v2.behavior import DreamerV2Behavior
 from sb3_dreamer.dreamer_v2.networks import DiscountHead
 from sb3_dreamer.dreamer_v2.policies import CnnPolicy, MlpPolicy, MultiInputPolicy

@@ -25,8 +25,7 @@ from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.functional import only
 from sb3_dreamer.core.objectives import DynRepKL
 from sb3_dreamer.core.optim import LaProp, OptimizerGroup, clipping_units, make_adam
-from sb3_dreamer.core.types import LatentState, SequenceBatch, UpdateResult
-from sb3_dreamer.core.world_model import ModelOutput
+from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch, UpdateResult
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy

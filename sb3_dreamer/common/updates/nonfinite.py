@@ -10,8 +10,8 @@ from torch import nn
 
 from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.common.policy import WorldModelPolicy
-from sb3_dreamer.core.types import SequenceBatch
-from sb3_dreamer.core.world_model import ModelOutput, WorldModel
+from sb3_dreamer.core.types import ModelOutput, SequenceBatch
+from sb3_dreamer.core.world_model import WorldModel
 
 HOST_EVERY = 16  #: updates between two looks at the count on a GPU, which has to wait for each look
 
