@@ -22,7 +22,6 @@ import gymnasium as gym
 import numpy as np
 
 from sb3_dreamer.hints import near
-from sb3_dreamer.suite_presets import warn_if_different  # noqa: F401 - imported from here
 
 DEFAULT_PRESET = "dreamerv3-2023"
 CHOICES: dict[str, tuple[Any, ...]] = {  #: of the settings that are names

@@ -3,7 +3,8 @@
 from typing import Any
 
 import sb3_dreamer
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.hints import near
+from sb3_dreamer.zoo.config.errors import UsageError
 
 CLASSES = {"dreamerv3": "DreamerV3", "dreamerv2": "DreamerV2", "planet": "PlaNet"}
 ALGORITHMS = tuple(name for name, cls in CLASSES.items() if cls in sb3_dreamer.__all__)

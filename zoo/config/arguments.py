@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.hints import near
+from sb3_dreamer.zoo.config.errors import UsageError
 
 BARE_WORD = re.compile(r"\d*[A-Za-z_][\w./:+-]*")  # a word, or a size such as 12m
 
@@ -175,20 +176,20 @@ def natural(text: str) -> int:
     return value
 
 
-def interval(text: str) -> int:
-    """Read a whole number of at least 1, or -1 for none."""
+def interval(text: str, otherwise: str = "none") -> int:
+    """Read a whole number of at least 1, or -1.
+
+    :param otherwise: what -1 stands for
+    """
     value = whole(text)
     if value < 1 and value != -1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or -1 for none")
+        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or -1 for {otherwise}")
     return value
 
 
 def count_or_default(text: str) -> int:
     """Read a whole number of at least 1, or -1 for the default."""
-    value = whole(text)
-    if value < 1 and value != -1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be at least 1, or -1 for the default")
-    return value
+    return interval(text, "the default")
 
 
 def positive_number(text: str) -> float:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.config.errors import UsageError, near, one_line
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.config.values import to_constructor
 

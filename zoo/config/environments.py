@@ -11,11 +11,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_dreamer.suite_presets import suite_preset  # noqa: F401 - imported from here
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
-from sb3_dreamer.zoo.config.errors import UsageError, near, one_line
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
 
 EXTRAS = {
     "ale_py": "atari",

@@ -1,9 +1,5 @@
 """Errors of the command line, each in one line."""
 
-from sb3_dreamer.hints import near
-
-__all__ = ["RunError", "UsageError", "near", "one_line", "quote"]
-
 
 class UsageError(Exception):
     """What was asked for cannot be done; exit status 2. The message says what to write instead."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
 from sb3_dreamer.zoo.config.algorithms import SUITE_ORDER, algorithm_class, check_algorithm
-from sb3_dreamer.zoo.config.errors import UsageError, near, quote
+from sb3_dreamer.zoo.config.errors import UsageError, quote
 from sb3_dreamer.zoo.config.values import check_value, check_values
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
 

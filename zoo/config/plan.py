@@ -6,8 +6,9 @@ from argparse import Namespace
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import DEFAULT_ALGORITHM, algorithm_class, check_algorithm
-from sb3_dreamer.zoo.config.errors import UsageError, near, quote
+from sb3_dreamer.zoo.config.errors import UsageError, quote
 from sb3_dreamer.zoo.config.hyperparams import Entry, find_entry
 from sb3_dreamer.zoo.config.values import ZOO_KEYS, check_values
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import optuna
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
 from sb3_dreamer.zoo.config.arguments import write_value
-from sb3_dreamer.zoo.config.errors import UsageError, near, quote
+from sb3_dreamer.zoo.config.errors import UsageError, quote
 from sb3_dreamer.zoo.config.values import check_value, constructor_arguments
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
 

@@ -6,8 +6,9 @@ import types
 import typing
 from typing import Any
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.arguments import parse_value
-from sb3_dreamer.zoo.config.errors import UsageError, near, quote
+from sb3_dreamer.zoo.config.errors import UsageError, quote
 
 # What the programs read themselves, with the type of each.
 ZOO_KEYS: dict[str, type] = {

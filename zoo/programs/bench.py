@@ -6,10 +6,11 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class, check_algorithm
 from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, to_command, whole
 from sb3_dreamer.zoo.config.building import check_device
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.values import check_values
 from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.speed.case import ACTIONS, OBSERVATIONS, PARTS, Case, run_cases, sizes_of

@@ -10,7 +10,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
-from sb3_dreamer.zoo.config.errors import RunError, UsageError, near, one_line
+from sb3_dreamer.hints import near
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
 
 PROGRAMS = {  # modules of this package, and what they do
     "train": "train an agent",

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive, positive_number
-from sb3_dreamer.zoo.config.errors import UsageError, near, plural
+from sb3_dreamer.zoo.config.errors import UsageError, plural
 from sb3_dreamer.zoo.runs import curves, run_folder, scores
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 

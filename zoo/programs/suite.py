@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class, check_algorithm
 from sb3_dreamer.zoo.config.arguments import (
@@ -16,7 +17,7 @@ from sb3_dreamer.zoo.config.arguments import (
     positive,
     to_words,
 )
-from sb3_dreamer.zoo.config.errors import RunError, UsageError, near, plural
+from sb3_dreamer.zoo.config.errors import RunError, UsageError, plural
 from sb3_dreamer.zoo.config.hyperparams import find_entry, suite_tasks
 from sb3_dreamer.zoo.config.values import check_values
 from sb3_dreamer.zoo.programs import train

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.wrappers.benchmarks.presets import warn_if_different
+from sb3_dreamer.hints import near
+from sb3_dreamer.suite_presets import suite_preset, warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
 from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, positive, whole
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
 from sb3_dreamer.zoo.runs import run_folder, sharing
@@ -123,7 +124,7 @@ def load_agent(args: Namespace, render_mode: str | None = None, run: RunFolder |
         render_mode=render_mode,
     )
     try:
-        warn_if_different(config.get("suite_preset"), environments.suite_preset(env))
+        warn_if_different(config.get("suite_preset"), suite_preset(env))
         model = building.load_model(path, args.algo, device=args.device, seed=args.seed, verbose=0)
         check_spaces(model, env, path)
     except BaseException:

@@ -6,9 +6,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.config.errors import UsageError, near
+from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
