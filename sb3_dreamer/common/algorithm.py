@@ -935,7 +935,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """
         left_out = set(exclude or ())
         for name in left_out - {"optimizers"} - vars(self).keys():
-            raise ValueError(f"exclude has {name!r}, which is no attribute{near(name, ['optimizers', *vars(self)])}")
+            raise ValueError(
+                f"exclude has {name!r}, which is not an attribute of the model{near(name, ['optimizers', *vars(self)])}"
+            )
         skipped = (left_out | set(self._excluded_save_params())) - set(include or ())
         if added := self._added_attributes() - skipped:
             skipped |= added
@@ -1028,7 +1030,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         for name in kwargs:
             if name not in vars(model):
                 raise ValueError(
-                    f"load() was given {name!r}, which is no setting of {cls.__name__}{near(name, vars(model))}"
+                    f"load() was given {name!r}, which is not a setting of {cls.__name__}{near(name, vars(model))}"
                 )
         model.__dict__.update(kwargs)
         if kwargs:

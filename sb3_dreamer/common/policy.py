@@ -191,7 +191,7 @@ class WorldModelPolicy(BasePolicy):
         """
         self.set_training_mode(False)
         if behavior is not None and not isinstance(behavior, Behavior):
-            raise TypeError(f"planner={behavior!r} is no Behavior: pass for example a CEMPlanner")
+            raise TypeError(f"planner={behavior!r} is not a Behavior: pass a CEMPlanner, for example")
         if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
             raise ValueError(
                 "predict() was given the tuple that gymnasium's env.reset() returns: you are mixing Gym API with "
@@ -202,7 +202,7 @@ class WorldModelPolicy(BasePolicy):
         for key in self.keys:
             if obs[key.name].is_floating_point() and not th.isfinite(obs[key.name]).all():
                 raise ValueError(
-                    f"predict() was given an observation with NaN or infinity in {key.name!r}: look at its source"
+                    f"predict() was given NaN or infinity in observation {key.name!r}: check where it comes from"
                 )
         n = len(next(iter(obs.values())))
         self._note_state(state is None and episode_start is None)

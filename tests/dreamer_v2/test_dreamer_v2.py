@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -211,6 +212,35 @@ def test_files_keep_ablations_schedules_and_actions(tmp_path) -> None:
     model.policy.save(tmp_path / "policy")
     policy = type(model.policy).load(tmp_path / "policy", device="cpu")
     assert np.array_equal(policy.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_a_loaded_model_says_which_schedules_it_has_lost(tmp_path) -> None:
+    model = DreamerV2("MlpPolicy", "CartPole-v1", model_size="debug", rho=lambda r: 0.5 + 0.5 * r, device="cpu")
+    with pytest.warns(UserWarning, match="first value instead: rho=1"):
+        model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match="first value instead: rho=1; pass it again with load"):
+        assert DreamerV2.load(tmp_path / "model").rho == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = DreamerV2.load(tmp_path / "model", custom_objects={"rho": lambda r: r})
+    assert loaded.behavior.actor_gradient == "both"
+
+
+def test_wrong_arguments_of_load_save_and_predict_are_refused(tmp_path) -> None:
+    model = DreamerV2("MlpPolicy", "CartPole-v1", model_size="debug", device="cpu")
+    with pytest.raises(ValueError, match=r"exclude has 'optimzers', .* \(did you mean 'optimizers'\?\)"):
+        model.save(tmp_path / "model", exclude=["optimzers"])
+    model.save(tmp_path / "model")
+    with pytest.raises(
+        ValueError, match=r"'trainratio', which is not a setting of DreamerV2 \(did you mean 'train_ratio'"
+    ):
+        DreamerV2.load(tmp_path / "model", trainratio=5)
+    with pytest.raises(ValueError, match=r"^train_ratio=-5"):
+        DreamerV2.load(tmp_path / "model", train_ratio=-5)
+    with pytest.raises(ValueError, match="NaN or infinity in observation 'obs'"):
+        model.predict(np.full(4, np.nan, np.float32))
+    with pytest.raises(TypeError, match="planner='x' is not a Behavior"):
+        model.predict(np.zeros(4, np.float32), planner="x")
 
 
 def test_a_constant_schedule_is_a_number() -> None:

@@ -145,7 +145,8 @@ def warn_left_out(stored: "StoredModel", given: Iterable[str]) -> None:
     :param given: names of what was passed
     """
     known = set(given)
-    for sentence in left_out_sentences({name: value for name, value in stored.left_out.items() if name not in known}):
+    missing = {one_line(name): value for name, value in stored.left_out.items() if name not in known}
+    for sentence in left_out_sentences(missing):
         warnings.warn(f"{stored.name}: {sentence}", stacklevel=3)
 
 
