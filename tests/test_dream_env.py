@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from sb3_dreamer import DreamerV2, DreamerV3, DreamPolicy, DreamVecEnv, PlaNet
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.core.rssm import Observed
+from sb3_dreamer.core.state_space import Observed
 from sb3_dreamer.core.types import LatentState
 from tests.algorithms import VARIANTS, DreamerV3In2024, equal, tiny, weights
 from tests.spaces_env import SpacesEnv, image

@@ -14,7 +14,7 @@ from sb3_dreamer.core.action_heads import ActionHead
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.functional import repeated, unroll
 from sb3_dreamer.core.heads import ScalarHead
-from sb3_dreamer.core.rssm import RSSM
+from sb3_dreamer.core.state_space import StateSpaceModel
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
 from sb3_dreamer.core.world_model import WorldModel
 
@@ -68,7 +68,7 @@ class ImaginationActorCritic(Behavior):
         stats = self.actor.stats(out, action.detach())
         return ImaginedTrajectory(feat, action, stats.log_prob, stats.entropy, reward, cont)
 
-    def _dream(self, rssm: RSSM, start: LatentState, horizon: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+    def _dream(self, rssm: StateSpaceModel, start: LatentState, horizon: int) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """Features of s_0 .. s_H, and the actor's raw outputs and actions up to H-1, with the batch axis first."""
         feats, outs = [start.feat], []
 
@@ -83,7 +83,7 @@ class ImaginationActorCritic(Behavior):
 
     @repeated
     def _dream_step(
-        self, rssm: RSSM, state: LatentState, feat: th.Tensor
+        self, rssm: StateSpaceModel, state: LatentState, feat: th.Tensor
     ) -> tuple[LatentState, th.Tensor, th.Tensor, th.Tensor]:
         """Dream one step.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch as th
 
 from sb3_dreamer.core.latents import Params
-from sb3_dreamer.core.rssm import RSSM
+from sb3_dreamer.core.state_space import StateSpaceModel
 from sb3_dreamer.core.types import LatentState
 
 
@@ -37,7 +37,7 @@ class LatentOvershooting:
         return {"overshoot": self.scale}
 
     def __call__(
-        self, rssm: RSSM, state: LatentState, post: Params, prev_action: th.Tensor, is_first: th.Tensor
+        self, rssm: StateSpaceModel, state: LatentState, post: Params, prev_action: th.Tensor, is_first: th.Tensor
     ) -> dict[str, th.Tensor]:
         """Loss ``overshoot``, ``(B, T)``, at the row that is predicted.
 

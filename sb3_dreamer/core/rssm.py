@@ -1,7 +1,7 @@
 """Recurrent state-space model: a deterministic and a stochastic path, with injected cell and latent."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch as th
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from sb3_dreamer.core.cells import RecurrentCell
 from sb3_dreamer.core.functional import repeated, unroll
 from sb3_dreamer.core.latents import Latent, Params
 from sb3_dreamer.core.layers import MLP, NormStyle, init_weight, linear
+from sb3_dreamer.core.state_space import Observed, StateSpaceModel, limit_action
 from sb3_dreamer.core.types import LatentState
 
 #: Devices on which :class:`StepWeights` pays off: on an H200 it makes an update 11 to 21% faster, on a CPU as fast as
@@ -19,15 +20,7 @@ from sb3_dreamer.core.types import LatentState
 AT_ONCE_ON = {"cuda"}
 
 
-class Observed(NamedTuple):
-    """Result of :meth:`RSSM.observe`, everything ``(B, T, ...)``."""
-
-    state: LatentState
-    post: Params
-    prior: Params
-
-
-class RSSM(nn.Module):
+class RSSM(StateSpaceModel):
     """``deter_t = cell(deter_{t-1}, stoch_{t-1}, action)``, ``prior = p(deter)``, ``post = q(deter, embed)``.
 
     :param cell: recurrent path
@@ -68,7 +61,7 @@ class RSSM(nn.Module):
         self.feat_size = deter + latent.flat_size
 
     def initial(self, batch: int) -> LatentState:
-        """State before the first step of an episode, for ``batch`` sequences."""
+        """See :meth:`StateSpaceModel.initial`."""
         weight = self.post_out.weight
         if self.start is None:
             deter = weight.new_zeros(batch, self.cell.deter_size)
@@ -99,15 +92,8 @@ class RSSM(nn.Module):
         hidden = self.post_act(self.post_norm(th.addmm(embed_part, deter, self.post_deter.weight.T)))
         return deter, self.post_out(hidden)
 
-    def img_step(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> LatentState:
-        """One step of the dream: ``(N, ...)`` state and action ``(N, A)`` to the next state.
-
-        :param mode: take the prior's mode instead of a sample
-        """
-        return self.img_dist(state, action, mode=mode)[0]
-
     def img_dist(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> tuple[LatentState, Params]:
-        """Like :meth:`img_step`, with the parameters of the prior that the state was drawn from."""
+        """See :meth:`StateSpaceModel.img_dist`."""
         deter = self.cell(state.deter, state.stoch.flatten(1), self.cell.project_action(limit_action(action)))
         prior = self.prior(deter)
         return LatentState(deter, self.latent.mode(prior) if mode else self.latent.sample(prior)), prior
@@ -121,14 +107,7 @@ class RSSM(nn.Module):
         *,
         mode: bool = False,
     ) -> LatentState:
-        """One filtering step: previous state, the action since, and what is seen now, to the posterior state.
-
-        :param state: ``(N, ...)``; ignored where ``is_first``
-        :param prev_action: ``(N, A)``; ignored where ``is_first``
-        :param embed: ``(N, E)``
-        :param is_first: ``(N,)`` bool
-        :param mode: take the posterior's mode instead of a sample
-        """
+        """See :meth:`StateSpaceModel.obs_step`."""
         first = is_first.unsqueeze(1)
         start = self.initial(embed.shape[0])
         action = self.cell.project_action(limit_action(prev_action).masked_fill(first, 0.0))
@@ -145,13 +124,7 @@ class RSSM(nn.Module):
         is_first: th.Tensor,
         state: LatentState | None = None,
     ) -> Observed:
-        """Filter whole sequences.
-
-        :param embed: ``(B, T, E)``
-        :param prev_action: ``(B, T, A)``
-        :param is_first: ``(B, T)`` bool
-        :param state: state before the first row; None treats the first row as the start of an episode
-        """
+        """See :meth:`StateSpaceModel.observe`."""
         start = self.initial(len(embed))
         if state is None:
             state, is_first = start, th.cat([th.ones_like(is_first[:, :1]), is_first[:, 1:]], 1)
@@ -196,31 +169,6 @@ class RSSM(nn.Module):
         post = self.latent.params(out)
         now = LatentState(deter, self.latent.sample(post))
         return now, (now, post)
-
-    def imagine(
-        self, policy: Callable[[LatentState], th.Tensor], state: LatentState, horizon: int
-    ) -> tuple[LatentState, th.Tensor]:
-        """Dream ``horizon`` steps ahead.
-
-        :param policy: maps a state ``(N, ...)`` to an action ``(N, A)``
-        :param state: start, ``(N, ...)``
-        :return: states s_1 .. s_H ``(N, H, ...)`` and the actions a_0 .. a_{H-1} that led to them ``(N, H, A)``
-        """
-
-        def step(carry: LatentState) -> tuple[LatentState, tuple[LatentState, th.Tensor]]:
-            action = policy(carry)
-            after = self.img_step(carry, action)
-            return after, (after, action)
-
-        states, actions = unroll(step, state, (), length=horizon)
-        return states, actions
-
-
-def limit_action(action: th.Tensor) -> th.Tensor:
-    """Scale entries beyond [-1, 1] back to the border, with the direction of the gradient kept (released code)."""
-    if not (th.is_grad_enabled() and action.requires_grad):
-        return action.clamp(-1.0, 1.0)
-    return action / action.detach().abs().clamp(min=1.0)
 
 
 def begin(state: LatentState, keep: th.Tensor, *starts: th.Tensor) -> tuple[th.Tensor, th.Tensor]:

@@ -11,7 +11,7 @@ from sb3_dreamer.core.heads import BernoulliHead, ScalarHead
 from sb3_dreamer.core.latents import Latent, Params
 from sb3_dreamer.core.overshooting import LatentOvershooting
 from sb3_dreamer.core.representation import Reconstruction, Representation
-from sb3_dreamer.core.rssm import RSSM, Observed
+from sb3_dreamer.core.state_space import Observed, StateSpaceModel
 from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch
 
 
@@ -53,7 +53,7 @@ class WorldModel(nn.Module):
         self,
         *,
         encoder: Encoder,
-        rssm: RSSM,
+        rssm: StateSpaceModel,
         decoder: Decoder | None,
         reward: ScalarHead,
         cont: BernoulliHead | None,
@@ -87,13 +87,13 @@ class WorldModel(nn.Module):
         return self.encoder(obs)  # type: ignore[no-any-return]
 
     def observe(self, batch: SequenceBatch, state: LatentState | None = None) -> Observed:
-        """Filter replayed sequences; see :meth:`RSSM.observe`."""
+        """Filter replayed sequences; see :meth:`StateSpaceModel.observe`."""
         return self.rssm.observe(self.encode(batch.obs), batch.prev_action, batch.is_first, state)
 
     def imagine(
         self, policy: Callable[[LatentState], th.Tensor], state: LatentState, horizon: int
     ) -> tuple[LatentState, th.Tensor]:
-        """Dream from ``state``; see :meth:`RSSM.imagine`."""
+        """Dream from ``state``; see :meth:`StateSpaceModel.imagine`."""
         return self.rssm.imagine(policy, state, horizon)
 
     def decode(self, feat: th.Tensor) -> dict[str, th.Tensor]:

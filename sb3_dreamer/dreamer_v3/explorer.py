@@ -4,7 +4,7 @@ import torch as th
 from torch import nn
 
 from sb3_dreamer.core.ensemble import Ensemble
-from sb3_dreamer.core.rssm import limit_action
+from sb3_dreamer.core.state_space import limit_action
 from sb3_dreamer.core.types import ImaginedTrajectory, LatentState
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior

@@ -186,7 +186,7 @@ class SideBySide(nn.Module):
 def joint_kernels(world_model: WorldModel) -> list[tuple[th.Tensor, th.Tensor]]:
     """Kernels that we keep as two, to take a part out of the loop over time, and the released code as one."""
     rssm = world_model.rssm
-    assert isinstance(rssm.cell, BlockGRU)
+    assert isinstance(rssm, RSSM) and isinstance(rssm.cell, BlockGRU)
     return [
         (rssm.post_deter.weight, rssm.post_embed.weight),
         (rssm.cell.block_hidden.weight, rssm.cell.shared_hidden.weight),

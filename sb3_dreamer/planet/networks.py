@@ -9,13 +9,13 @@ from sb3_dreamer.core.latents import GaussianLatent
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.objectives import FreeNatsKL
 from sb3_dreamer.core.rssm import RSSM
-from sb3_dreamer.core.ssm import StochasticSSM
+from sb3_dreamer.core.state_space import StateSpaceModel, StochasticSSM
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.planet.spec import PlaNetSpec
 
 
-def build_rssm(spec: PlaNetSpec, embed: int, actions: ActionLayout) -> RSSM:
+def build_rssm(spec: PlaNetSpec, embed: int, actions: ActionLayout) -> StateSpaceModel:
     """The latent dynamics: the paper's RSSM or one of its two ablations."""
     style = NormStyle(norm="none", act=spec.act)
     latent = GaussianLatent(spec.stoch, min_std=spec.min_std, sampled=spec.path != "deterministic")

@@ -15,7 +15,7 @@ from sb3_dreamer.core.latents import CategoricalLatent
 from sb3_dreamer.core.layers import MLP, NormStyle, linear
 from sb3_dreamer.core.objectives import DynRepKL
 from sb3_dreamer.core.optim import LaProp
-from sb3_dreamer.core.rssm import limit_action
+from sb3_dreamer.core.state_space import limit_action
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

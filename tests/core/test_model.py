@@ -16,7 +16,7 @@ from sb3_dreamer.core.latents import CategoricalLatent, GaussianLatent
 from sb3_dreamer.core.layers import NormStyle, init_weight
 from sb3_dreamer.core.objectives import BalancedKL, DynRepKL, FreeNatsKL
 from sb3_dreamer.core.optim import Adam, LaProp, OptimizerGroup, make_adam
-from sb3_dreamer.core.rssm import limit_action
+from sb3_dreamer.core.state_space import limit_action
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import build_networks
