@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
@@ -32,7 +33,9 @@ from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPoli
 from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
 
-LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5, "100k": 1e-3}  #: by family; networks far smaller take larger steps
+LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5}  #: by family
+#: of sizes that are ours: networks so small take larger steps, and at a constant rate they lose what they learned again
+OWN_LEARNING_RATES = {"100k": LinearSchedule(1e-3, 0.0, 1.0)}
 CRITIC_TARGETS = ("fast", "slow")
 RETURN_NORMS = ("percentile", "return_std", "advantage_std")
 CLIPS = ("max_grad_norm", "actor_max_grad_norm", "critic_max_grad_norm")
@@ -42,12 +45,12 @@ ONLY = {  #: arguments that act in one family only
 }
 
 
-def default_learning_rate(size: str) -> float:
+def default_learning_rate(size: str) -> float | Schedule:
     """Learning rate where none is passed: the size's own, else its family's.
 
     :param size: a name in ``SIZES``
     """
-    return LEARNING_RATES.get(size, LEARNING_RATES[SIZES[size].family])
+    return OWN_LEARNING_RATES.get(size, LEARNING_RATES[SIZES[size].family])
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class DreamerV3(WorldModelAlgorithm):
 
     :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``
     :param env: environment, its id, or a VecEnv of any number of environments
-    :param learning_rate: of the world model (2023, 1e-4) or of everything (2024, 4e-5; ``100k`` 1e-3); None: these
+    :param learning_rate: of the world model (2023, 1e-4) or of everything (2024, 4e-5; ``100k`` from 1e-3 to 0 over the
+        steps of ``learn``); None: these
     :param buffer_size: rows of replay over all environments
     :param learning_starts: agent steps with random actions before the first update
     :param batch_size: sequences of a batch, B

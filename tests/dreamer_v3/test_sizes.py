@@ -6,6 +6,7 @@ import pytest
 import torch as th
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.dreamer_v3.dreamer_v3 import default_learning_rate
 from sb3_dreamer.dreamer_v3.policies import MlpPolicy, stack_widths
 from sb3_dreamer.dreamer_v3.spec import SIZES_2023, resolve_spec
 from sb3_dreamer.zoo.studies import sizes
@@ -98,10 +99,22 @@ def test_a_file_with_auto_loads(tmp_path) -> None:
 
 def test_auto_is_stored_by_name(tmp_path) -> None:
     model = DreamerV3("MlpPolicy", "CartPole-v1", batch_length=8)
-    assert (model.model_size, model.learning_rate) == ("100k", 1e-3)
+    assert model.model_size == "100k" and model.learning_rate is default_learning_rate("100k")
     model.policy.save(tmp_path / "policy.zip")
     assert MlpPolicy.load(tmp_path / "policy.zip").size_name == "100k"
     assert DreamerV3("MlpPolicy", "CartPole-v1", learning_rate=2e-4).learning_rate == 2e-4
+
+
+def test_the_falling_default_is_stored(tmp_path) -> None:
+    model = DreamerV3("MlpPolicy", "CartPole-v1", batch_length=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a file that cannot hold a schedule says so
+        model.save(tmp_path / "model.zip")
+        loaded = DreamerV3.load(tmp_path / "model.zip")
+    assert [loaded.lr_schedule(left) for left in (1.0, 0.25, 0.0)] == pytest.approx([1e-3, 2.5e-4, 0.0])
+    model.learning_rate = 1e-3  # as files had it up to now
+    model.save(tmp_path / "former.zip")
+    assert DreamerV3.load(tmp_path / "former.zip").learning_rate == 1e-3
 
 
 def test_auto_at_load_keeps_the_size_of_the_file(tmp_path) -> None:
