@@ -790,10 +790,18 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         where = f"update {self._n_updates}, step {self.num_timesteps}"
         self._skip_watch.stop(self.policy, self._model_loss, folder, where, self._last_checkpoint)
 
-    def learn_offline(self: Self, updates: int, log_interval: int = 100, tb_log_name: str | None = None) -> Self:
+    def learn_offline(
+        self: Self,
+        updates: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str | None = None,
+    ) -> Self:
         """Train on what replay holds, without an environment. ``num_timesteps`` stays.
 
         :param updates: number of updates
+        :param callback: called after every update, which it counts as a step: ``EvalCallback(env, eval_freq=1000)``
+            evaluates every 1,000 updates. False ends the training
         :param log_interval: updates between two log lines, whose step is the number of updates
         :param tb_log_name: name of the TensorBoard run; the class's name by default
         :return: the model itself
@@ -812,12 +820,20 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
         self._forecast = report.Forecast(self.device, updates)
         self._prepare_compiling(updates)
-        for update in range(updates):
-            self._current_progress_remaining = 1.0 - update / updates
-            self.train(1, self.batch_size)
-            if (update + 1) % log_interval == 0:
-                self._record_metrics()
-                self.logger.dump(step=self._n_updates)
+        callback = self._callback = self._init_callback(distributed.rank_callbacks(callback))
+        with self.while_learning:
+            self.while_learning.callback(self._forget_callbacks)
+            callback.on_training_start(locals(), globals())
+            for update in range(updates):
+                self._current_progress_remaining = 1.0 - update / updates
+                self.train(1, self.batch_size)
+                if (update + 1) % log_interval == 0:
+                    self._record_metrics()
+                    self.logger.dump(step=self._n_updates)
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    break
+            callback.on_training_end()
         return self
 
     def dump_logs(self) -> None:

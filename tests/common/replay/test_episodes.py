@@ -9,6 +9,7 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import ConvertCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -201,6 +202,23 @@ def test_learning_without_an_environment(algorithm, tmp_path) -> None:
     env = make_vec_env("CartPole-v1")
     with pytest.raises(ValueError, match="spaces do not match"):
         model.set_env(env)
+
+
+def test_callbacks_without_an_environment(tmp_path) -> None:
+    """Each update counts as a step: evaluations come every so many updates, and a callback can end the training."""
+    env = make_vec_env("CartPole-v1")
+    model = tiny(DreamerV3, "MlpPolicy", OfflineEnv(env.observation_space, env.action_space))
+    collector = tiny(DreamerV3, "MlpPolicy", env).learn(30)
+    collector.save_replay_buffer(tmp_path / "replay")
+    model.load_replay_buffer(tmp_path / "replay")
+    evaluation = EvalCallback(env, eval_freq=2, n_eval_episodes=1, log_path=str(tmp_path), verbose=0)
+    seen: list[int] = []
+    after = ConvertCallback(lambda found, _: seen.append(found["update"]) or len(seen) < 5)
+    model.learn_offline(9, callback=[evaluation, after])
+    assert (model._n_updates, model.num_timesteps, seen) == (5, 0, [0, 1, 2, 3, 4])
+    assert len(evaluation.evaluations_results) == 2 and model._callback is None
+    model.learn_offline(1, lambda found, _: seen.append(found["update"]) or True)
+    assert seen[5:] == [0]
 
 
 def test_replay_of_another_number_of_environments(tmp_path) -> None:
