@@ -33,9 +33,21 @@ from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPoli
 from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
 
-LEARNING_RATES = {"2023": 1e-4, "2024": 4e-5}  #: by family
-#: of sizes that are ours: networks so small take larger steps, and at a constant rate they lose what they learned again
-OWN_LEARNING_RATES = {"100k": LinearSchedule(1e-3, 0.0, 1.0)}
+_PAPER = {"batch_size": 16, "batch_length": 64, "train_ratio": 512, "warmup_updates": 1000}
+#: defaults that depend on the size, by family, or by size where it is ours. Networks as small as those of ``100k`` take
+#: larger steps, hold what they learned with more sequences and a rate that falls, and need fewer updates on a CPU: the
+#: values of the zoo's classic control (measured in docs/notebook/cartpole.md)
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "2023": {"learning_rate": 1e-4, **_PAPER},
+    "2024": {"learning_rate": 4e-5, **_PAPER},
+    "100k": {
+        "learning_rate": LinearSchedule(1e-3, 0.0, 1.0),
+        "batch_size": 32,
+        "batch_length": 16,
+        "train_ratio": 128,
+        "warmup_updates": 50,
+    },
+}
 CRITIC_TARGETS = ("fast", "slow")
 RETURN_NORMS = ("percentile", "return_std", "advantage_std")
 CLIPS = ("max_grad_norm", "actor_max_grad_norm", "critic_max_grad_norm")
@@ -45,12 +57,12 @@ ONLY = {  #: arguments that act in one family only
 }
 
 
-def default_learning_rate(size: str) -> float | Schedule:
-    """Learning rate where none is passed: the size's own, else its family's.
+def default_arguments(size: str) -> dict[str, Any]:
+    """Values of the arguments that are None by default: the size's own, else its family's.
 
     :param size: a name in ``SIZES``
     """
-    return OWN_LEARNING_RATES.get(size, LEARNING_RATES[SIZES[size].family])
+    return DEFAULTS[size if size in DEFAULTS else SIZES[size].family]
 
 
 @dataclass(frozen=True)
@@ -72,17 +84,18 @@ class DreamerV3(WorldModelAlgorithm):
 
     ``model_size`` chooses between two released families: 2023 (arXiv 2301.04104v1, hyperparameters of Table W.1 and of
     the authors' 2023 code; by default with images) and 2024 (the authors' code of December 2024; by default with
-    vectors); see docs/dreamer_v3.md. Arguments marked with a year act in that family only.
+    vectors); see docs/dreamer_v3.md. Arguments marked with a year act in that family only. Those that are None by
+    default have the values in parentheses: the paper's, or those of ``100k``, a size that is ours.
 
     :param policy: ``MlpPolicy``, ``CnnPolicy``, ``MultiInputPolicy``
     :param env: environment, its id, or a VecEnv of any number of environments
-    :param learning_rate: of the world model (2023, 1e-4) or of everything (2024, 4e-5; ``100k`` from 1e-3 to 0 over the
-        steps of ``learn``); None: these
+    :param learning_rate: of the world model (2023: 1e-4) or of everything (2024: 4e-5; ``100k``: from 1e-3 to 0 over
+        the steps of ``learn``)
     :param buffer_size: rows of replay over all environments
     :param learning_starts: agent steps with random actions before the first update
-    :param batch_size: sequences of a batch, B
-    :param batch_length: rows of a sequence, T
-    :param train_ratio: replayed steps per agent step; updates = agent steps · train_ratio / (B · T)
+    :param batch_size: sequences of a batch, B (16; ``100k``: 32)
+    :param batch_length: rows of a sequence, T (64; ``100k``: 16)
+    :param train_ratio: replayed steps per agent step (512; ``100k``: 128): agent steps · train_ratio / (B · T) updates
     :param tau: share by which the slow critic moves toward the critic at each update
     :param gamma: discount of a step
     :param gae_lambda: λ of the λ-returns
@@ -115,7 +128,7 @@ class DreamerV3(WorldModelAlgorithm):
     :param return_norm: ``percentile``; ``return_std`` or ``advantage_std`` (ablation, Figure D.3)
     :param return_norm_min: smallest scale that returns are divided by; 0 switches it off (ablation, Figure D.3)
     :param agc: largest ratio of gradient norm to parameter norm (2024)
-    :param warmup_updates: updates over which the learning rate rises from 0 (2024)
+    :param warmup_updates: updates over which the learning rate rises from 0 (2024; 1,000, ``100k``: 50)
     :param replay_value_scale: factor of the critic's loss on replayed rewards (2024)
     :param replay_context: store latent states in replay and start sequences from them instead of from a fresh state;
         None: the family's (2024: yes, 2023: no). It takes 2 bytes per deter unit and 1 per latent of every row
@@ -148,9 +161,9 @@ class DreamerV3(WorldModelAlgorithm):
         learning_rate: float | Schedule | None = None,
         buffer_size: int = 1_000_000,
         learning_starts: int = 1024,
-        batch_size: int = 16,
-        batch_length: int = 64,
-        train_ratio: float = 512,
+        batch_size: int | None = None,
+        batch_length: int | None = None,
+        train_ratio: float | None = None,
         tau: float = 0.02,
         gamma: float = 1 - 1 / 333,
         gae_lambda: float = 0.95,
@@ -179,7 +192,7 @@ class DreamerV3(WorldModelAlgorithm):
         return_norm: str = "percentile",
         return_norm_min: float = 1.0,
         agc: float = 0.3,
-        warmup_updates: int = 1000,
+        warmup_updates: int | None = None,
         replay_value_scale: float = 0.3,
         replay_context: bool | None = None,
         context_dtype: str = "float16",
@@ -196,12 +209,12 @@ class DreamerV3(WorldModelAlgorithm):
         super().__init__(
             policy,
             env,
-            learning_rate,  # type: ignore[arg-type]  # None until the size is known
+            learning_rate,  # type: ignore[arg-type]  # it and others are None until the size is known
             buffer_size=buffer_size,
             learning_starts=learning_starts,
             batch_size=batch_size,
-            batch_length=batch_length,
-            train_ratio=train_ratio,
+            batch_length=batch_length,  # type: ignore[arg-type]
+            train_ratio=train_ratio,  # type: ignore[arg-type]
             tau=tau,
             gamma=gamma,
             train_freq=train_freq,
@@ -238,7 +251,7 @@ class DreamerV3(WorldModelAlgorithm):
         self.return_norm = return_norm
         self.return_norm_min = return_norm_min
         self.agc = agc
-        self.warmup_updates = warmup_updates
+        self.warmup_updates: int = warmup_updates  # type: ignore[assignment]
         self.replay_value_scale = replay_value_scale
         self.replay_context = replay_context
         self.context_dtype = context_dtype
@@ -257,13 +270,7 @@ class DreamerV3(WorldModelAlgorithm):
         return self.policy.behavior
 
     def _check_arguments(self) -> None:
-        if self.learning_rate is None:  # the size depends on the observations
-            keys = observation_keys(
-                self.observation_space,
-                self.policy_kwargs.get("ignore_keys", ()),
-                normalize_images=self.policy_kwargs.get("normalize_images", True),
-            )
-            self.learning_rate = default_learning_rate(resolve_size(self.model_size, keys))
+        self._fill_in_defaults()
         super()._check_arguments()
         for name in ("actor_learning_rate", "critic_learning_rate"):
             check_range(name, getattr(self, name), 0.0, schedule=True)
@@ -280,6 +287,17 @@ class DreamerV3(WorldModelAlgorithm):
         one_of("critic_target", self.critic_target, CRITIC_TARGETS)
         one_of("return_norm", self.return_norm, RETURN_NORMS)
 
+    def _fill_in_defaults(self) -> None:
+        """Set the arguments that are None to what the size has, which may depend on the observations."""
+        keys = observation_keys(
+            self.observation_space,
+            self.policy_kwargs.get("ignore_keys", ()),
+            normalize_images=self.policy_kwargs.get("normalize_images", True),
+        )
+        for name, value in default_arguments(resolve_size(self.model_size, keys)).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
     def _setup_model(self) -> None:
         super()._setup_model()
         if self.explore_until is not None and self.policy.explorer is None:
@@ -295,8 +313,9 @@ class DreamerV3(WorldModelAlgorithm):
         """Name the arguments that were changed but only act in the other family."""
         family = self.policy.spec.family
         other = "2023" if family == "2024" else "2024"
-        defaults = inspect.signature(DreamerV3).parameters
-        changed = [f"{n}={getattr(self, n)!r}" for n in ONLY[other] if getattr(self, n) != defaults[n].default]
+        defaults = {name: one.default for name, one in inspect.signature(DreamerV3).parameters.items()}
+        defaults |= default_arguments(self.model_size)
+        changed = [f"{n}={getattr(self, n)!r}" for n in ONLY[other] if getattr(self, n) != defaults[n]]
         if changed:
             warnings.warn(
                 f"no effect: {', '.join(changed)}. model_size={self.model_size!r} belongs to the {family} version (see "
@@ -365,12 +384,13 @@ class DreamerV3(WorldModelAlgorithm):
     ) -> OptimizerGroup:
         params = [param for module in modules for param in module.parameters()]
         units = clipping_units(params, joint)
-        laprop = LaProp(params, LEARNING_RATES["2024"], agc=self.agc, warmup=self.warmup_updates, units=units)
+        rate = DEFAULTS["2024"]["learning_rate"]
+        laprop = LaProp(params, rate, agc=self.agc, warmup=self.warmup_updates, units=units)
         return OptimizerGroup(name, params, laprop, None)
 
     def _adam(self, name: str, module: th.nn.Module, clip: float) -> OptimizerGroup:
         params = list(module.parameters())
-        adam = make_adam(params, LEARNING_RATES["2023"], eps=1e-8 if name == "model" else 1e-5)
+        adam = make_adam(params, DEFAULTS["2023"]["learning_rate"], eps=1e-8 if name == "model" else 1e-5)
         return OptimizerGroup(name, params, adam, clip)
 
     def _learning_rates(self) -> dict[str, float | Schedule]:

@@ -15,7 +15,7 @@ from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import LaProp, clipping_units
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.dreamer_v3 import AnnotatedReplayBuffer
-from sb3_dreamer.dreamer_v3.dreamer_v3 import default_learning_rate
+from sb3_dreamer.dreamer_v3.dreamer_v3 import default_arguments
 from sb3_dreamer.zoo.studies import sizes
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
@@ -62,10 +62,8 @@ def test_defaults_of_the_families() -> None:
     assert make(policy_kwargs={"actor_unimix": 0.01}).behavior.actor.unimix == 0.01
     assert all(isinstance(m, th.nn.RMSNorm) for m in new.policy.modules() if "Norm" in type(m).__name__
                and type(m).__name__ not in ("ReturnNormalizer", "NormStyle", "ChannelNorm"))  # fmt: skip
-    rates = {size: default_learning_rate(size) for size in ("XXS", "debug2024", "1m")}
+    rates = {size: default_arguments(size)["learning_rate"] for size in ("XXS", "debug2024", "1m")}
     assert rates == {"XXS": 1e-4, "debug2024": 4e-5, "1m": 4e-5}
-    falling = default_learning_rate("100k")
-    assert [falling(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([1e-3, 5e-4, 0.0])
 
 
 # ---- images --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch as th
 
 from sb3_dreamer import DreamerV3
-from sb3_dreamer.dreamer_v3.dreamer_v3 import default_learning_rate
+from sb3_dreamer.dreamer_v3.dreamer_v3 import default_arguments
 from sb3_dreamer.dreamer_v3.policies import MlpPolicy, stack_widths
 from sb3_dreamer.dreamer_v3.spec import SIZES_2023, resolve_spec
 from sb3_dreamer.zoo.studies import sizes
@@ -97,16 +97,40 @@ def test_a_file_with_auto_loads(tmp_path) -> None:
     assert loaded.model_size == "XXS" and loaded.learning_rate == 1e-4
 
 
+RECIPE = ("batch_size", "batch_length", "train_ratio", "warmup_updates")
+
+
 def test_auto_is_stored_by_name(tmp_path) -> None:
-    model = DreamerV3("MlpPolicy", "CartPole-v1", batch_length=8)
-    assert model.model_size == "100k" and model.learning_rate is default_learning_rate("100k")
+    model = DreamerV3("MlpPolicy", "CartPole-v1")
+    assert model.model_size == "100k"
     model.policy.save(tmp_path / "policy.zip")
     assert MlpPolicy.load(tmp_path / "policy.zip").size_name == "100k"
-    assert DreamerV3("MlpPolicy", "CartPole-v1", learning_rate=2e-4).learning_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    "size, values", [("100k", (32, 16, 128, 50)), ("debug2024", (16, 64, 512, 1000)), ("debug", (16, 64, 512, 1000))]
+)
+def test_defaults_that_depend_on_the_size(size: str, values: tuple[int, ...]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none of them was passed, so none of them is "unused"
+        model = DreamerV3("MlpPolicy", "CartPole-v1", model_size=size)
+    assert tuple(getattr(model, name) for name in RECIPE) == values
+    assert model.learning_rate is default_arguments(size)["learning_rate"]
+
+
+def test_what_is_passed_stays(tmp_path) -> None:
+    given = {"batch_size": 8, "batch_length": 8, "train_ratio": 64, "warmup_updates": 0, "learning_rate": 2e-4}
+    model = DreamerV3("MlpPolicy", "CartPole-v1", **given)
+    model.save(tmp_path / "model.zip")
+    loaded = DreamerV3.load(tmp_path / "model.zip")
+    assert all(getattr(one, name) == value for one in (model, loaded) for name, value in given.items())
+    for name in RECIPE:
+        with pytest.raises(ValueError, match=f"{name}=-1"):
+            DreamerV3("MlpPolicy", "CartPole-v1", **{name: -1})
 
 
 def test_the_falling_default_is_stored(tmp_path) -> None:
-    model = DreamerV3("MlpPolicy", "CartPole-v1", batch_length=8)
+    model = DreamerV3("MlpPolicy", "CartPole-v1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a file that cannot hold a schedule says so
         model.save(tmp_path / "model.zip")

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.dreamer_v3.dreamer_v3 import default_arguments
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
 from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.speed.case import EPISODE, Case, Result, run_case
@@ -132,7 +133,8 @@ def hours(result: Result) -> float:
     if result["case"]["algo"] == "planet":  # after every episode
         per_step = defaults["collect_interval"].default / EPISODE
     else:
-        per_step = defaults["train_ratio"].default / (result["batch_size"] * result["batch_length"])
+        ratio = defaults["train_ratio"].default or default_arguments(result["case"]["size"])["train_ratio"]
+        per_step = ratio / (result["batch_size"] * result["batch_length"])
     return STEPS * (per_step * result["update"]["min"] + result["predict"]["1"]["min"]) / 3600
 
 
