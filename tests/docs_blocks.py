@@ -114,6 +114,8 @@ def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in bound.arguments.items():
             if name in LIMITS and isinstance(value, int | float):
                 bound.arguments[name] = min(value, LIMITS[name])
+            elif value is None and name in ("batch_size", "batch_length", "train_ratio"):  # by size
+                bound.arguments[name] = LIMITS[name]
             elif name == "model_size":
                 bound.arguments[name] = smallest(value, args[0])
         return function(*bound.args, **bound.kwargs)

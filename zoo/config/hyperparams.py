@@ -159,7 +159,8 @@ def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]
         full = [f"{home}:{_spelling(home, name)}" for home in homes]
         also = f" (also: {', '.join(full[1:])})" if full[1:] else ""
         return homes[0], str(_spelling(homes[0], name)), f"{name} resolved to {full[0]}{also}"
-    return PLAIN, name, "" if name not in gym.registry else f"no tuned values for {name}: the paper's are used"
+    untuned = f"no tuned values for {name}: the algorithm's defaults are used"
+    return PLAIN, name, untuned if name in gym.registry else ""
 
 
 def _spelling(suite: str, name: str) -> str | None:

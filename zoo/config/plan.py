@@ -147,7 +147,7 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
             notes += _changed(name, getattr(plan, name), value)
             setattr(plan, name, value)
         else:
-            notes += _changed(name, before.get(name, _default(cls, name, before)), value)
+            notes += _changed(name, before.get(name, _default(cls, name, plan.hyperparams)), value)
     notes += _updates_note(cls, before, plan.hyperparams)
     for name in ("n_timesteps", "eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs"):
         if getattr(args, name) is not None:
@@ -183,15 +183,15 @@ def _set_defaults(plan: Plan, args: Namespace, run_defaults: dict[str, Any]) -> 
 
 
 def _default(cls: Any, name: str, values: dict[str, Any]) -> Any:
-    """Default of an argument beside these values; None if it depends on the observations."""
-    from sb3_dreamer.dreamer_v3.dreamer_v3 import DreamerV3, default_arguments
+    """Default of an argument beside these values; ``auto`` where it follows from the observations, as the size does."""
+    from sb3_dreamer.dreamer_v3.dreamer_v3 import DEFAULTS, DreamerV3, default_arguments
     from sb3_dreamer.dreamer_v3.spec import SIZES
 
     default = inspect.signature(cls).parameters[name].default
+    if cls is not DreamerV3 or name not in DEFAULTS["2024"]:
+        return default
     size = values.get("model_size", "auto")
-    if default is None and cls is DreamerV3 and size in SIZES:
-        return default_arguments(size).get(name)
-    return default
+    return default_arguments(size)[name] if size in SIZES else "auto"
 
 
 def _changed(name: str, old: Any, new: Any) -> list[str]:
@@ -208,7 +208,7 @@ def _updates_note(cls: Any, before: dict[str, Any], after: dict[str, Any]) -> li
     try:
         old, new = ([float(v.get(name, _default(cls, name, v))) for name in names] for v in (before, after))
         factor = (new[0] / (new[1] * new[2])) / (old[0] / (old[1] * old[2]))
-    except (KeyError, TypeError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return []
     if not factor or abs(factor - 1) < 1e-9:
         return []

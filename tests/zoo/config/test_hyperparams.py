@@ -185,6 +185,23 @@ def entries_of_files() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ("batch_size:8", ["batch_size auto -> 8"]),
+        ("batch_size:8 model_size:1m", ["batch_size 16 -> 8", "model_size auto -> 1m"]),
+        ("train_ratio:32 model_size:100k", ["train_ratio 128 -> 32", "model_size auto -> 100k"]),
+        ("model_size:1m batch_length:64", ["model_size auto -> 1m"]),
+    ],
+)
+def test_notes_on_defaults_that_depend_on_the_size(given: str, expected: list[str]) -> None:
+    from sb3_dreamer.zoo.config.plan import make_plan
+    from sb3_dreamer.zoo.programs.train import make_parser
+
+    words = ["--algo", "dreamerv3", "--env", "MountainCarContinuous-v0", "-params", *given.split()]
+    assert make_plan(make_parser().parse_args(words), {})[1][-len(expected) :] == expected
+
+
 def construct(algo: str, suite: str, task: str) -> None:
     """Make environment and model of an entry at the smallest size, and act once."""
     from sb3_dreamer.zoo.config import building
