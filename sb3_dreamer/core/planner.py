@@ -97,10 +97,12 @@ class CEMPlanner(Behavior):
         super().__init__()
         numbers = {"horizon": horizon, "iterations": iterations, "candidates": candidates, "elites": elites}
         for name, number in numbers.items():
-            if number < 1:
-                raise ValueError(f"{name}={number!r} must be at least 1")
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name}={number!r} must be an integer of at least 1")
         if elites > candidates:
             raise ValueError(f"elites={elites} must not be more than candidates={candidates}")
+        if not 0.0 < gamma <= 1.0:
+            raise ValueError(f"gamma={gamma!r} must be above 0 and at most 1")
         if deviation not in ("std", "mad"):
             raise ValueError(f"deviation={deviation!r} is unknown: use 'std' or 'mad'")
         self.layout = layout

@@ -305,6 +305,10 @@ def test_exploration_of_choices():
     ("changes", "words"),
     [
         ({"horizon": 0}, "horizon=0"),
+        ({"candidates": "many"}, "candidates='many'"),
+        ({"iterations": 2.5}, "iterations=2.5"),
+        ({"gamma": float("nan")}, "gamma=nan"),
+        ({"gamma": 1.5}, "gamma=1.5"),
         ({"elites": 30, "candidates": 20}, "elites=30"),
         ({"deviation": "var"}, "deviation='var'"),
     ],
