@@ -164,7 +164,7 @@ def test_names_resolve() -> None:
     short = find_entry("dreamerv3", "CartPole")
     assert (short.env, short.suite) == ("CartPole-v1", "classic") and "resolved to CartPole-v1" in short.note
     other = find_entry("dreamerv3", "FrozenLake-v1")
-    assert other.suite == "other" and other.env == "FrozenLake-v1" and "paper" in other.note
+    assert other.suite == "other" and other.env == "FrozenLake-v1" and "no tuned values" in other.note
     with pytest.raises(UsageError, match="did you mean 'dreamerv3'"):
         find_entry("dreamer3", "CartPole-v1")
     with pytest.raises(UsageError, match="empty"):
