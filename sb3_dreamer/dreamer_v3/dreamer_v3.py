@@ -35,8 +35,8 @@ from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
 
 _PAPER = {"batch_size": 16, "batch_length": 64, "train_ratio": 512, "warmup_updates": 1000}
 #: defaults that depend on the size, by family, or by size where it is ours. Networks as small as those of ``100k`` take
-#: larger steps, hold what they learned with more sequences and a rate that falls, and need fewer updates on a CPU: the
-#: values of the zoo's classic control (measured in docs/notebook/cartpole.md)
+#: larger steps, keep what they learned better with more sequences and a falling rate, and are for CPUs, hence fewer
+#: updates: the values of the zoo's classic control, measured in docs/notebook/cartpole.md
 DEFAULTS: dict[str, dict[str, Any]] = {
     "2023": {"learning_rate": 1e-4, **_PAPER},
     "2024": {"learning_rate": 4e-5, **_PAPER},

@@ -76,7 +76,7 @@ SMALL = {
 MEMORY = {
     "CartPoleNoVel-v1": Task(15_000, 22.0, 500.0),
     "RepeatPrevious": Task(25_000, 5.0, 20.0, ("RepeatPrevious-v0", f"{BENCHMARKS}.repeat_previous")),
-    "MemoryLen": Task(10_000, 0.0, 1.0, ("bsuite/memory_len-v0", "shimmy", "memory_length:4")),
+    "MemoryLen": Task(10_000, 0.0, 1.0, ("bsuite/memory_len-v0", "shimmy", "memory_length:10")),
 }
 TASKS = SMALL | MEMORY
 OURS = ("dreamerv3", "dreamerv2", "planet")

@@ -44,7 +44,7 @@ def test_tasks_that_need_a_memory_are_made_by_both_programs(tmp_path: Path, caps
     assert [line.partition("--env ")[2] for line in lines if "ppo_lstm" in line] == [
         "CartPoleNoVel-v1",
         "RepeatPrevious-v0 --gym-packages sb3_dreamer.wrappers.benchmarks.repeat_previous",
-        "bsuite/memory_len-v0 --gym-packages shimmy --env-kwargs memory_length:4",
+        "bsuite/memory_len-v0 --gym-packages shimmy --env-kwargs memory_length:10",
     ]
     ours = [line.partition("--env ")[2].split()[0] for line in lines if "dreamerv3" in line]
     assert ours == list(study.MEMORY) and len(lines) == 6, "DQN has no settings for them"
