@@ -97,7 +97,7 @@ def test_a_file_with_auto_loads(tmp_path) -> None:
     assert loaded.model_size == "XXS" and loaded.learning_rate == 1e-4
 
 
-RECIPE = ("batch_size", "batch_length", "train_ratio", "warmup_updates")
+RECIPE = ("batch_size", "batch_length", "train_ratio", "ent_coef", "warmup_updates")
 
 
 def test_auto_is_stored_by_name(tmp_path) -> None:
@@ -108,7 +108,12 @@ def test_auto_is_stored_by_name(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "size, values", [("100k", (32, 16, 128, 50)), ("debug2024", (16, 64, 512, 1000)), ("debug", (16, 64, 512, 1000))]
+    "size, values",
+    [
+        ("100k", (32, 16, 128, 3e-3, 50)),
+        ("debug2024", (16, 64, 512, 3e-4, 1000)),
+        ("debug", (16, 64, 512, 3e-4, 1000)),
+    ],
 )
 def test_defaults_that_depend_on_the_size(size: str, values: tuple[int, ...]) -> None:
     with warnings.catch_warnings():
@@ -119,7 +124,8 @@ def test_defaults_that_depend_on_the_size(size: str, values: tuple[int, ...]) ->
 
 
 def test_what_is_passed_stays(tmp_path) -> None:
-    given = {"batch_size": 8, "batch_length": 8, "train_ratio": 64, "warmup_updates": 0, "learning_rate": 2e-4}
+    given = {"batch_size": 8, "batch_length": 8, "train_ratio": 64, "ent_coef": 0.0, "warmup_updates": 0}
+    given |= {"learning_rate": 2e-4}
     model = DreamerV3("MlpPolicy", "CartPole-v1", **given)
     model.save(tmp_path / "model.zip")
     loaded = DreamerV3.load(tmp_path / "model.zip")

@@ -38,6 +38,7 @@ WIDTH, LATENTS, CLASSES, LAYERS, BINS = 64, 8, 8, 1, 63  # of deter, hidden and 
 BATCH, LENGTH, HORIZON = 16, 16, 15
 EVERY, RANDOM, BUFFER = 4, 300, 100_000  # environment steps per update, before the first one, and kept
 RATE, SHARE, WARMUP = 1e-3, 0.3, 50  # learning rate, share of actor and critic (2023), updates of its rise (2024)
+ENTROPY = 3e-4  # the paper's, and the default of the others
 
 
 class Tally:
@@ -132,6 +133,7 @@ def ours(job: Namespace) -> None:
         batch_length=LENGTH,
         train_ratio=BATCH * LENGTH / EVERY,
         horizon=HORIZON,
+        ent_coef=ENTROPY,
         warmup_updates=WARMUP,
         model_size="100k",
         policy_kwargs=sizes | {"layers": LAYERS, "bins": BINS},
