@@ -5,7 +5,8 @@
     python -m sb3_dreamer.zoo.studies.against_model_free run --seeds 0 1 2 3 4 --jobs 2
     python -m sb3_dreamer.zoo.studies.against_model_free plot
     python -m sb3_dreamer.zoo.studies.against_model_free run --tasks memory --agents dreamerv3 ppo ppo_lstm
-    python -m sb3_dreamer.zoo.studies.against_model_free plot --tasks memory --over steps --picture memory.png
+    python -m sb3_dreamer.zoo.studies.against_model_free plot --tasks memory --over steps --picture memory.png \\
+        --results memory.json
 
 ``--tasks memory`` stands for three tasks whose observations do not show the whole state; without ``--tasks`` the six
 tasks without that difficulty are compared.
@@ -17,8 +18,8 @@ for ``--minutes``, whichever ends first. Finished runs are not run again; one th
 rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are those of the tasks without velocities.
 ``--dry-run`` prints the commands.
 
-``plot`` also takes the runs that the JSON file beside the picture holds from an earlier call, so that seeds can be
-added on another machine. It draws the returns of training episodes and prints, for each task, the mean of the last 20
+``plot`` also takes the runs that the file of results holds from an earlier call, so that seeds can be added on another
+machine. It draws the returns of training episodes and prints, for each task, the mean of the last 20
 episodes before a number of environment steps, and when that mean was 0.8 of the way from chance to a good agent for
 the first time; over all tasks the interquartile mean of scores, 0 for chance and 1 for a good agent, with a bootstrap
 interval over runs. Agents that learn some of the tasks only are averaged over those.
@@ -264,8 +265,7 @@ def run(args: argparse.Namespace) -> int:
 
 def plot(args: argparse.Namespace) -> int:
     """Draw the finished runs and print the scores."""
-    target = args.picture.with_suffix(".json")
-    former = json.loads(target.read_text()).get("runs", {}) if target.is_file() else {}
+    former = json.loads(args.results.read_text()).get("runs", {}) if args.results.is_file() else {}
     results = {key: Result(**value) for key, value in former.items()}
     wanted = make_runs(args)
     results |= {item.key: item.result() for item in wanted if item.done}
@@ -280,10 +280,11 @@ def plot(args: argparse.Namespace) -> int:
         draw(groups, over, picture_over(args.picture, over))
     record = report(groups) | {"runs": {key: result._asdict() for key, result in results.items()}}
     content = {"command": args.words, "system": describe_system(), **record}
-    with atomic_write(target) as file:
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.results) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
     pictures = " and ".join(str(picture_over(args.picture, over)) for over in args.over)
-    print(f"Written: {pictures}, and {target}")
+    print(f"Written: {pictures}, and {args.results}")
     return 0
 
 
@@ -381,10 +382,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     train.add_argument("--minutes", type=float, default=15.0, help="longest time of a run (default: %(default)g)")
     train.add_argument("--dry-run", action="store_true", help="only print the commands")
     show = commands.add_parser("plot", help="draw the finished runs and print the scores")
-    picture = "docs/media/against_model_free.png"
-    show.add_argument(
-        "--picture", type=Path, default=picture, help="JSON goes beside it; _minutes is added for minutes"
-    )
+    picture, results = "docs/media/against_model_free.png", "docs/results/against_model_free.json"
+    show.add_argument("--picture", type=Path, default=picture, help="_minutes is added for minutes")
+    show.add_argument("--results", type=Path, default=results, help="file of scores and runs")
     over = ["steps", "minutes"]
     show.add_argument("--over", nargs="+", choices=over, default=over, help="a picture each")
     for command, function in ((train, run), (show, plot)):

@@ -63,20 +63,21 @@ def test_scores_are_compared_at_equal_environment_steps(tmp_path: Path, capsys) 
     assert found.curve("minutes").x.tolist() == [float(i) for i in range(1, 31)]
     assert found.reached == [27_000.0, 27.0], "3 of 22 and 17 of 500 are 428; 0.8 of the way from 22 to 500 are 404"
     assert theirs.result().reached is None
-    picture = tmp_path / "a" / "b.png"
-    assert study.main(["plot", "--out", str(tmp_path), "--picture", str(picture)]) == 0
-    found = json.loads(picture.with_suffix(".json").read_text())
+    picture, results = tmp_path / "a" / "b.png", tmp_path / "c" / "d.json"
+    words = ["plot", "--out", str(tmp_path), "--picture", str(picture), "--results", str(results)]
+    assert study.main(words) == 0
+    found = json.loads(results.read_text())
     kept = found["runs"]
     assert found["iqm"]["dreamerv3"]["iqm"] == 0.5 and found["iqm"]["ppo"]["interval"] == [0.0, 0.0]
     assert found["scores"]["CartPole-v1 ppo"] == [22.0, 22.0] and picture.stat().st_size > 5000
     assert (tmp_path / "a" / "b_minutes.png").stat().st_size > 5000
     assert "dreamerv3  IQM 0.50" in capsys.readouterr().out
     shutil.rmtree(ours.folder)  # its curve is in the file
-    assert study.main(["plot", "--out", str(tmp_path), "--picture", str(picture)]) == 0
-    again = json.loads(picture.with_suffix(".json").read_text())
+    assert study.main(words) == 0
+    again = json.loads(results.read_text())
     assert (again["runs"], again["scores"]) == (kept, found["scores"])
     with pytest.raises(SystemExit, match="no finished run"):
-        study.main(["plot", "--out", str(tmp_path / "none")])
+        study.main(["plot", "--out", str(tmp_path / "none"), "--results", str(tmp_path / "none.json")])
 
 
 def test_a_run_ends_when_its_time_is_up_and_is_kept_unless_it_failed(tmp_path: Path, monkeypatch, capsys) -> None:
