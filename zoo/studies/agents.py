@@ -56,7 +56,7 @@ class Recipe(NamedTuple):
 
 
 RECIPES = [
-    Recipe("dreamerv3", "CartPole-v1"),
+    Recipe("dreamerv3", "CartPole-v1", seed=1),
     Recipe("dreamerv3", "Pendulum-v1"),
     Recipe("dreamerv3", "Acrobot-v1"),
     Recipe("dreamerv3", "MountainCar-v0"),
