@@ -78,8 +78,9 @@ class RMSNorm(nn.RMSNorm):
 
 def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
     """``x / sqrt(mean(x²) + eps) · weight`` over the last axis."""
-    if x.device.type != "cpu" or x.dtype != th.float32 or th.is_autocast_enabled("cpu") or th.compiler.is_compiling():
-        return F.rms_norm(widen(x), x.shape[-1:], eps=eps) * weight
+    x = widen(x)
+    if x.device.type != "cpu" or x.dtype != th.float32 or th.compiler.is_compiling():
+        return F.rms_norm(x, x.shape[-1:], eps=eps) * weight
     if not th.is_grad_enabled():
         return _rms_norm(x, weight, eps)[0]
     out: th.Tensor = _RMSNorm.apply(x, weight, eps)
