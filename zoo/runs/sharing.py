@@ -12,7 +12,9 @@ This is a run folder, so that every program finds the agent in it. ``zoo/agents/
 a repository on the Hugging Face Hub holds one.
 """
 
+import argparse
 import json
+import shlex
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -43,7 +45,17 @@ def pack(model: Any, run: RunFolder, target: RunFolder) -> None:
     target.settings.mkdir(parents=True, exist_ok=True)
     model.save(target.model, exclude=["optimizers"])
     shutil.copy(run.config, target.config)
-    shutil.copy(run.command, target.command)
+    target.command.write_text(without_folder(run.command.read_text(encoding="utf-8")) + "\n", encoding="utf-8")
+
+
+def without_folder(command: str) -> str:
+    """Remove the folder of the logs from a command, which means nothing on another machine.
+
+    :param command: of ``train``
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-f", "--log-folder")
+    return shlex.join(parser.parse_known_args(shlex.split(command))[1])
 
 
 def write_scores(run: RunFolder, scores: dict[str, Any]) -> None:

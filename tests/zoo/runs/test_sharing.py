@@ -41,6 +41,13 @@ def test_a_shipped_agent_is_small_whole_and_says_where_it_is_from(algo: str, run
     assert not any("/home/" in text or "/root" in text or "/tmp" in text or "/work" in text for text in texts)
 
 
+@pytest.mark.parametrize("flag", ["-f '/home/me/my runs'", "--log-folder=/home/me/runs", "--log-folder runs"])
+def test_a_shared_command_has_no_folder(flag: str) -> None:
+    command = "sb3-dreamer train --env CartPole-v1{} -n 200 --eval-freq -1 -params batch_size:8 gamma:-1 --seed 0"
+    assert sharing.without_folder(command.format(f" {flag}")) == command.format("")
+    assert sharing.without_folder(command.format("")) == command.format("")
+
+
 def test_the_agents_are_installed() -> None:
     """Every file of an agent matches a pattern of the package data."""
     line = re.search(r'^"sb3_dreamer.zoo" = (\[.*\])$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
