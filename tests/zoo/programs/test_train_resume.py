@@ -19,8 +19,8 @@ from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.runs import callbacks, run_folder
 
 ROOT = Path(__file__).resolve().parents[3]
-TOTAL, DIES_AT = 200, 170
-RUN = ["-n", str(TOTAL), "--seed", "3", "--save-freq", "60", "--eval-freq", "50", "--eval-episodes", "1"]
+TOTAL, DIES_AT = 200, 140
+RUN = ["-n", str(TOTAL), "--seed", "3", "--save-freq", "50", "--eval-freq", "50", "--eval-episodes", "1"]
 RUN += ["--log-interval", "1"]
 CLOCK = ("time/fps", "time/time_elapsed", "t")
 #: a process that is killed from outside, at an exact step
