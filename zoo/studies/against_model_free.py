@@ -383,7 +383,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     train.add_argument("--dry-run", action="store_true", help="only print the commands")
     show = commands.add_parser("plot", help="draw the finished runs and print the scores")
     picture, results = "docs/media/against_model_free.png", "docs/results/against_model_free.json"
-    show.add_argument("--picture", type=Path, default=picture, help="that over minutes ends in _minutes")
+    show.add_argument("--picture", type=Path, default=picture, help="file; _minutes is added for the one over minutes")
     show.add_argument("--results", type=Path, default=results, help="file of scores and runs")
     over = ["steps", "minutes"]
     show.add_argument("--over", nargs="+", choices=over, default=over, help="a picture each")
