@@ -77,6 +77,7 @@ class CEMPlanner(Behavior):
     :param warm_start: start from the last plan, shifted by a step, with the initial spread (PlaNet: no). Calls then
         depend on the ones before; :meth:`begin` forgets
     :param seed: of deterministic calls
+    :param mixed_precision: dream with products of bfloat16 (``torch.autocast``); beliefs and states stay float32
     :raises ValueError: for numbers that do not work
     """
 
@@ -93,6 +94,7 @@ class CEMPlanner(Behavior):
         deviation: Deviation = "std",
         warm_start: bool = False,
         seed: int = 0,
+        mixed_precision: bool = False,
     ):
         super().__init__()
         numbers = {"horizon": horizon, "iterations": iterations, "candidates": candidates, "elites": elites}
@@ -113,6 +115,7 @@ class CEMPlanner(Behavior):
         self.deviation: Deviation = deviation
         self.warm_start = warm_start
         self.seed = seed
+        self.mixed_precision = mixed_precision
         self.plan: th.Tensor | None = None  #: last belief's mean or shares, (N, H, A), if ``warm_start``
 
     def begin(self, is_first: th.Tensor) -> None:
@@ -151,7 +154,10 @@ class CEMPlanner(Behavior):
         generators = self._streams(state) if deterministic else None
 
         def score(actions: th.Tensor) -> th.Tensor:
-            return dream_returns(world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic)
+            with th.autocast(actions.device.type, th.bfloat16, enabled=self.mixed_precision):
+                return dream_returns(
+                    world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic
+                )
 
         start = self._start(state.deter)
         numbers = {"iterations": self.iterations, "candidates": self.candidates, "elites": self.elites}

@@ -68,7 +68,7 @@ class PlaNet(WorldModelAlgorithm):
     :param replay_buffer_class: a subclass of :class:`SequenceReplayBuffer`; :class:`RecentReplayBuffer` by default
     :param replay_buffer_kwargs: further arguments of the buffer
     :param optimize_memory_usage: accepted for compatibility with SB3; observations are never stored twice
-    :param mixed_precision: compute updates with products of bfloat16 (see docs/speed.md); weights stay float32
+    :param mixed_precision: products of updates and plans in bfloat16 (see docs/speed.md); weights stay float32
     :param cuda_graph: replay whole updates as one CUDA graph on CUDA; None: if it can be; True: or raise; False: no
     :param compile: True: compile the steps that an update repeats (see docs/speed.md); ``auto``: if the run has so many
         updates that it pays; False: no
@@ -228,6 +228,7 @@ class PlaNet(WorldModelAlgorithm):
             "deviation": self.planning_deviation,
             "warm_start": self.warm_start,
             "seed": self.seed or 0,
+            "mixed_precision": self.mixed_precision,
         }
         self.policy.set_planner(planner)
         # A second planner collects, so that a warm start does not mix the plans of training and of predict().

@@ -7,6 +7,7 @@ import pytest
 import torch as th
 import torch.nn.functional as F
 
+from sb3_dreamer import PlaNet
 from sb3_dreamer.common.updates import precision
 from sb3_dreamer.core.action_heads import BoundedNormalHead, OneHotHead, TruncatedNormalHead
 from sb3_dreamer.core.functional import (
@@ -22,6 +23,7 @@ from sb3_dreamer.core.functional import (
 from sb3_dreamer.core.heads import BernoulliHead, MSEHead, TwoHotHead
 from sb3_dreamer.core.layers import NormStyle
 from sb3_dreamer.core.optim import OptimizerGroup, make_adam
+from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.zoo.speed.case import Case, build
 
 SMALL_PLANS = {"planning_iterations": 2, "planning_candidates": 10, "planning_elites": 3}
@@ -215,6 +217,23 @@ def test_it_is_off_by_default_and_stored_with_the_model(tmp_path) -> None:
     assert type(model).load(tmp_path / "model").mixed_precision is True
     assert type(model).load(tmp_path / "model", mixed_precision=False).mixed_precision is False
     assert build(replace(CASES["planet"], replay_rows=1000)).mixed_precision is False
+
+
+def test_planet_also_plans_with_it(tmp_path, monkeypatch) -> None:
+    make("planet").save(tmp_path / "model")
+    for mixed in (True, False):
+        model = PlaNet.load(tmp_path / "model", mixed_precision=mixed)
+        seen, step = set(), model.policy.world_model.rssm.img_step
+
+        def watched(*args, step=step, seen=seen, **kwargs):
+            seen.add(th.is_autocast_enabled("cpu"))
+            return step(*args, **kwargs)
+
+        monkeypatch.setattr(model.policy.world_model.rssm, "img_step", watched)
+        state = model.policy.initial_state(2)
+        action = model.policy.behavior.act(model.policy.world_model, LatentState(state.deter, state.stoch))
+        assert seen == {mixed}
+        assert action.dtype == th.float32
 
 
 def test_a_device_without_bfloat16_is_refused(monkeypatch) -> None:
