@@ -26,7 +26,7 @@ from stable_baselines3.common.base_class import maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.noise import ActionNoise, VectorizedActionNoise
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import (
@@ -40,12 +40,13 @@ from stable_baselines3.common.type_aliases import (
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from sb3_dreamer.common import distributed, report
-from sb3_dreamer.common.arguments import all_arguments, check_env_type, check_policy, check_range
+from sb3_dreamer.common.arguments import all_arguments, check_env_type, check_flags, check_policy, check_range
 from sb3_dreamer.common.checks import (
     Place,
     check_noise,
     check_observation,
     check_reward,
+    noise_for,
     reset_noise,
     terminal_observation,
     warn_other_preset,
@@ -89,6 +90,11 @@ Self = TypeVar("Self", bound="WorldModelAlgorithm")
 ACTION_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 LOG_AT_LEAST = 10_000  #: agent steps between two log lines at most, also in episodes that do not end
 NAN_REPORT = "nan_report"  #: folder beside the log
+ENV_MOVED = (
+    "the training environment was stepped or reset from outside (evaluate_policy or EvalCallback on it?): the running "
+    "episodes were cut and new ones begin, each time this happens. Evaluate on a separate environment. An error raised "
+    "in the environment's step also leads here"
+)
 
 
 class WorldModelAlgorithm(OffPolicyAlgorithm):
@@ -207,6 +213,12 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         check_range("max_skipped_updates", self.max_skipped_updates, 0, whole=True)
         if self.action_noise is not None and not isinstance(self.action_noise, ActionNoise):
             raise ValueError(f"action_noise={self.action_noise!r} must be an ActionNoise of Stable-Baselines3, or None")
+        if self.action_noise is not None and not isinstance(self.action_space, spaces.Box):
+            raise ValueError(
+                f"action_noise is for Box actions, and the action space is {self.action_space}: leave it out"
+            )
+        check_flags(self, "overlap", "mixed_precision", "optimize_memory_usage")
+        check_flags(self, "cuda_graph", "prefetch", none=True)
         compiled.check_compile(self.compile)
         if self.gradient_steps is not None:
             check_range("gradient_steps", self.gradient_steps, -1, whole=True)
@@ -468,8 +480,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         callback.on_rollout_start()
         if self._restart_seed is not None:
             self._restart_environments()
-        if action_noise is not None and env.num_envs > 1 and not isinstance(action_noise, VectorizedActionNoise):
-            action_noise = self.action_noise = VectorizedActionNoise(action_noise, env.num_envs)
+        if action_noise is not None:
+            action_noise = self.action_noise = noise_for(action_noise, env.num_envs)
         steps, episodes, continues = 0, 0, True
         self._collecting = True
         try:
@@ -481,11 +493,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 self._train_owed()  # with overlap, while environments in other processes take their step
                 with self._forecast.part("environments"):
                     new_obs, rewards, dones, infos = env.step_wait()
-                watch.look()
                 self.num_timesteps += env.num_envs * self._world_size
                 steps += 1
                 with self._forecast.part("storing"):
                     self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
+                watch.look()  # not before: a step that is refused above was taken, and is not in replay
                 self._update_info_buffer(infos, dones)
                 reset_noise(action_noise, dones)
                 self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
@@ -498,10 +510,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                         self.dump_logs()
                 if log_interval is not None and self._log_is_due():
                     self.dump_logs()
+            if continues:
+                callback.on_rollout_end()  # still collecting: the updates of this rollout are not owed yet
         finally:
             self._collecting = False
-        if continues:
-            callback.on_rollout_end()
         return RolloutReturn(steps * env.num_envs, episodes, continues)
 
     def _resync_environments(self, env: VecEnv) -> EnvWatch:
@@ -510,11 +522,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self._env_watch = EnvWatch(env)
         if not self._env_watch.moved():
             return self._env_watch
-        self.warn(
-            "the training environment was stepped or reset from outside (evaluate_policy or EvalCallback on it?): the "
-            "running episodes were cut and new ones begin. Evaluate on a separate environment. An error raised in the "
-            "environment's step also leads here"
-        )
+        self._warn_once(ENV_MOVED)
         self.replay_buffer.cut()
         self._begin_episodes(env)
         return self._env_watch
@@ -562,8 +570,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         for i in np.flatnonzero(dones):
             last = terminal_observation(infos[i], int(i))
             last = as_dict(last if normalizer is None else normalizer.unnormalize_obs(last))
-            for key, value in final.items():
-                value[i] = last[key]
+            for key, value in final.items():  # unnormalized integers are not whole
+                value[i] = np.rint(last[key]) if normalizer is not None and value.dtype.kind in "iu" else last[key]
         check_observation(final, self.observation_space, place, self.policy.ignore_keys)
         replay_buffer.add(before, final, buffer_action, reward, dones, infos)  # type: ignore[arg-type]
         self._last_obs = copy.deepcopy(new_obs)
@@ -643,13 +651,15 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 "Use reset_num_timesteps=False to continue the running episodes",
                 stacklevel=3,
             )
+        self._warned.discard(ENV_MOVED)
         self._resume_random()
         resets = reset_num_timesteps or self._last_obs is None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if resets:
             self.replay_buffer.cut()
             self._take_first_observation()
-        self._logged_step = self.num_timesteps
+        if reset_num_timesteps:
+            self._logged_step = self.num_timesteps
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
@@ -724,9 +734,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     def _train_after(self, rollout: RolloutReturn) -> None:
         """Owe the updates that a stretch of collection asks for, and do them unless they wait for the next step."""
+        if not self.replay_buffer.ready(self.batch_length):
+            return
         if self.gradient_steps is not None:
             self._owed += self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
-        elif self.replay_buffer.ready(self.batch_length):
+        else:
             whole, carry = whole_updates(self.updates_per_step, rollout.episode_timesteps, Fraction(*self._ratio_state))
             self._owed += whole
             self._ratio_state = [carry.numerator, carry.denominator]
@@ -734,9 +746,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self._train_owed()
 
     def _train_owed(self) -> None:
-        """Do the updates that collection has earned."""
-        updates, self._owed = self._owed, 0
-        if updates > 0:
+        """Do the updates that collection has earned, as soon as replay holds a whole sequence."""
+        if self._owed > 0 and self.replay_buffer.ready(self.batch_length):
+            updates, self._owed = self._owed, 0
             self.train(updates, self.batch_size)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
@@ -824,6 +836,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         with self.while_learning:
             self.while_learning.callback(self._forget_callbacks)
             callback.on_training_start(locals(), globals())
+            self._resume_rest()
             for update in range(updates):
                 self._current_progress_remaining = 1.0 - update / updates
                 self.train(1, self.batch_size)
@@ -851,12 +864,13 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     def _facts(self) -> Facts:
         replay = self.replay_buffer
-        ended = replay.arrays.get("is_terminal")
+        ended, head = replay.arrays.get("is_terminal"), self.policy.world_model.cont_head
+        seen = ended is not None and bool(ended[:, : int(replay.filled.max())].any())
         return Facts(
             updates=self._n_updates,
             steps=self.num_timesteps,
             episodes=self._episode_num,
-            terminations=ended is not None and bool(ended[:, : int(replay.filled.max())].any()),
+            terminations=seen if head is not None else None,
             entropy_range=entropy_range(self.policy.codec.layout, getattr(self.policy.behavior, "actor", None)),
         )
 
@@ -866,7 +880,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             warnings.warn(f"step {self.num_timesteps:,}: {sentence}.", UserWarning, stacklevel=4)
 
     def _warn_once(self, text: str) -> None:
-        """Tell the user something that would be repeated with every file."""
+        """Tell the user something that would be repeated with every file or episode."""
         if text not in self._warned:
             self._warned.add(text)
             warnings.warn(text, UserWarning, stacklevel=4)
@@ -925,7 +939,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
         process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
         process += ["_resume", "_restart_seed", "_env_watch", "_forecast", "_metrics", "_skip_watch", "_diagnosis"]
-        process += ["_graphed", "_compiled", "_logged_step", "_warned", "_last_checkpoint", "while_learning"]
+        process += ["_graphed", "_compiled", "_warned", "_last_checkpoint", "while_learning"]
         return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -1016,20 +1030,12 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """
         custom = custom_objects or {}
         stored = save_load.read_algorithm(path, cls.__name__, custom)
-        data = stored.data
+        data = {"_logged_step": stored.data.get("num_timesteps", 0)} | stored.data
         if print_system_info:
             print("== CURRENT SYSTEM INFO ==")
             utils.get_system_info()
             print(f"== SAVED MODEL SYSTEM INFO ==\n{stored.system_info}")
-        if kwargs.get("model_size") == "auto":
-            del kwargs["model_size"]  # the file's own
-        if kwargs.get("replay_buffer_kwargs"):
-            kwargs["replay_buffer_kwargs"] = (data.get("replay_buffer_kwargs") or {}) | kwargs["replay_buffer_kwargs"]
-        if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:
-            raise ValueError(
-                f"The specified policy kwargs do not equal the stored policy kwargs. "
-                f"Stored kwargs: {data['policy_kwargs']}, specified kwargs: {kwargs['policy_kwargs']}"
-            )
+        kwargs = cls._passed_settings(kwargs, data)
         if env is not None:
             verbose, ignore = data.get("verbose", 0), (data.get("policy_kwargs") or {}).get("ignore_keys", ())
             env = cls._wrap_env(without_unstackable(maybe_make_env(env, verbose), ignore), verbose)
@@ -1052,7 +1058,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if kwargs:
             model._check_arguments()
         weights = stored.tensors.get("policy", {})
-        with only_stored(weights, stored.name):
+        with only_stored(weights, stored.name, passed=bool(kwargs or custom)):
             if isinstance(policy_class, type) and issubclass(policy_class, WorldModelPolicy):
                 former = policy_class.former_defaults(model.policy_kwargs, model.model_size, weights)
                 model.model_size = former.pop("model_size", model.model_size)
@@ -1064,6 +1070,24 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         warn_other_preset(data.get("suite_preset"), model.env)
         save_load.warn_left_out(stored, custom.keys() | kwargs.keys())
         return model
+
+    @staticmethod
+    def _passed_settings(kwargs: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Attributes passed to :meth:`load`, checked against those of the file, and completed by them.
+
+        :raises ValueError: for other ``policy_kwargs`` than the file's
+        """
+        kwargs = dict(kwargs)
+        if kwargs.get("model_size") == "auto":
+            del kwargs["model_size"]  # the file's own
+        if kwargs.get("replay_buffer_kwargs"):
+            kwargs["replay_buffer_kwargs"] = (data.get("replay_buffer_kwargs") or {}) | kwargs["replay_buffer_kwargs"]
+        if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:
+            raise ValueError(
+                f"The specified policy kwargs do not equal the stored policy kwargs. "
+                f"Stored kwargs: {data['policy_kwargs']}, specified kwargs: {kwargs['policy_kwargs']}"
+            )
+        return kwargs
 
     def _restore(self, stored: save_load.StoredModel) -> None:
         """Load weights, optimizers and, for the same running episodes, the carry."""
@@ -1118,7 +1142,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if self.replay_buffer is None:
             self._make_replay_buffer()
         replay = read_replay(self.replay_buffer, path, trust_pickle=trust_pickle)
-        if truncate_last_traj and self._last_obs is None:
+        if truncate_last_traj:
             replay.cut()
         replay.device = self.device
         self.replay_buffer = replay
@@ -1163,12 +1187,15 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     def _training_state(self, restart_seed: int, replay: bool) -> checkpoint.TrainingState:
         """Collect what a checkpoint holds besides model and replay."""
+        pending = self._resume  # of a checkpoint that was read, and from which learn() has not continued yet
         log, contents = parts.logger_state(getattr(self, "_logger", None))
         where: Any = checkpoint.REPLAY if replay else None
         if replay and self.replay_buffer.on_disk:
             self.replay_buffer.allocate()
             self.replay_buffer.flush()
             where = self.replay_buffer.journal()
+        if pending is not None:
+            return pending._replace(restart_seed=restart_seed, replay=where)
         return checkpoint.TrainingState(
             step=self.num_timesteps,
             restart_seed=restart_seed,

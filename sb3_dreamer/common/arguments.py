@@ -129,6 +129,19 @@ def check_range(
     raise ValueError(f"{name}={value!r} must be {what} {span}{f' ({hint})' if hint else ''}")
 
 
+def check_flags(owner: Any, *names: str, none: bool = False) -> None:
+    """Refuse attributes that are neither True nor False.
+
+    :param owner: has the attributes
+    :param none: None is allowed, too
+    :raises ValueError: quoting the value
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if not (isinstance(value, bool) or (none and value is None)):
+            raise ValueError(f"{name}={value!r} must be True{', False or None' if none else ' or False'}")
+
+
 def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:
     """Refuse an unknown policy name, and ``policy_kwargs`` that are not a dict with string keys.
 

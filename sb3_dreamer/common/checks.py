@@ -143,6 +143,15 @@ def check_noise(noise: th.Tensor, action: th.Tensor) -> None:
         )
 
 
+def noise_for(noise: ActionNoise, count: int) -> ActionNoise:
+    """Action noise for so many environments, each with a process of its own."""
+    if isinstance(noise, VectorizedActionNoise):
+        if noise.n_envs == count:
+            return noise
+        noise = noise.base_noise
+    return noise if count == 1 else VectorizedActionNoise(noise, count)
+
+
 def reset_noise(noise: ActionNoise | None, dones: np.ndarray) -> None:
     """Begin action noise anew where an episode ended.
 

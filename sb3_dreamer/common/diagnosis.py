@@ -21,14 +21,14 @@ class Facts:
     :param updates: updates so far
     :param steps: agent steps so far
     :param episodes: episodes that ended so far
-    :param terminations: whether replay holds a row that the task ended
-    :param entropy_range: smallest and largest entropy of the actor
+    :param terminations: whether replay holds a row that the task ended; None: no head learns ends
+    :param entropy_range: smallest and largest entropy of the actor; infinite where that is not known
     """
 
     updates: int
     steps: int
     episodes: int
-    terminations: bool
+    terminations: bool | None
     entropy_range: tuple[float, float]
 
 
@@ -38,6 +38,7 @@ class Diagnosis:
 
     streaks: dict[str, int] = field(default_factory=dict)
     said: set[str] = field(default_factory=set)
+    terminated: bool = False  #: replay held such a row at some log line
 
     def check(self, metrics: Mapping[str, float], facts: Facts) -> list[str]:
         """Sentences that are due now.
@@ -45,11 +46,12 @@ class Diagnosis:
         :param metrics: means since the last log line, without the prefix ``train/``
         """
         found = {"skipped": skipped_updates(metrics)}
+        self.terminated |= bool(facts.terminations)
         if facts.updates >= MIN_UPDATES:
             found |= {
                 "reward": constant_reward(metrics),
                 "entropy": maximal_entropy(metrics, facts),
-                "continue": no_termination(facts),
+                "continue": None if self.terminated else no_termination(facts),
             }
         patience = {"skipped": 1, "continue": 1}
         return [text for name, text in found.items() if self.due(name, text, patience.get(name, PATIENCE)) and text]
@@ -89,9 +91,9 @@ def constant_reward(metrics: Mapping[str, float]) -> str | None:
 
 def maximal_entropy(metrics: Mapping[str, float], facts: Facts) -> str | None:
     """An actor that is still random."""
-    if "entropy" not in metrics:
-        return None
     low, high = facts.entropy_range
+    if "entropy" not in metrics or not math.isfinite(high - low):
+        return None
     share = (metrics["entropy"] - low) / (high - low) if high > low else 0.0
     if share < AT_MAXIMUM:
         return None
@@ -104,7 +106,7 @@ def maximal_entropy(metrics: Mapping[str, float], facts: Facts) -> str | None:
 
 def no_termination(facts: Facts) -> str | None:
     """A continue head without an example of an end."""
-    if facts.terminations or facts.episodes < 10:
+    if facts.terminations is not False or facts.episodes < 10:
         return None
     return (
         f"the continue head never saw an end: all {facts.episodes} episodes were cut by a time limit. That is right "

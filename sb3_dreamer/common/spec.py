@@ -45,14 +45,17 @@ def replace_fields(spec: Spec, overrides: Mapping[str, Any]) -> Spec:
         values["mlp_units"] = net_arch_widths(values.pop("net_arch"))
     if "activation_fn" in values:
         values["act"] = activation_name(values.pop("activation_fn"))
-    names = [field.name for field in dataclasses.fields(spec)]  # type: ignore[arg-type]
-    for name in values:
+    fields = {field.name: field.type for field in dataclasses.fields(spec)}  # type: ignore[arg-type]
+    names = list(fields)
+    for name, value in values.items():
         if name in OF_SB3:
             raise ValueError(f"policy_kwargs has {name!r}, which world-model policies do not have: {OF_SB3[name]}")
         if name not in names:
             raise ValueError(
                 f"policy_kwargs has {name!r}, which is unknown{near(name, names)}: use net_arch or {', '.join(names)}"
             )
+        if fields[name] is bool and not isinstance(value, bool):
+            raise ValueError(f"policy_kwargs has {name}={value!r}: it must be True or False")
     return dataclasses.replace(spec, **values)  # type: ignore[type-var]
 
 

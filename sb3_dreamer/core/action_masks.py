@@ -137,7 +137,7 @@ class MaskedActing(Behavior):
     """An actor that acts with the environment's mask instead of the predicted one.
 
     :param behavior: its actor is a :class:`MaskedOneHotHead`
-    :param mask: ``(n, A)`` bool
+    :param mask: ``(n, A)`` bool, or ``(1, A)`` for all alike
     """
 
     def __init__(self, behavior: ImaginationActorCritic, mask: th.Tensor):
@@ -146,10 +146,15 @@ class MaskedActing(Behavior):
         self.mask = mask
 
     def act(self, world_model: WorldModel, state: LatentState, *, deterministic: bool = False) -> th.Tensor:
-        """See :class:`Behavior`."""
-        actor = self.behavior.actor
+        """See :class:`Behavior`.
+
+        :raises ValueError: for masks of another number of environments
+        """
+        actor, count = self.behavior.actor, len(state.deter)
+        if len(self.mask) not in (1, count):
+            raise ValueError(f"{len(self.mask)} action masks were given for {count} observations: pass one for each")
         assert isinstance(actor, MaskedOneHotHead)
-        out = actor.with_mask(actor(state.feat), self.mask)
+        out = actor.with_mask(actor(state.feat), self.mask.expand(count, -1))
         return actor.mode(out) if deterministic else actor.sample(out)
 
 

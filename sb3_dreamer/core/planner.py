@@ -4,6 +4,7 @@ Symbols: N environments, J candidates, K elites, H horizon, A action. All enviro
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch as th
@@ -154,7 +155,9 @@ class CEMPlanner(Behavior):
         generators = self._streams(state) if deterministic else None
 
         def score(actions: th.Tensor) -> th.Tensor:
-            with th.autocast(actions.device.type, th.bfloat16, enabled=self.mixed_precision):
+            # Without autocast rather than with a disabled one: torch.export cannot save either.
+            mixed = self.mixed_precision and not th.compiler.is_exporting()
+            with th.autocast(actions.device.type, th.bfloat16) if mixed else nullcontext():
                 return dream_returns(
                     world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic
                 )

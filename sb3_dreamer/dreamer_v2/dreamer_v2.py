@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.common.arguments import check_range, explained
+from sb3_dreamer.common.arguments import check_flags, check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spec import one_of
@@ -232,6 +232,7 @@ class DreamerV2(WorldModelAlgorithm):
         for name in ("actor_learning_rate", "critic_learning_rate"):
             check_range(name, getattr(self, name), 0.0, schedule=True)
         check_range("gae_lambda", self.gae_lambda, 0.0, 1.0)
+        check_flags(self, "tanh_rewards", "reward_gradients", "image_gradients")
         check_range("horizon", self.horizon, 1, whole=True, hint="steps of a dream")
         check_range("max_grad_norm", self.max_grad_norm, 0.0, above=True)
         check_range("target_update_interval", self.target_update_interval, 1, whole=True)
@@ -355,12 +356,18 @@ class DreamerV2(WorldModelAlgorithm):
         metrics |= self.optimizers["critic_optim"].step(behavior.critic_loss(targets))
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {"batch_reward_std": batch.reward.std()}
+        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {
+            "batch_reward_std": self._learned_reward(batch).std()
+        }
         return UpdateResult(metrics, post.detach())
 
     def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
-        """Losses of the world model, as an update computes them; rewards are squashed first, if asked for."""
-        return super()._model_loss(batch._replace(reward=th.tanh(batch.reward)) if self.tanh_rewards else batch)
+        """Losses of the world model, as an update computes them."""
+        return super()._model_loss(batch._replace(reward=self._learned_reward(batch)))
+
+    def _learned_reward(self, batch: SequenceBatch) -> th.Tensor:
+        """Rewards as the reward head learns them, ``(B, T)``."""
+        return th.tanh(batch.reward) if self.tanh_rewards else batch.reward
 
     def _after_update(self, result: UpdateResult) -> None:
         """Move the slow critic, with the first update and then at every ``target_update_interval``-th."""

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.common.arguments import check_range, explained
+from sb3_dreamer.common.arguments import check_flags, check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spaces import observation_keys
@@ -30,7 +30,7 @@ from sb3_dreamer.core.types import LatentState, ModelOutput, SequenceBatch, Upda
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import joint_kernels
 from sb3_dreamer.dreamer_v3.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
-from sb3_dreamer.dreamer_v3.replay import START, AnnotatedReplayBuffer
+from sb3_dreamer.dreamer_v3.replay import CONTEXT_DTYPES, START, AnnotatedReplayBuffer
 from sb3_dreamer.dreamer_v3.spec import SIZES, resolve_size
 
 _PAPER = {"batch_size": 16, "batch_length": 64, "train_ratio": 512, "ent_coef": 3e-4, "warmup_updates": 1000}
@@ -285,6 +285,9 @@ class DreamerV3(WorldModelAlgorithm):
         if self.explore_until is not None:
             check_range("explore_until", self.explore_until, 0, whole=True)
         check_range("warmup_updates", self.warmup_updates, 0, whole=True)
+        check_flags(self, "kl_balancing")
+        check_flags(self, "replay_context", none=True)
+        one_of("context_dtype", self.context_dtype, CONTEXT_DTYPES)
         one_of("critic_target", self.critic_target, CRITIC_TARGETS)
         one_of("return_norm", self.return_norm, RETURN_NORMS)
 
@@ -529,13 +532,15 @@ class DreamerV3(WorldModelAlgorithm):
         :param planner: acts in the latent space instead of the policy's own behavior
         :param action_masks: ``(n, A)`` or ``(A,)`` bool, the actions that are allowed; None: those that the model
             expects to be allowed
-        :raises ValueError: for masks of a model without ``action_masks``, or of a wrong shape
+        :raises ValueError: for masks of a model without ``action_masks``, of a wrong shape, or beside a planner
         """
         if action_masks is not None:
             if not self.policy.spec.action_masks:
                 raise ValueError("this model knows no action masks: make it with policy_kwargs={'action_masks': True}")
-            masks = np.asarray(action_masks, bool)
-            planner = self._masked(self.behavior, self._checked_masks(masks.reshape(-1, masks.shape[-1])))
+            if planner is not None:
+                raise ValueError("a planner does not see action_masks: pass one of the two")
+            masks = np.atleast_2d(np.asarray(action_masks, bool))
+            planner = self._masked(self.behavior, self._checked_masks(masks))
         return super().predict(observation, state, episode_start, deterministic, planner)
 
     @property

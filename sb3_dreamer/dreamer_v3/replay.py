@@ -8,10 +8,12 @@ import torch.nn.functional as F
 
 from sb3_dreamer.common.replay.buffer import Obs, SequenceReplayBuffer
 from sb3_dreamer.common.replay.storage import Layout
+from sb3_dreamer.common.spec import one_of
 from sb3_dreamer.core.action_masks import MASK_KEY
 from sb3_dreamer.core.types import LatentState, SequenceBatch
 
 DETER, STOCH, MASK = "context.deter", "context.stoch", "action_mask"
+CONTEXT_DTYPES = ("float16", "float32")  #: of deter
 START = ("__start_deter__", "__start_stoch__")  #: entries of ``SequenceBatch.obs``: the state before the first row
 
 
@@ -43,8 +45,7 @@ class AnnotatedReplayBuffer(SequenceReplayBuffer):
         :param masked: store action masks
         :raises ValueError: for another dtype, or if there are rows already
         """
-        if dtype not in ("float16", "float32"):
-            raise ValueError(f"context_dtype={dtype!r} is unknown: use 'float16' or 'float32'")
+        one_of("context_dtype", dtype, CONTEXT_DTYPES)
         if self.arrays:
             raise ValueError("the replay has rows already: configure it before")
         self.context, self.context_dtype, self.masked = context, dtype, masked

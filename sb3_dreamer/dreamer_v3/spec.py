@@ -79,6 +79,8 @@ class DreamerV3Spec:
         one_of("representation", self.representation, ("decoder", *WITHOUT_DECODER))
         if self.exploration is not None:
             one_of("exploration", self.exploration, ("plan2explore",))
+            if self.ensemble < 2:
+                raise ValueError(f"ensemble={self.ensemble!r} must be at least 2: one network disagrees with none")
         one_of("latent_estimator", self.latent_estimator, PATHWISE)
         if self.actor_estimator is not None:
             one_of("actor_estimator", self.actor_estimator, PATHWISE)

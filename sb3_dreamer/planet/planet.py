@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.common.arguments import check_range, explained
+from sb3_dreamer.common.arguments import check_flags, check_range, explained
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.report import duration
@@ -215,6 +215,7 @@ class PlaNet(WorldModelAlgorithm):
         check_range("recent_share", self.recent_share, 0.0, 1.0)
         check_range("recent_episodes", self.recent_episodes, 1, whole=True)
         one_of("planning_deviation", self.planning_deviation, ("std", "mad"))
+        check_flags(self, "warm_start")
         one_of("collection", self.collection, ("planner", "random"))
 
     def _setup_model(self) -> None:
@@ -311,8 +312,8 @@ class PlaNet(WorldModelAlgorithm):
             super()._train_after(rollout)
             return
         rounds = self._rounds(self._episode_num) - self._rounds(self._episode_num - rollout.n_episodes)
-        if rounds > 0:
-            self.train(rounds * self.collect_interval, self.batch_size)
+        self._owed += rounds * self.collect_interval
+        self._train_owed()
 
     def _rounds(self, episodes: int) -> int:
         """Rounds of updates that Algorithm 1 has done when this many episodes are finished."""

@@ -1,6 +1,7 @@
 """What reaches replay while collecting: executed actions, raw values, whole episodes; and what is refused."""
 
 import copy
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -87,6 +88,16 @@ def test_each_environment_has_noise_of_its_own() -> None:
     assert len(model.action_noise.noises) == 2
 
 
+def test_noise_of_another_number_of_environments(tmp_path) -> None:
+    make = lambda n: make_vec_env(lambda: SpacesEnv(BOX, spaces.Box(-1, 1, (1,), np.float32)), n)  # noqa: E731
+    noise = NormalActionNoise(np.zeros(1), np.full(1, 0.1))
+    tiny(DreamerV3, "MlpPolicy", make(2), action_noise=noise).learn(10).save(tmp_path / "model")
+    for n in (1, 3):
+        assert DreamerV3.load(tmp_path / "model", env=make(n)).learn(9).num_timesteps >= 9
+    with pytest.raises(ValueError, match=r"action_noise is for Box actions, and the action space is Discrete\(2\)"):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1", action_noise=noise)
+
+
 # ---- VecNormalize --------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +120,21 @@ def test_replay_holds_raw_values_and_sampling_normalizes_them(algorithm) -> None
         np.testing.assert_allclose(batch.obs["obs"][0].numpy(), (raw - env.obs_rms.mean) / std, rtol=1e-4, atol=1e-4)
         reward = replay.arrays["reward"][0, :rows] / np.sqrt(env.ret_rms.var + env.epsilon)
         np.testing.assert_allclose(batch.reward[0].numpy(), reward, rtol=1e-4)
+
+
+def test_normalized_integers_are_stored_whole() -> None:
+    class Whole(CountingEnv):
+        def __init__(self):
+            super().__init__(lengths=(7,))
+            self.observation_space = spaces.Box(-1, 10**6, (3,), np.int32)
+
+        def _obs(self) -> np.ndarray:
+            return super()._obs().astype(np.int32)
+
+    model = tiny(DreamerV3, "MlpPolicy", VecNormalize(DummyVecEnv([Whole]))).learn(50)
+    replay = model.replay_buffer
+    ends = replay.arrays["obs.obs"][0, replay.arrays["is_last"][0]]
+    np.testing.assert_array_equal(ends[:, 1:], [[episode, 7] for episode in range(len(ends))])
 
 
 def test_normalized_dict_observations() -> None:
@@ -164,6 +190,30 @@ def test_evaluating_on_the_training_environment_cuts_the_episode(kind: str) -> N
         model.learn(20, reset_num_timesteps=False)
     assert jumps(model) == 0
     model.get_env().close()
+
+
+def test_a_refused_step_cuts_the_episode() -> None:
+    class Fails(CountingEnv):
+        def step(self, action: int) -> Any:
+            obs, reward, *rest = super().step(action)
+            return obs, np.nan if (self.episode, self.t) == (1, 9) else reward, *rest
+
+    model = tiny(DreamerV3, "MlpPolicy", Fails(lengths=(9,)))
+    with pytest.raises(ValueError, match="nan"):
+        model.learn(40)
+    with pytest.warns(UserWarning, match="from outside"):
+        model.learn(20, reset_num_timesteps=False)
+    assert jumps(model) == 0
+
+
+def test_evaluating_again_and_again_warns_once_a_run() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", CountingEnv(lengths=(9,)))
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            callback = EvalCallback(model.get_env(), eval_freq=10, n_eval_episodes=1, verbose=0, warn=False)
+            model.learn(40, callback=callback)
+    assert len([w for w in found if "from outside" in str(w.message)]) == 2
 
 
 def test_an_environment_of_its_own_cuts_nothing(recwarn) -> None:

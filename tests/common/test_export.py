@@ -133,6 +133,15 @@ def test_a_torch_program_acts_as_predict_samples_included(deterministic: bool, t
         compare(model, Reseeded(Program(path)), n=n, steps=30, deterministic=deterministic)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_planner_as_a_torch_program(mixed: bool, tmp_path: Path) -> None:
+    model = make(PlaNet, VECTOR, LETTERS)
+    model.policy.set_planner(model.policy.planner_settings | {"mixed_precision": mixed})
+    step = Program(model.export(tmp_path / "agent.pt2", deterministic=False))
+    action, _ = step(observations(model, 3), first_state(model, 3), np.ones(3, bool))
+    assert all(LETTERS.contains(one) for one in action)
+
+
 class Reseeded:
     """Draws what ``predict`` has drawn."""
 

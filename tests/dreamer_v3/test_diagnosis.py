@@ -1,5 +1,6 @@
 """Diagnosis in words, and the end of a run whose updates are not finite."""
 
+import math
 import warnings
 
 import gymnasium as gym
@@ -7,11 +8,11 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_dreamer import DreamerV3
+from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.diagnosis import Diagnosis, Facts, entropy_range, open_loop_no_better
 from sb3_dreamer.core.types import ActionLayout
 from sb3_dreamer.dreamer_v3 import NonFiniteError
-from tests.algorithms import equal, weights
+from tests.algorithms import equal, tiny, weights
 
 FACTS = Facts(updates=5000, steps=100_000, episodes=50, terminations=True, entropy_range=(0.0, 2.0))
 HEALTHY = {"batch_reward_std": 1.0, "dream_reward_std": 0.7, "entropy": 1.2, "model_skipped": 0.0}
@@ -44,6 +45,39 @@ def test_a_healthy_run_says_nothing() -> None:
 def test_each_sentence(change, facts, words) -> None:
     found = said(HEALTHY | change, replaced(**facts), 9)
     assert len(found) == 1 and words in found[0], "said once, and nothing else"
+
+
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        ({"entropy": 0.7}, {"entropy_range": (-math.inf, math.inf)}),  # a truncated normal: the range is not known
+        ({}, {"terminations": None}),  # no head learns ends
+    ],
+)
+def test_what_is_not_known_is_not_said(change, facts) -> None:
+    assert said(HEALTHY | change, replaced(**facts), 9) == []
+
+
+def test_an_end_that_replay_has_forgotten_was_seen() -> None:
+    diagnosis = Diagnosis()
+    assert diagnosis.check(HEALTHY, FACTS) == []
+    assert diagnosis.check(HEALTHY, replaced(terminations=False)) == []
+
+
+@pytest.mark.parametrize("algorithm", [DreamerV2, PlaNet])
+def test_the_other_algorithms_say_nothing_that_is_false(algorithm) -> None:
+    model = tiny(algorithm, "MlpPolicy", "Pendulum-v1").learn(40, log_interval=None)
+    model._n_updates, model._episode_num = 5000, 50
+    means = model._metrics.take()
+    texts = [text for _ in range(5) for text in model._diagnosis.check(means, model._facts())]
+    assert not [text for text in texts if "entropy" in text or (algorithm is PlaNet and "continue head" in text)]
+
+
+def test_squashed_rewards_are_compared_as_they_are_learned() -> None:
+    model = tiny(DreamerV2, "MlpPolicy", "Pendulum-v1", tanh_rewards=True).learn(25, log_interval=None)
+    batch = model.replay_buffer.sample_sequences(4, 8)
+    metrics = model.update(batch)
+    assert float(metrics["batch_reward_std"]) == pytest.approx(float(th.tanh(batch.reward).std()), rel=1e-5)
 
 
 def replaced(**facts) -> Facts:

@@ -141,6 +141,13 @@ def test_predict_with_masks(tmp_path) -> None:
     np.testing.assert_array_equal(loaded.predict(obs, action_masks=only)[0], np.tile([2, 0], (4, 1)))
     with pytest.raises(ValueError, match="3 entries"):
         model.predict(obs, action_masks=np.ones((4, 3), bool))
+    np.testing.assert_array_equal(
+        model.predict(obs, action_masks=only[0], deterministic=True)[0], np.tile([2, 0], (4, 1))
+    )
+    with pytest.raises(ValueError, match="3 action masks were given for 4 observations"):
+        model.predict(obs, action_masks=only[:3])
+    with pytest.raises(ValueError, match="a planner does not see action_masks"):
+        model.predict(obs, action_masks=only, planner=model.warmup_behavior)
     with pytest.raises(ValueError, match="allows no action"):
         model.predict(obs, action_masks=np.zeros((4, 5), bool))
     with pytest.raises(ValueError, match="knows no action masks"):

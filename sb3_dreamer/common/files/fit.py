@@ -10,7 +10,7 @@ from sb3_dreamer.common.files.json_text import ModelFileError, one_line
 
 
 @contextlib.contextmanager
-def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
+def only_stored(weights: Mapping[str, th.Tensor], what: str, *, passed: bool = False) -> Iterator[None]:
     """
     Refuse any parameter, while modules are built from the settings of a file, that the file holds no weights for.
 
@@ -19,6 +19,7 @@ def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
 
     :param weights: what the file holds for these modules
     :param what: name of the file, for the message
+    :param passed: some settings are the caller's and not the file's: other exceptions are raised as they are
     :raises ModelFileError: for such a parameter, and for any exception in the block
     """
     largest = max((tensor.numel() for tensor in weights.values()), default=0)
@@ -42,8 +43,11 @@ def only_stored(weights: Mapping[str, th.Tensor], what: str) -> Iterator[None]:
         yield
     except ModelFileError:
         raise
-    except Exception as error:  # the settings come from a file: whatever a constructor makes of them is its fault
-        reason = one_line(f"{type(error).__name__}: {error}")
+    except Exception as error:
+        if passed:
+            raise
+        # The settings come from a file: whatever a constructor makes of them is its fault.
+        reason = one_line(f"{type(error).__name__}: {error}", 400)
         raise ModelFileError(f"{what} has settings that build no model ({reason})") from error
     finally:
         hook.remove()

@@ -59,9 +59,9 @@ def loads(raw: bytes, what: str) -> Any:
         ) from error
 
 
-def one_line(text: object) -> str:
+def one_line(text: object, length: int = 160) -> str:
     """Shorten a message or a name of unknown origin to one printable line."""
-    return ascii(" ".join(str(text)[:1000].split()))[1:-1][:160]
+    return ascii(" ".join(str(text)[:1000].split()))[1:-1][:length]
 
 
 def _nodes(text: str) -> int:

@@ -8,7 +8,7 @@ import torch as th
 from sb3_dreamer.common.files.json_codec import decode, encode
 from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable, one_line
 
-_DEVICE_CHOICES = ("foreach", "fused", "capturable", "differentiable")  # belong to the machine, not to the training
+_STATE = ("lr", "params")  #: options of a group that training changes; the others follow from the model's arguments
 
 
 def optimizer_to_tensors(optimizer: th.optim.Optimizer) -> tuple[dict[str, th.Tensor], Any]:
@@ -49,7 +49,7 @@ def load_optimizer(optimizer: th.optim.Optimizer, tensors: Mapping[str, th.Tenso
     """
     Restore what ``optimizer_to_tensors`` gave, exactly: types of the state are kept even where torch would cast them.
 
-    The options ``foreach, fused, capturable, differentiable`` stay as the given optimizer has them.
+    Options other than the learning rate stay as the given optimizer has them.
 
     :param optimizer: an optimizer of the same class over parameters of the same shapes; unchanged after an error
     :raises ModelFileError: when the state does not fit the optimizer
@@ -94,7 +94,7 @@ def _optimizer_state(
         else:
             state[int(at)][entry] = tensor.detach().clone()
     for group, current in zip(groups, optimizer.param_groups, strict=True):
-        group.update({key: current[key] for key in _DEVICE_CHOICES if key in current})
+        group.update({key: value for key, value in current.items() if key not in _STATE})
         for key, value in current.items():
             if isinstance(value, th.Tensor) and key in group:
                 group[key] = value.clone().fill_(group[key])

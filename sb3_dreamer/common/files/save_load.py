@@ -20,7 +20,8 @@ OPTIMIZER_JSON = "_optimizer_settings"
 POLICY_CLASS = "policy_class"
 LEFT_OUT = "_left_out"
 WITH_ENV = ("n_envs",)  #: attributes that a model has once it has an environment
-COUNTS = {"n_envs": 1, "num_timesteps": 0, "_n_updates": 0, "_episode_num": 0, "_owed": 0, "buffer_size": 1}
+COUNTS = {"n_envs": 1, "buffer_size": 1}
+COUNTS |= dict.fromkeys(("num_timesteps", "_n_updates", "_episode_num", "_owed", "_logged_step"), 0)
 _NONE = type(None)
 #: types of the entries that are used before the algorithm checks its arguments
 KINDS: dict[str, tuple[type, ...]] = {

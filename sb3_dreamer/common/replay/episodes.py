@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -32,13 +32,19 @@ class Episode(NamedTuple):
     terminated: bool
 
 
+@runtime_checkable
 class Rings(Protocol):
     """What episodes are written to: the rows of a replay buffer."""
 
     observation_space: spaces.Space
     codec: ActionCodec
     keys: tuple[ObsKey, ...]
+    arrays: dict[str, np.ndarray]
+    ring: int
+    n_envs: int
+    cursor: np.ndarray
     filled: np.ndarray
+    written: np.ndarray
     starts_episode: np.ndarray
 
     def allocate(self) -> None:
@@ -59,7 +65,7 @@ class Rings(Protocol):
 
 
 def add_episodes(buffer: Rings, source: Any) -> int:
-    """Write episodes to the rings, each to the one that holds least.
+    """Write episodes to the rings, each to the one that was given least.
 
     :raises ValueError: if an episode does not fit the spaces (nothing of it is stored), or while one is running
     """
@@ -71,7 +77,7 @@ def add_episodes(buffer: Rings, source: Any) -> int:
     count = 0
     for count, recorded in enumerate(read_episodes(source, buffer.codec), start=1):
         episode = _checked(buffer, recorded, count - 1)
-        env, last = int(buffer.filled.argmin()), len(episode.reward)
+        env, last = int(buffer.written.argmin()), len(episode.reward)
         for row in range(last + 1):
             obs = {key.name: episode.obs[key.name][row] for key in buffer.keys}
             action = episode.action[row - 1] if row else np.zeros(buffer.codec.parts, buffer.codec.replay_dtype)
@@ -98,13 +104,13 @@ def read_episodes(source: Any, codec: ActionCodec) -> Iterator[Episode]:
           False, the episode was cut). ``truncated`` may be there and is not looked at
         - the same with the names of :class:`sb3_dreamer.wrappers.EpisodeRecorder`, whose rows ``(L + 1, ...)`` are
           ``obs`` or ``obs/<key>``, ``prev_action``, ``reward`` and ``is_terminal``
-        - a :class:`stable_baselines3.common.buffers.ReplayBuffer`
+        - a :class:`stable_baselines3.common.buffers.ReplayBuffer`, or another model's replay buffer
         - a Minari dataset, or anything else with ``iterate_episodes()``
     :param codec: of the actions
     :raises TypeError: for anything else
     """
     if isinstance(source, ReplayBuffer):
-        yield from _from_sb3(source)
+        yield from _from_rings(source) if isinstance(source, Rings) else _from_sb3(source)
     elif hasattr(source, "iterate_episodes"):
         for found in source.iterate_episodes():
             obs = {key: np.asarray(value) for key, value in as_dict(found.observations).items()}
@@ -171,6 +177,18 @@ def _episode(codec: ActionCodec, obs: dict[str, np.ndarray], actions: Any, rewar
         wanted = (len(rewards), *(space.shape or ()))
         raise ValueError(f"the episode has actions of shape {actions.shape}, expected {wanted} for {space}: {advice}")
     return Episode(obs, codec.from_env(actions), rewards, bool(np.asarray(terminated).reshape(-1)[-1]))
+
+
+def _from_rings(source: Rings) -> Iterator[Episode]:
+    """Episodes of a buffer of ours; one whose beginning was overwritten begins with its oldest row."""
+    for env in range(source.n_envs if source.arrays else 0):
+        order = (source.cursor[env] - source.filled[env] + np.arange(source.filled[env])) % source.ring
+        rows = {name: array[env, order] for name, array in source.arrays.items()}
+        for part in np.split(np.arange(len(order)), np.flatnonzero(rows["is_first"])):
+            if len(part) > 1:
+                obs = {key.name: rows[f"obs.{key.name}"][part] for key in source.keys}
+                action, reward = (rows[name][part[1:]] for name in ("action", "reward"))
+                yield Episode(obs, action, reward, bool(rows["is_terminal"][part[-1]]))
 
 
 def _from_sb3(source: ReplayBuffer) -> Iterator[Episode]:

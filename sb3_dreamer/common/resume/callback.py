@@ -63,6 +63,11 @@ class ResumableCheckpoint(BaseCallback):
 
     def _on_training_start(self) -> None:
         model: Any = self.model
+        if "updates" in self.locals:
+            raise ValueError(
+                "ResumableCheckpoint counts agent steps, and learn_offline takes none: call "
+                "model.save_checkpoint(folder) between two learn_offline"
+            )
         if not hasattr(model, "save_checkpoint"):
             raise TypeError(
                 f"ResumableCheckpoint is for the algorithms of sb3_dreamer, not for {type(model).__name__}: "

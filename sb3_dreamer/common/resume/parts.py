@@ -33,18 +33,26 @@ MEMORY: dict[str, tuple[str, ...]] = {
 # ---- callbacks -------------------------------------------------------------------------------------------------------
 
 
-def walk(callback: BaseCallback, path: str = "callback") -> Iterator[tuple[str, BaseCallback]]:
-    """A callback and all those that it calls, with a path that names each one."""
+def walk(
+    callback: BaseCallback, path: str = "callback", above: tuple[BaseCallback, ...] = ()
+) -> Iterator[tuple[str, BaseCallback]]:
+    """A callback and all those that it calls, with a path that names each one.
+
+    :param above: those on the way to it, which it may hold, too
+    """
+    if any(callback is other for other in above):
+        return
     yield path, callback
+    above = (*above, callback)
     for name, value in vars(callback).items():
         if name == "parent":
             continue
         if isinstance(value, BaseCallback):
-            yield from walk(value, f"{path}.{name}")
+            yield from walk(value, f"{path}.{name}", above)
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if isinstance(item, BaseCallback):
-                    yield from walk(item, f"{path}.{name}[{index}]")
+                    yield from walk(item, f"{path}.{name}[{index}]", above)
 
 
 def callback_states(root: BaseCallback | None) -> list[list[Any]]:

@@ -124,6 +124,28 @@ def test_an_sb3_buffer_gives_the_rows_of_its_episodes() -> None:
     assert batch.prev_action[0][~batch.is_first[0]].argmax(-1).tolist() == executed.tolist()
 
 
+@algorithms
+def test_another_models_replay_gives_its_rows(algorithm) -> None:
+    env = make_vec_env(lambda: CountingEnv(lengths=(7,)), 2)
+    source = tiny(algorithm, "MlpPolicy", env, buffer_size=60).learn(100).replay_buffer  # rings that have begun again
+    model = tiny(algorithm, "MlpPolicy", make_vec_env(lambda: CountingEnv(lengths=(7,)), 1), buffer_size=1000)
+    count = model.add_episodes(source)
+    replay = model.replay_buffer
+    assert replay.size() >= source.size() - 2 * 2 and count >= 6
+    rows = {name: array[0, : replay.size()] for name, array in replay.arrays.items()}
+    same = rows["obs.obs"][1:, 1] == rows["obs.obs"][:-1, 1]
+    np.testing.assert_array_equal(rows["is_first"][1:], ~same)
+    np.testing.assert_array_equal(
+        rows["reward"][1:][same], (100 * rows["obs.obs"][:, 1] + rows["obs.obs"][:, 2])[1:][same]
+    )
+
+
+def test_full_rings_take_turns() -> None:
+    replay = buffer(size=40, n_envs=2)
+    replay.add_episodes([episode(6, begin=i / 4) for i in range(12)])
+    assert replay.arrays["obs.obs"][..., 0].min(1).min() > 1, "both rings hold recent episodes"
+
+
 def test_a_pickled_sb3_buffer_is_refused_unless_trusted(tmp_path) -> None:
     sac = SAC("MlpPolicy", "Pendulum-v1", buffer_size=60, learning_starts=1000, policy_kwargs={"net_arch": [4]})
     sac.learn(30).save_replay_buffer(tmp_path / "sac.pkl")

@@ -1,5 +1,6 @@
 """Exact resume: a run in parts is the run in one piece, bit for bit; and checkpoints are whole or not there."""
 
+import csv
 import json
 import os
 import subprocess
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -244,14 +246,62 @@ def test_not_in_the_middle_of_a_rollout(tmp_path) -> None:
             self.model.save_checkpoint(tmp_path)
             return True
 
+    class Late(BaseCallback):
+        def _on_step(self) -> bool:
+            return True
+
+        def _on_rollout_end(self) -> None:
+            self.model.save_checkpoint(tmp_path)  # before the updates that the rollout earns
+
     model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
-    with pytest.raises(RuntimeError, match="ResumableCheckpoint"):
-        model.learn(5, Early())
+    for callback in (Early(), Late()):
+        with pytest.raises(RuntimeError, match="ResumableCheckpoint"):
+            model.learn(5, callback)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.save_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="wait=10 must be less than every=10"):
         ResumableCheckpoint(tmp_path, 10, wait=10)
+
+
+def test_a_checkpoint_that_was_only_read_can_be_written_again(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", make_vec_env("CartPole-v1", 1, seed=5)).learn(30)
+    model.save_checkpoint(tmp_path / "first")
+    th.rand(3)
+    DreamerV3.load_checkpoint(tmp_path / "first").save_checkpoint(tmp_path / "second")
+    found = []
+    for name in ("first", "second"):
+        resumed = DreamerV3.load_checkpoint(tmp_path / name, env=make_vec_env("CartPole-v1"))
+        found.append(weights(resumed.learn(40, reset_num_timesteps=False)))
+    assert equal(*found)
+
+
+def test_learning_without_an_environment_resumes(tmp_path) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", make_vec_env("CartPole-v1")).learn(30).learn_offline(3)
+    model.save_checkpoint(tmp_path)
+    model.learn_offline(3)
+    later = DreamerV3.load_checkpoint(tmp_path)
+    th.rand(3)
+    assert equal(weights(later.learn_offline(3)), weights(model))
+    with pytest.raises(ValueError, match="learn_offline takes none"):
+        model.learn_offline(1, ResumableCheckpoint(tmp_path / "offline"))
+
+
+def test_logs_within_an_episode_continue(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sb3_dreamer.common.algorithm.LOG_AT_LEAST", 40)
+    steps = []
+    for folder, stops in ((tmp_path / "whole", (160,)), (tmp_path / "parts", (60, 160))):
+        for total in stops:
+            run_part(folder, "DreamerV3", 1, total, every=60, env_id="Pendulum-v1")
+        with (folder / "log" / "progress.csv").open() as file:
+            steps.append([row["time/total_timesteps"] for row in csv.DictReader(file)])
+    assert steps[0] == steps[1] and len(steps[0]) >= 3
+
+
+def test_callbacks_that_hold_each_other(tmp_path) -> None:
+    first, second = StopTrainingOnMaxEpisodes(1000), StopTrainingOnMaxEpisodes(1000)
+    first.other, second.other = second, first
+    assert tiny(DreamerV3, "MlpPolicy", "CartPole-v1").learn(5, [first, second]).num_timesteps == 5
 
 
 def test_vecnormalize_follows_with_set_env(tmp_path) -> None:
