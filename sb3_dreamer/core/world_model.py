@@ -43,10 +43,13 @@ class WorldModel(nn.Module):
     :param cont: features to the continue flag, or None for a model that knows no ends (PlaNet)
     :param objective: KL objective
     :param scales: factors of ``reward`` and ``cont`` (1 each); those of the KL come from the objective
-    :param detached: heads whose gradients stop at the features: ``recon``, ``reward``, ``cont`` (ablations)
-    :param cont_target: what the continue head is to predict, from ``is_terminal (B, T)``; None: :func:`continues`
-    :param overshooting: a further loss on priors rolled several steps (PlaNet's latent overshooting)
     :param representation: what shapes the latent state in place of the reconstruction; None: the decoder does
+
+    An algorithm sets what depends on its arguments rather than on the architecture:
+
+    :ivar detached: heads whose gradients stop at the features: ``recon``, ``reward``, ``cont`` (ablations)
+    :ivar cont_target: what the continue head is to predict, from ``is_terminal (B, T)``
+    :ivar overshooting: a further loss on priors rolled several steps (PlaNet's latent overshooting)
     """
 
     def __init__(
@@ -59,9 +62,6 @@ class WorldModel(nn.Module):
         cont: BernoulliHead | None,
         objective: KLObjective,
         scales: dict[str, float] | None = None,
-        detached: frozenset[str] = frozenset(),
-        cont_target: Callable[[th.Tensor], th.Tensor] | None = None,
-        overshooting: LatentOvershooting | None = None,
         representation: Representation | None = None,
     ):
         super().__init__()
@@ -71,16 +71,15 @@ class WorldModel(nn.Module):
         self.reward_head = reward
         self.cont_head = cont
         self.objective = objective
-        self.detached = detached
-        self.cont_target = cont_target or continues
+        self.detached: frozenset[str] = frozenset()
+        self.cont_target: Callable[[th.Tensor], th.Tensor] = continues
+        self.overshooting: LatentOvershooting | None = None
         if representation is None:
             assert decoder is not None, "a world model needs a decoder or another representation objective"
             representation = Reconstruction(decoder)
         self.representation = representation
         own = {"reward": 1.0} | ({"cont": 1.0} if cont is not None else {}) | representation.scales
-        self.overshooting = overshooting
-        extra = overshooting.scales if overshooting is not None else {}
-        self.scales: dict[str, float | th.Tensor] = {**own, **objective.scales, **extra, **(scales or {})}
+        self.scales: dict[str, float | th.Tensor] = {**own, **objective.scales, **(scales or {})}
 
     def encode(self, obs: dict[str, th.Tensor]) -> th.Tensor:
         """Raw observations ``{key: (..., *shape)}`` to the embedding ``(..., E)``."""
