@@ -14,8 +14,10 @@ tasks without that difficulty are compared.
 ``run`` trains DreamerV3, DreamerV2 and PlaNet with this zoo's settings, SAC, PPO, DQN and sb3-contrib's RecurrentPPO
 with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation, for
 as many steps as its settings say (model-free agents for at most ten times the steps at which scores are compared), or
-for ``--minutes``, whichever ends first. Finished runs are not run again; one that was interrupted begins anew. Where
-rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are those of the tasks without velocities.
+for ``--minutes`` of processor time, whichever ends first. Minutes are those of the processor, so that other programs on
+the machine do not count: a run's clock is scaled by the share of its time that it had a core. Finished runs are not run
+again; one that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's
+entries are those of the tasks without velocities.
 ``--dry-run`` prints the commands.
 
 ``plot`` also takes the runs that the file of results holds from an earlier call, so that seeds can be added on another
@@ -28,10 +30,12 @@ interval over runs. Agents that learn some of the tasks only are averaged over t
 import argparse
 import json
 import os
+import resource
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,7 +106,7 @@ class Result(NamedTuple):
     """What is kept of a run, as JSON.
 
     :param steps: of the environment, after some of the training episodes, closer at the beginning
-    :param minutes: after the same episodes
+    :param minutes: of the processor, after the same episodes
     :param returns: means of ``WINDOW`` episodes up to these
     :param score: the last mean before the task's number of environment steps; chance before the first episode
     :param reached: steps and minutes after which the mean was good enough for the first time; None: never
@@ -173,7 +177,8 @@ class Run:
         """Train it from the start; its output goes to a log file.
 
         :param steps: agent steps; None: what its settings say
-        :param minutes: after which training ends in any case; the log of episodes is complete up to there
+        :param minutes: of the processor, after which training ends in any case; the log of episodes is complete up to
+            there
         :return: exit status; 0 if time was up
         """
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -181,15 +186,15 @@ class Run:
         with (self.folder / "log.txt").open("wb") as log:
             environment = os.environ | thread_limits(1) | {"SDL_VIDEODRIVER": "dummy"}
             words = self.command(steps)
-            process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
-            try:
-                status = process.wait(60 * minutes)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                status = 0
-        if status == 0:
-            (self.folder / "done").touch()
+            process, begin = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment), time.time()
+            limit = max(1, round(60 * minutes))
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit + 5))  # type: ignore[attr-defined]
+            _, raw, usage = os.wait4(process.pid, 0)
+        status = process.returncode = os.waitstatus_to_exitcode(raw)
+        seconds = {"processor": usage.ru_utime + usage.ru_stime, "clock": time.time() - begin}
+        if status == 0 or seconds["processor"] >= limit:
+            status = 0
+            (self.folder / "done").write_text(json.dumps(seconds), encoding="utf-8")
         print("finished" if status == 0 else "failed  ", self.folder.name, flush=True)
         return status
 
@@ -204,7 +209,9 @@ class Run:
             return Result([], [], [], task.chance, None)
         steps = (rows["frames"] if "frames" in rows else rows["l"].cumsum()).to_numpy(float)
         kept = steps <= LONGER * task.steps
-        steps, minutes = steps[kept], rows["t"].to_numpy(float)[kept] / 60.0
+        seconds = json.loads((self.folder / "done").read_text(encoding="utf-8"))
+        share = min(1.0, seconds["processor"] / seconds["clock"])
+        steps, minutes = steps[kept], share * rows["t"].to_numpy(float)[kept] / 60.0
         returns = moving_average(rows["r"].to_numpy(float), WINDOW)[kept]
         count = int((steps <= task.steps).sum())
         good = returns >= task.chance + SHARE * (task.good - task.chance)
@@ -334,7 +341,7 @@ def draw(groups: dict[tuple[str, str], list[Result]], over: str, picture: Path) 
         axis.set_xlim(left=max(axis.get_xlim()[0], axis.get_xlim()[1] / 2000))  # what comes before is chance
     for axis in axes.flat[len(tasks) :]:
         axis.set_axis_off()
-    figure.supxlabel("environment steps" if over == "steps" else "minutes of one CPU core", fontsize=10)
+    figure.supxlabel("environment steps" if over == "steps" else "processor minutes", fontsize=10)
     figure.supylabel(f"return, mean of {WINDOW} training episodes", fontsize=10)
     order = [name for name in NAMES.values() if name in lines]
     handles = [lines[name] for name in order]
@@ -379,7 +386,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     train = commands.add_parser("run", help="do the runs that are not done")
     train.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each")
     train.add_argument("--steps", type=int, help="agent steps of every run (default: what its settings say)")
-    train.add_argument("--minutes", type=float, default=15.0, help="longest time of a run (default: %(default)g)")
+    train.add_argument(
+        "--minutes", type=float, default=15.0, help="of the processor, a run at most (default: %(default)g)"
+    )
     train.add_argument("--dry-run", action="store_true", help="only print the commands")
     show = commands.add_parser("plot", help="draw the finished runs and print the scores")
     picture, results = "docs/media/against_model_free.png", "docs/results/against_model_free.json"
