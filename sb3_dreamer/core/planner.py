@@ -155,22 +155,21 @@ class CEMPlanner(Behavior):
         generators = self._streams(state) if deterministic else None
 
         def score(actions: th.Tensor) -> th.Tensor:
-            # Without autocast rather than with a disabled one: torch.export cannot save either.
-            mixed = self.mixed_precision and not th.compiler.is_exporting()
-            with th.autocast(actions.device.type, th.bfloat16) if mixed else nullcontext():
-                return dream_returns(
-                    world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic
-                )
+            return dream_returns(world_model, state, actions, gamma=self.gamma, value=self.value[0], mode=deterministic)
 
         start = self._start(state.deter)
         numbers = {"iterations": self.iterations, "candidates": self.candidates, "elites": self.elites}
-        if self.layout.kind == "continuous":
-            belief = (start, th.ones_like(start))
-            plan = cem_normal(score, belief, deviation=self.deviation, generators=generators, **numbers)[0]
-            action = plan[:, 0]
-        else:
-            plan = cem_categorical(score, start, self.layout.sizes, generators=generators, **numbers)
-            parts = plan[:, 0].split(self.layout.sizes, -1)
+        # No context rather than a disabled one: torch.export cannot save either.
+        mixed = self.mixed_precision and not th.compiler.is_exporting()
+        with th.autocast(start.device.type, th.bfloat16) if mixed else nullcontext():
+            if self.layout.kind == "continuous":
+                belief = (start, th.ones_like(start))
+                plan = cem_normal(score, belief, deviation=self.deviation, generators=generators, **numbers)[0]
+            else:
+                plan = cem_categorical(score, start, self.layout.sizes, generators=generators, **numbers)
+        action = plan[:, 0]
+        if self.layout.kind == "discrete":
+            parts = action.split(self.layout.sizes, -1)
             action = th.cat([F.one_hot(part.argmax(-1), part.shape[-1]) for part in parts], -1).to(plan.dtype)
         self.plan = plan if self.warm_start else None
         return action
