@@ -179,7 +179,8 @@ _ADVICE_BAD = "correct the environment, or its observation_space, so that space.
 def _facts(env: gym.Env, run: _Rollout, speed: float) -> dict[str, str]:
     facts = {f"observation {name}": str(space) for name, space in _leaves(env.observation_space).items()}
     rewards = np.array(run.rewards)
-    lengths = f", {min(run.lengths)} to {max(run.lengths)} steps long" if run.lengths else ""
+    span = " to ".join(map(str, sorted({min(run.lengths), max(run.lengths)}))) if run.lengths else ""
+    lengths = span and f", {span} steps long"
     return {
         **facts,
         "action": str(env.action_space),

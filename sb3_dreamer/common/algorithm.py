@@ -368,7 +368,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             ("algorithm", f"{type(self).__name__}, size {self.policy.size_name}, on {self.device}"),
             *report.network_rows(self.policy),
             ("updates", self._updates_text()),
-            ("batch", f"{self.batch_size} sequences of {self.batch_length} steps{ranks}"),
+            ("batch", f"{self.batch_size} sequence{'s' * (self.batch_size > 1)} of {self.batch_length} steps{ranks}"),
             ("replay", report.replay_text(self.replay_buffer)),
             *compiled.rows(self.compile),
         ]

@@ -10,6 +10,7 @@ from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.config.values import to_constructor
 
+EVAL_LIMIT = 10_000  #: agent steps of an evaluation's episode, if the task has no time limit
 EVAL_SEED = 100_000  # evaluation environments are seeded this far from the training ones
 SMALL_UPDATE = 100_000_000  # replayed steps of a batch times parameters, below which more threads gain next to nothing
 
@@ -27,15 +28,27 @@ def make_training_env(plan: Plan, vec_env: str | None) -> Any:
     )
 
 
+def has_time_limit(env: Any) -> bool:
+    """Whether episodes of a training environment end for certain; suites have limits of their own."""
+    (spec,) = env.get_attr("spec", [0])
+    return spec is None or spec.max_episode_steps is not None or "ale_py" in str(spec.entry_point)
+
+
 def make_evaluation_env(plan: Plan, vec_env: str | None, algorithm: Any, render_mode: str | None = None) -> Any:
-    """Make the environments to evaluate on, with the wrappers that SB3 gives the training ones."""
+    """Make the environments to evaluate on, with the wrappers that SB3 gives the training ones.
+
+    Episodes of a task without a time limit end after ``EVAL_LIMIT`` steps: a policy may have found how not to end them.
+    """
+    wrappers = [plan.env_wrapper] if isinstance(plan.env_wrapper, str | dict) else list(plan.env_wrapper or [])
+    if not has_time_limit(algorithm.get_env()):
+        wrappers.append({"gymnasium.wrappers.TimeLimit": {"max_episode_steps": EVAL_LIMIT}})
     env = environments.make_envs(
         plan.env,
         plan.n_eval_envs,
         (plan.seed + EVAL_SEED) % 2**31,
         preset=plan.preset,
         env_kwargs=plan.env_kwargs | plan.eval_env_kwargs,
-        env_wrapper=plan.env_wrapper,
+        env_wrapper=wrappers,
         vec_env=vec_env,
         render_mode=render_mode,
     )

@@ -81,7 +81,9 @@ def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]
     algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
     if args.trained_agent and algo != config.get("algo", algo):
         raise UsageError(f"--algo {algo}: {args.trained_agent} is an agent of {config['algo']}; leave --algo out")
-    if config and args.env in (None, config.get("env"), config.get("run_name")):
+    same = args.env in (None, config.get("env"), config.get("run_name"))
+    _refuse_unused_files(args, config, same)
+    if config and same:
         plan, run_defaults = _from_config(config, algo, args.config or args.trained_agent), config
     else:
         entry = find_entry(algo, DEFAULT_ENV if args.env is None else args.env, args.conf_file)
@@ -97,6 +99,20 @@ def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]
         plan.seed = secrets.randbelow(2**31)
     plan.trained_agent = args.trained_agent
     return plan, notes
+
+
+def _refuse_unused_files(args: Namespace, config: dict[str, Any], same: bool) -> None:
+    """Refuse files of settings that would not be read.
+
+    :param same: the environment is that of ``config``
+    :raises UsageError: naming what to leave out
+    """
+    if args.config and args.trained_agent:
+        raise UsageError("--config and -i: the agent has settings of its own; leave --config out")
+    if args.config and not same:
+        raise UsageError(f"--env {args.env}: --config {args.config} is of {config.get('env')}; leave one of them out")
+    if args.conf_file and args.trained_agent and config and same:
+        raise UsageError("--conf-file and -i: the agent has settings of its own; change single ones with -params")
 
 
 def _from_config(config: dict[str, Any], algo: str, path: str) -> Plan:
@@ -152,6 +168,8 @@ def _override(plan: Plan, args: Namespace) -> list[str]:
     for name in ("n_timesteps", "eval_freq", "eval_episodes", "final_eval_episodes", "n_eval_envs"):
         if getattr(args, name) is not None:
             setattr(plan, name, getattr(args, name))
+    if args.eval_episodes is not None and args.final_eval_episodes is None:
+        plan.final_eval_episodes = None  # as many as in the other evaluations, whatever the file says
     if args.save_freq is not None:
         plan.save_freq, plan.save_models = args.save_freq, True
     plan.env_kwargs = {**plan.env_kwargs, **(args.env_kwargs or {})}

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sb3_dreamer.common.report import size_text
-from sb3_dreamer.zoo.config import environments
+from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.errors import plural
 from sb3_dreamer.zoo.config.plan import Plan
 
@@ -29,10 +29,13 @@ UNCHANGED = {  # settings that are not worth a word
 }
 
 
-def make_console() -> Console:
-    """Make a console on stdout; 100 columns where stdout is not a terminal."""
+def make_console(terminal: bool = False) -> Console:
+    """Make a console on stdout; 100 columns where stdout is not a terminal.
+
+    :param terminal: draw as on a terminal, whatever stdout is
+    """
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=100)
+    return console if console.is_terminal else Console(highlight=False, width=100, force_terminal=terminal or None)
 
 
 def print_table(console: Console, title: str, rows: Rows) -> None:
@@ -72,7 +75,8 @@ def plan_rows(plan: Plan, model: Any, notes: Sequence[str], replay_note: str, fo
     rows += [*described, ("hyperparameters", plan.trained_agent or plan.source)]
     rows += [("changed" if "->" in note else "note", note) for note in notes]
     rows.append(("training", steps))
-    rows += [("evaluation", evaluation_in_words(plan)), ("checkpoints", checkpoints_in_words(plan, model))]
+    limited = building.has_time_limit(model.get_env())
+    rows += [("evaluation", evaluation_in_words(plan, limited)), ("checkpoints", checkpoints_in_words(plan, model))]
     return [*rows, ("seed", str(plan.seed)), ("folder", str(folder))]
 
 
@@ -147,15 +151,24 @@ def _in_words(name: str, value: Any) -> str:
     return ("x" if name == "size" else " to ").join(map(str, value))
 
 
-def evaluation_in_words(plan: Plan) -> str:
-    """Say when and over how many episodes the model is evaluated."""
-    during = "not during training"
+def evaluation_in_words(plan: Plan, limited: bool = True) -> str:
+    """Say when and over how many episodes the model is evaluated.
+
+    :param limited: the task has a time limit
+    """
+    if plan.eval_freq <= 0 and not plan.final_episodes:
+        return "none"
+    words = ["not during training"]
     if plan.eval_freq > 0:
-        during = f"{plural(plan.eval_episodes, 'episode')} every {plural(plan.eval_freq, 'step')}"
-    mark = plan.stop_at_return
-    stop = "" if mark is None else f"; a return of {mark:g}, twice in a row, ends the training"
-    share = "" if plan.eval_share is None else f"; at most {plan.eval_share:.0%} as many steps as training"
-    return f"{during}, {plan.final_episodes} at the end{share}{stop}"
+        words = [f"{plural(plan.eval_episodes, 'episode')} every {plural(plan.eval_freq, 'step')}"]
+    words[0] += f", {plan.final_episodes or 'none'} at the end"
+    if plan.eval_share is not None:
+        words.append(f"at most {plan.eval_share:.0%} as many steps as training")
+    if plan.eval_freq > 0 and plan.stop_at_return is not None:
+        words.append(f"a return of {plan.stop_at_return:g}, twice in a row, ends the training")
+    if not limited:
+        words.append(f"episodes end after {building.EVAL_LIMIT:,} steps, as the task has no time limit")
+    return "; ".join(words)
 
 
 def checkpoints_in_words(plan: Plan, model: Any) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import time
 import warnings
 from argparse import Namespace
@@ -31,10 +32,11 @@ from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line, plural
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, SAVE_FREQ, Plan, make_plan
 from sb3_dreamer.zoo.config.values import ZOO_KEYS, constructor_arguments
 from sb3_dreamer.zoo.programs import tables
-from sb3_dreamer.zoo.runs import logs, resume, run_folder, tracking
+from sb3_dreamer.zoo.runs import logs, resume, tracking
 from sb3_dreamer.zoo.runs.episodes import Episode, play
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
+LEFT_OUT = "left out"
 NOT_FOR_RESUMING = ("algo", "env", "n_timesteps", "hyperparams", "conf_file", "config", "trained_agent", "seed")
 #: rl_zoo3's flags of ``train`` that are flags of ``tune`` here
 SEARCH_FLAGS = {
@@ -56,10 +58,11 @@ def main(words: Sequence[str]) -> int:
             raise UsageError(f"{word} belongs to the hyperparameter search: see sb3-dreamer tune --help")
     _refuse_hyperparameters(parser, words)
     args = parser.parse_args(words)
-    check_output("--log-folder", args.log_folder, is_folder=True)
+    checkpoint = resume.find_checkpoint(args, vars(parser.parse_args([])))
+    if checkpoint is None:
+        check_output("--log-folder", args.log_folder, is_folder=True)
     if args.tensorboard_log:
         check_output("--tensorboard-log", args.tensorboard_log, is_folder=True)
-    checkpoint = resume.find_checkpoint(args, vars(parser.parse_args([])))
     config = resume.stored_config(args)
     if checkpoint is not None:
         resume.check_env(args, config)
@@ -78,8 +81,8 @@ def main(words: Sequence[str]) -> int:
     building.check_device(args.device)
     session = Session(args, plan, checkpoint)
     try:
-        session.announce(notes)
         session.open_folder(to_command("train", words))
+        session.announce(notes)
         return session.train()
     finally:
         session.close()
@@ -152,18 +155,19 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
     add = parser.add_argument_group("evaluation and files").add_argument
     add(
         "--eval-freq", type=interval, metavar="N",
-        help=f"steps between evaluations (default: a tenth of the run, at most {LARGEST_EVAL_FREQ}; -1: none)",
+        help="steps between evaluations; -1: none (default: the hyperparameter file's, else a tenth of the run, at "
+        f"most {LARGEST_EVAL_FREQ:,})",
     )  # fmt: skip
     add(
         "--eval-episodes", type=positive, metavar="N",
-        help="episodes per evaluation (default: 5, and evaluations that would take more than a fifth as many steps as "
-        "training are left out)",
+        help="episodes per evaluation (default: the hyperparameter file's, else 5, and evaluations that would take "
+        "more than a fifth as many steps as training are left out)",
     )  # fmt: skip
     add(
         "--final-eval-episodes", type=natural, metavar="N",
-        help="episodes of the final evaluation (default: as --eval-episodes)",
+        help="episodes of the final evaluation (default: as --eval-episodes, else the hyperparameter file's)",
     )  # fmt: skip
-    add("--n-eval-envs", type=positive, metavar="N", help="environments for evaluation (default: 1)")
+    add("--n-eval-envs", type=positive, metavar="N", help="environments for evaluation (default: the file's, else 1)")
     add(
         "--eval-env-kwargs", nargs="+", action=KeyValues, metavar="KEY:VALUE",
         help="settings of the environment that differ in evaluation",
@@ -262,7 +266,7 @@ class Session:
                 self.eval_env = self._keep(building.make_evaluation_env(plan, args.vec_env, self.model))
                 self.video_env = self._make_video_env()
             self._check_memory()
-            self.updates_before = self.model._n_updates
+            self.updates_before, self.steps_before = self.model._n_updates, self.model.num_timesteps
         except BaseException:
             self.close()
             raise
@@ -337,10 +341,7 @@ class Session:
         if self.args.verbose < 1:
             return
         plan = self.plan
-        folder = run_folder.next_path(self.args.log_folder, plan.algo, plan.run_name, self.uuid)
-        if self.checkpoint is not None:
-            folder = self.checkpoint.parents[1]
-        rows = tables.plan_rows(plan, self.model, notes, self.replay_note, folder)
+        rows = tables.plan_rows(plan, self.model, notes, self.replay_note, self.run.path)
         rows += tables.hopeless_rows(plan, self.model) + tables.too_short_rows(plan, self.model)
         tables.print_table(self.console, f"{plan.algo} on {plan.run_name}", rows)
 
@@ -376,7 +377,7 @@ class Session:
         model, plan, args = self.model, self.plan, self.args
         stop = callbacks.StopOnSignal()
         bar = args.verbose > 0 and (self.console.is_terminal or args.progress)
-        progress = callbacks.ShowProgress(bar, self.console)
+        progress = callbacks.ShowProgress(bar, tables.make_console(terminal=True) if bar else self.console)
         recorded = callbacks.make_callbacks(
             plan,
             self.run.path,
@@ -400,7 +401,8 @@ class Session:
                     reset_num_timesteps=False,
                 )
         except KeyboardInterrupt:
-            raise RunError("interrupted: the model was not saved") from None
+            print("Interrupted: the model was not saved.", file=sys.stderr)
+            return 130
         except Exception as error:
             raise self._failure(error) from error
         finally:
@@ -470,7 +472,9 @@ class Session:
         from sb3_dreamer.common.report import duration
 
         plan, run = self.plan, self.run
-        rows = [("training", f"{self.model.num_timesteps:,} steps in {duration(seconds)}")]
+        total = self.model.num_timesteps
+        in_all = f" ({total:,} in all)" if self.steps_before else ""
+        rows = [("training", f"{total - self.steps_before:,} steps in {duration(seconds)}{in_all}")]
         if self.model._n_updates == self.updates_before and self.model.planned_updates(plan.n_timesteps) > 0:
             names = ("learning_starts", "batch_size", "batch_length")
             values = ", ".join(f"{name}={getattr(self.model, name)}" for name in names)
@@ -489,9 +493,14 @@ class Session:
         inside = self.tensorboard.is_relative_to(run.path)
         logs = f"{run.path}: progress.csv, 0.monitor.csv" + (", tensorboard/" if inside else f"; {self.tensorboard}")
         rows += [("model", str(run.model) if self.trained else "not saved"), ("logs", logs)]
-        rows.append(("watch it", to_command("enjoy", ["--algo", plan.algo, "--env", plan.run_name, *self._where()])))
         if self.args.verbose >= 1:
             tables.print_table(self.console, "trained", rows)
+            programs = {"watch": "enjoy"}
+            if any(text.startswith(LEFT_OUT) for _, text in rows):
+                programs = {"evaluate": "evaluate"} | programs
+            words = ["--algo", plan.algo, "--env", plan.run_name, *self._where()]
+            for verb, program in programs.items():  # below the table, which would break a long line
+                print(f"To {verb} it:\n  {to_command(program, words)}", flush=True)
 
     def _evaluate(self) -> tables.Rows:
         """Evaluate the trained model, write every episode to a CSV file, and say the mean; Ctrl-C ends it early."""
@@ -501,9 +510,8 @@ class Session:
         lengths = self.evaluation.evaluations_length if self.evaluation is not None else []
         count = min(plan.final_episodes, affordable_episodes(self.model, plan.eval_share, lengths))
         if not count:
-            words = ["--algo", plan.algo, "--env", plan.run_name, *self._where()]
-            why = f"left out: it would take more than {plan.eval_share:.0%} as many steps as training"
-            return [("final evaluation", why), ("evaluate it", to_command("evaluate", words))]
+            why = f"{LEFT_OUT}: it would take more than {plan.eval_share:.0%} as many steps as training"
+            return [("final evaluation", why)]
         episodes: list[Episode] = []
         stopped = ""
         deterministic = environments.deterministic_by_default(plan.env)
@@ -517,7 +525,9 @@ class Session:
             (self.run.path / "final_evaluation.csv").write_text("r,l\n" + rows, encoding="utf-8")
         except OSError as error:
             warnings.warn(f"the final evaluation was not saved: {error}", stacklevel=2)
-        mean = mean_and_std([episode.reward for episode in episodes]) if episodes else "none"
+        if not episodes:
+            return [("final evaluation", f"{LEFT_OUT}: stopped in the first episode")]
+        mean = mean_and_std([episode.reward for episode in episodes])
         return [("final evaluation", f"{mean} over {plural(len(episodes), 'episode')}{stopped}")]
 
     def _where(self) -> list[str]:

@@ -144,11 +144,11 @@ class Evaluation(EvalCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what SB3's callback does not store."""
-        return {"best_step": self.best_step}
+        return {"best_step": self.best_step, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a checkpoint."""
-        self.best_step = int(state["best_step"])
+        self.best_step, self.seconds = int(state["best_step"]), float(state.get("seconds", 0.0))
 
     def _init_callback(self) -> None:
         """Make folders; the types of the training and evaluation environments may differ."""
@@ -296,7 +296,7 @@ class ShowProgress(BaseCallback):
 
 
 class StopOnSignal(BaseCallback):
-    """Stop training at the next step after SIGINT or SIGTERM; a second signal interrupts at once.
+    """Stop training at the next step after SIGINT, SIGTERM or SIGHUP; a second signal interrupts at once.
 
     Used as a context manager around ``learn``, which installs and removes the signal handlers. Work that may be thrown
     away (an evaluation) sets ``at_once`` so that it is interrupted by the first signal.
@@ -309,8 +309,10 @@ class StopOnSignal(BaseCallback):
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> "StopOnSignal":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._former[number] = signal.signal(number, self._on_signal)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Windows has no SIGHUP, and nohup ignores it
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *error: object) -> None:

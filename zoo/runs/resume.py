@@ -37,6 +37,8 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
     if not args.trained_agent or not given.is_dir():
         return None
     path = newest(given)
+    if len(path.parts) < 5:  # LOGS/ALGO/RUN/checkpoints/CHECKPOINT: the folders above it are read off it
+        path = path.resolve()
     run = run_folder.of_model(path / MODEL)
     if run is None:
         raise UsageError(f"--trained-agent: {path} is not in a run folder with a config.yml: use load_checkpoint()")
@@ -163,7 +165,7 @@ def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict
     :raises UsageError: if it is damaged or does not fit
     """
     cls = algorithm_class(plan.algo)
-    values = building.to_constructor_or_attribute(changes, cls)
+    values = building.to_constructor_or_attribute(changes, cls) | {"verbose": 0}
     if plan.hyperparams.get("replay_buffer_kwargs"):  # a file does not choose where its reader writes
         values.setdefault("replay_buffer_kwargs", plan.hyperparams["replay_buffer_kwargs"])
     try:

@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.zoo.config import building
+from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.programs.cli import main
+from sb3_dreamer.zoo.programs.tables import evaluation_in_words
 from sb3_dreamer.zoo.runs import curves, run_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -67,6 +72,67 @@ def test_table_names_everything_before_training(tmp_path: Path, small: list[str]
     assert not (tmp_path / "logs/dreamerv3/CartPole-v1_1/best_model.zip").exists()
 
 
+def test_what_the_table_says_of_evaluations() -> None:
+    plan = Plan("planet", "CartPole-v1", "CartPole-v1", "", 100, 0, {}, eval_freq=50, eval_episodes=3)
+    words = lambda limited=True, **changes: evaluation_in_words(replace(plan, **changes), limited)  # noqa: E731
+    solved = "; a return of 485, twice in a row, ends the training"
+    assert words(stop_at_return=485.0) == f"3 episodes every 50 steps, 3 at the end{solved}"
+    assert words(eval_freq=-1, stop_at_return=485.0) == "not during training, 3 at the end", "nothing ends it early"
+    assert words(eval_freq=-1, final_eval_episodes=0, eval_share=0.2) == "none"
+    assert words(final_eval_episodes=0, eval_share=0.2).endswith(
+        "none at the end; at most 20% as many steps as training"
+    )
+    assert words(False).endswith("episodes end after 10,000 steps, as the task has no time limit")
+
+
+def test_evaluation_ends_where_the_policy_never_does(tmp_path: Path, small: list[str], capsys, monkeypatch) -> None:
+    class Stays(gym.Env):
+        """Ends by action 0 alone, which a policy may never take."""
+
+        observation_space, action_space = gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2)
+
+        def __init__(self, render_mode=None):
+            self.render_mode = render_mode
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(2, np.float32), 1.0, bool(action == 0) and self.np_random.random() < 0.3, False, {}
+
+    monkeypatch.setattr(building, "EVAL_LIMIT", 7)
+    gym.register("Stays-v0", Stays)
+    try:
+        words = ["--env", "Stays-v0", "--eval-freq", "30", "--eval-episodes", "2"]
+        assert main(["train", "-n", "60", "-f", str(tmp_path), *small, *words]) == 0
+    finally:
+        gym.registry.pop("Stays-v0")
+    assert "no time limit" in words_of(capsys.readouterr().out)
+    lengths = [row.split(",")[1] for row in next(tmp_path.rglob("final_evaluation.csv")).read_text().split()[1:]]
+    assert len(lengths) == 2 and all(int(length) <= 7 for length in lengths)
+
+
+def test_files_of_settings_that_would_not_be_read(logs: Path, tmp_path: Path, capsys) -> None:
+    run = run_of(logs)
+    own = tmp_path / "own.yml"
+    own.write_text("CartPole-v1: {train_ratio: 1}\n")
+    for words, message in (
+        (["--config", str(run.config), "--env", "Acrobot-v1"], "--env Acrobot-v1: --config"),
+        (["-i", str(run.model), "--conf-file", str(own), "-n", "5"], "--conf-file and -i"),
+        (["-i", str(run.model), "--config", str(own), "-n", "5"], "--config and -i"),
+    ):
+        assert main(["train", "-f", str(tmp_path / "new"), *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_progress_bar_in_a_file(tmp_path: Path, small: list[str]) -> None:
+    words = [sys.executable, "-m", "sb3_dreamer.zoo", "train", "-n", "80", "-f", str(tmp_path), "-P", *small]
+    out = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True, timeout=300).stdout
+    assert "\x1b[" in out and "80/80" in out, "drawn as on a terminal"
+
+
 def test_frames_count_the_repeats_of_wrappers(tmp_path: Path, small: list[str], capsys) -> None:
     wrapper = "env_wrapper:[{'sb3_dreamer.wrappers.ActionRepeat': {'amount': 3}}]"
     words = [small[0], wrapper, *small[1:], "--eval-freq", "30"]
@@ -87,6 +153,7 @@ def test_continue_goes_on_counting_with_the_replay(logs: Path, small: list[str],
     assert main([*words, "-n", "100"]) == 0
     out = capsys.readouterr().out
     assert "200 of them done" in out and "replay_buffer.safetensors" in out
+    assert re.search(r"training +│ 100 steps in .* \(300 in all\)", out)
     continued = DreamerV3.load(run_of(logs, 2).model)
     before = DreamerV3.load(model)
     assert continued.num_timesteps == 300 and continued._n_updates == before._n_updates + 6

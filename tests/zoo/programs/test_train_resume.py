@@ -3,6 +3,7 @@
 import csv
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,15 @@ def test_further_steps_and_a_checkpoint_by_name(runs, capsys) -> None:
     assert "230 agent steps, 200 of them done" in out and "of episodes), and all else, from" in out
     assert DreamerV3.load(run / "CartPole-v1.zip").num_timesteps == 230
     assert run_folder.read_config(run_folder.of_model(run / "CartPole-v1.zip"))["n_timesteps"] == 230
+
+
+def test_from_the_folder_of_checkpoints(runs, monkeypatch, tmp_path: Path, capsys) -> None:
+    checkpoints = shutil.copytree(runs["straight"], tmp_path / "dreamerv3" / "CartPole-v1_1") / "checkpoints"
+    monkeypatch.chdir(checkpoints)
+    Path("logs").write_text("a file where new runs would go")
+    name = max(path.name for path in checkpoints.glob("checkpoint_*"))
+    assert main(["train", "-i", name, "-n", "5", "--verbose", "0"]) == 0
+    assert capsys.readouterr().out == "", "errors only"
 
 
 def test_wrong_paths_say_what_there_is(logs: Path, tmp_path: Path, capsys) -> None:
