@@ -188,7 +188,7 @@ class Run:
             words = self.command(steps)
             process, begin = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment), time.time()
             limit = max(1, round(60 * minutes))
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit + 5))  # type: ignore[attr-defined]
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit + 5))
             _, raw, usage = os.wait4(process.pid, 0)
         status = process.returncode = os.waitstatus_to_exitcode(raw)
         seconds = {"processor": usage.ru_utime + usage.ru_stime, "clock": time.time() - begin}
