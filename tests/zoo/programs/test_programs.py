@@ -238,6 +238,18 @@ def test_suite_can_be_asked_and_resumed(tmp_path: Path, monkeypatch, capsys) -> 
     assert re.search(r"1 done, 1 new", out) and "--seed 1" in out and "--seed 0" not in out
 
 
+def test_suite_prints_commands_to_copy_and_each_job_once(tmp_path: Path, capsys) -> None:
+    folder, value = tmp_path / "S s", "policy_kwargs:{'units': 32}"
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "CartPole-v1", "--seeds", "0", "1", "0", "-f", str(folder)]
+    assert main([*words, "--dry-run", "--", "--hyperparams", value]) == 0
+    *commands, states = capsys.readouterr().out.splitlines()
+    assert states == "2 new" and len(commands) == 2
+    for seed, command in enumerate(commands):
+        start = ["sb3-dreamer", "train", "--algo", "dreamerv3", "-f", str(folder / f"CartPole-v1-seed{seed}")]
+        rest = ["--hyperparams", value, "--env", "CartPole-v1", "--seed", str(seed)]
+        assert shlex.split(command) == [*start, *rest]
+
+
 def test_suite_runs_its_jobs(tmp_path: Path, small: list[str], capsys) -> None:
     words = ["suite", "classic", "--tasks", "CartPole-v1", "--seeds", "5", "-f", str(tmp_path)]
     assert main([*words, "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
@@ -283,8 +295,12 @@ def test_the_width_of_help_is_that_of_the_terminal(monkeypatch, capsys) -> None:
 
 def test_runs_of_a_suite_are_found_together(tmp_path: Path, small: list[str], capsys) -> None:
     """The latest run of each job, and what was trained with other flags than those of the last command."""
-    words = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)]
-    assert main([*words, "--seeds", "5", "10", "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
+    words, board = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)], tmp_path / "board"
+    flags = ["-n", "60", "--eval-freq", "-1", "-tb", str(board), *small]
+    assert main([*words, "--seeds", "5", "10", "--", *flags]) == 0
+    assert sorted(path.parent for path in board.rglob("events*")) == [
+        board / f"CartPole-v1-seed{seed}/dreamerv3/CartPole-v1_1" for seed in (10, 5)
+    ]
     folders = [tmp_path / f"CartPole-v1-seed{seed}/dreamerv3/CartPole-v1_1" for seed in (5, 10)]
     assert run_folder.find_all(tmp_path, "dreamerv3", "CartPole-v1") == [
         run_folder.RunFolder(path, "CartPole-v1") for path in folders
