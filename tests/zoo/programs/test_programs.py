@@ -29,6 +29,7 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         assert stopped.value.code == 0
         out = capsys.readouterr().out
         assert out.startswith(f"usage: sb3-dreamer {program}") and max(map(len, out.splitlines())) <= 120
+        assert "(default: [" not in out and "(default: {" not in out and "(default: all; " not in out
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(program in out for program in PROGRAMS)
