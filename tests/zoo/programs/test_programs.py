@@ -379,6 +379,8 @@ BROKEN = {  # file of a run: what is left of it
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_damaged_file_leaves_out_its_run_alone(name: str, logs: Path, tmp_path: Path, capsys) -> None:
     """Programs over all runs name it and do the rest; without another run, that is an error of one line."""
+    import matplotlib.pyplot as plt
+
     good, bad = (logs / "dreamerv3" / f"CartPole-v1_{number}" for number in (2, 1))
     shutil.copytree(bad, good)
     programs = {
@@ -399,6 +401,7 @@ def test_a_damaged_file_leaves_out_its_run_alone(name: str, logs: Path, tmp_path
             assert program == "plot" or "CartPole-v1_2" in out
         assert main(["list", "--runs", "-f", str(logs)]) == 0  # whichever file it is
         capsys.readouterr()
+        plt.close("all")
     (bad / name).write_bytes(BROKEN[name][0])
     shutil.rmtree(good)
     for program, *more in programs:
