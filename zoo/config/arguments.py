@@ -53,7 +53,10 @@ class _HelpFormatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         shown = action.default not in (None, "", False, [], argparse.SUPPRESS) and action.option_strings
-        return f"{text} (default: %(default)s)" if shown and "default" not in text else text
+        if not shown or "default" in text:
+            return text
+        several = isinstance(action.default, list)
+        return f"{text} (default: {' '.join(map(str, action.default)) if several else '%(default)s'})"
 
 
 class KeyValues(argparse.Action):

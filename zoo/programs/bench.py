@@ -96,7 +96,10 @@ def make_parser() -> OneLineParser:
 
 def _add_cases(parser: OneLineParser) -> None:
     group = parser.add_argument_group("what is measured")
-    group.add_argument("--algo", nargs="+", metavar="ALGO", help=f"{', '.join(ALGORITHMS)} (default: all; dreamerv3)")
+    group.add_argument(
+        "--algo", nargs="+", metavar="ALGO",
+        help=f"{', '.join(ALGORITHMS)} (default: all for table, dreamerv3 for the other programs)",
+    )  # fmt: skip
     group.add_argument("--sizes", nargs="+", metavar="SIZE", help="model sizes (default: a small one)")
     group.add_argument("--obs", nargs="+", metavar="KIND", default=["vectors"], help=", ".join(OBSERVATIONS))
     group.add_argument("--action", metavar="KIND", default="box", help="box (6 numbers) or discrete (6 or 18)")
@@ -116,7 +119,9 @@ def _add_measuring(parser: OneLineParser) -> None:
     group = parser.add_argument_group("how")
     group.add_argument("--device", default="cpu", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     group.add_argument("--threads", type=positive, metavar="N", help="of torch (default: its own choice)")
-    group.add_argument("--updates", type=positive, metavar="N", help="timed (default: 8; scaling 4, profile 3, gpu 30)")
+    group.add_argument(
+        "--updates", type=positive, metavar="N", help="timed (default: 8; 4 for scaling, 3 for profile, 30 for gpu)"
+    )
     group.add_argument("--warmup", type=positive, default=2, metavar="N", help="updates before them")
     group.add_argument("--rounds", type=positive, default=3, metavar="N", help="rivals: runs of each program")
     group.add_argument(

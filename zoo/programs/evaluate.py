@@ -44,7 +44,7 @@ def main(words: Sequence[str]) -> int:
     args = make_parser().parse_args(words)
     if args.output:
         check_output("--output", args.output)
-    runs = [evaluate_run(args, run) for run in wanted_runs(args)]
+    runs = evaluate_runs(args, wanted_runs(args))
     result = {"algo": args.algo, "env": args.env, "runs": runs, **summary([run["mean"] for run in runs])}
     if args.output:
         Path(args.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -87,6 +87,24 @@ def wanted_runs(args: Namespace) -> list[RunFolder]:
     if not found:
         raise UsageError(f"no run of {first.name} in {args.folder} has the model that is asked for")
     return found
+
+
+def evaluate_runs(args: Namespace, runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """Evaluate runs; of several, print which cannot be evaluated, so that the scores of the others are not lost.
+
+    :raises UsageError: if no run can be evaluated
+    """
+    if len(runs) == 1:
+        return [evaluate_run(args, runs[0])]
+    results = []
+    for run in runs:
+        try:
+            results.append(evaluate_run(args, run))
+        except UsageError as error:
+            print(f"Left out: {error}", flush=True)
+    if not results:
+        raise UsageError(f"none of {len(runs)} runs of {args.env} can be evaluated")
+    return results
 
 
 def evaluate_run(args: Namespace, run: RunFolder | None = None) -> dict[str, Any]:

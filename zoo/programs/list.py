@@ -15,6 +15,7 @@ from sb3_dreamer.zoo.config.hyperparams import CLASSIC, suite_files, suite_tasks
 from sb3_dreamer.zoo.programs import tables
 from sb3_dreamer.zoo.runs import run_folder, sharing
 from sb3_dreamer.zoo.runs.agents import SHIPPED
+from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
 PACKAGES = {  # what each suite needs
     "atari": "ale_py",
@@ -83,7 +84,7 @@ def suite_table(algorithms: Sequence[str]) -> Table:
 
 
 def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
-    """Make a table with one row per run: steps, seed, best evaluation.
+    """Make a table with one row per run: steps, seed, best evaluation; print which have damaged files.
 
     :raises UsageError: if there is none
     """
@@ -93,13 +94,16 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
         table.add_column(name)
     for algo in algorithms:
         for run in run_folder.all_runs(folder, algo):
-            values = run_folder.read_config(run)
-            best = best_evaluation(run.path / "evaluations.npz")
+            try:
+                values, best = run_folder.read_config(run), best_evaluation(run)
+            except UsageError as error:
+                print(f"Left out: {error}")
+                continue
             steps = f"{run.steps_done:,} of {int(values.get('n_timesteps') or 0):,}"
             finished = "yes" if run.model.exists() else "no"
             table.add_row(str(run.path.relative_to(folder)), steps, str(values.get("seed")), best, finished)
     if not table.rows:
-        raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder}")
+        raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder} that can be read")
     return table
 
 
@@ -119,12 +123,14 @@ def agent_table(algorithms: Sequence[str]) -> Table:
     return table
 
 
-def best_evaluation(path: Path) -> str:
-    """Return the largest mean return of the evaluations, with its step."""
-    import numpy as np
+def best_evaluation(run: RunFolder) -> str:
+    """Return the largest mean return of the evaluations, with its step.
 
-    if not path.exists():
+    :raises UsageError: if their file is damaged
+    """
+    from sb3_dreamer.zoo.runs import curves
+
+    curve = curves.evaluation_curve(run, "steps", "reward")
+    if curve is None or not len(curve.y):
         return "-"
-    with np.load(path, allow_pickle=False) as file:
-        means, steps = file["results"].mean(1), file["timesteps"]
-    return f"{means.max():.1f} at {int(steps[means.argmax()]):,}"
+    return f"{curve.y.max():.1f} at {int(curve.x[curve.y.argmax()]):,}"

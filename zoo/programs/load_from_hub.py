@@ -8,10 +8,9 @@ from pathlib import Path
 from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
 from sb3_dreamer.zoo.config.arguments import OneLineParser, to_command
-from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
-from sb3_dreamer.zoo.programs.push_to_hub import add_hub_arguments
+from sb3_dreamer.zoo.programs.push_to_hub import add_hub_arguments, hub_errors
 from sb3_dreamer.zoo.runs import run_folder, sharing
 from sb3_dreamer.zoo.runs.agents import LOGS
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -71,10 +70,7 @@ def download(repo_id: str, packed: RunFolder) -> None:
     :raises UsageError: if there is no such repository or file, or no connection
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     for relative in sharing.files(packed):
-        try:
+        with hub_errors(f"{repo_id}, {relative}"):
             hf_hub_download(repo_id, relative, local_dir=packed.path)
-        except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-            raise UsageError(f"{repo_id}, {relative}: {one_line(error)}") from error

@@ -1,5 +1,6 @@
 """The program ``plot``: plot learning curves of runs, with published ones behind."""
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from sb3_dreamer.zoo.config.errors import UsageError, plural
 from sb3_dreamer.zoo.runs import curves, run_folder, scores
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
+POINTS = {"train": "finished episode", "eval": "evaluation"}
 FORMATS = (".png", ".svg", ".pdf")
 Runs = dict[str, dict[str, list[RunFolder]]]  # run name -> algorithm -> runs
 
@@ -62,6 +64,8 @@ def main(words: Sequence[str]) -> int:
         if Path(name).suffix not in FORMATS:
             raise UsageError(f"--output {name!r}: the name must end in {', '.join(FORMATS)}")
         check_output("--output", name)
+    if args.source == "eval" and args.x_axis == "time":
+        raise UsageError("-x time: evaluations are logged by steps; use --source train, or -x steps")
     runs = find_runs(args)
     import matplotlib
 
@@ -100,17 +104,32 @@ def find_runs(args: Namespace) -> Runs:
 
 
 def run_curves(runs: Sequence[RunFolder], args: Namespace) -> list[curves.Curve]:
-    """Read the curves of the runs that have one; print which have none."""
-    if args.source == "eval":
-        made = [curves.evaluation_curve(run, args.x_axis, args.y_axis) for run in runs]
-    else:
-        made = [curves.training_curve(run, args.x_axis, args.y_axis, args.episode_window) for run in runs]
-    without = [str(run.path) for run, curve in zip(runs, made, strict=True) if curve is None or not len(curve.x)]
-    if without:
-        print(
-            f"Left out: {', '.join(without)} (no {'evaluation' if args.source == 'eval' else 'finished episode'} yet)"
-        )
-    return [curve for curve in made if curve is not None and len(curve.x)]
+    """Read the curves of the runs that have one before the end of the x-axis; print which have none, and why."""
+    found = []
+    for run in runs:
+        try:
+            if args.source == "eval":
+                curve = curves.evaluation_curve(run, args.x_axis, args.y_axis)
+            else:
+                curve = curves.training_curve(run, args.x_axis, args.y_axis, args.episode_window)
+        except UsageError as error:
+            print(f"Left out: {error}")
+            continue
+        if curve is None or not len(curve.x):
+            print(f"Left out: {run.path} (no {POINTS[args.source]} yet)")
+        elif args.max_x is not None and not args.aggregate and curve.x[0] > args.max_x:
+            print(f"Left out: {run.path} (begins at {curve.x[0]:g}, after -max {args.max_x:g})")
+        else:
+            found.append(curve)
+    return found
+
+
+def task_of(name: str, runs: Sequence[RunFolder]) -> str:
+    """Return the environment of runs of one name, with its suite: that of the first whose settings can be read."""
+    for run in runs:
+        with contextlib.suppress(UsageError):
+            return str(run_folder.read_config(run).get("env", name))
+    return name
 
 
 def draw_curves(runs: Runs, args: Namespace) -> Any:
@@ -126,7 +145,7 @@ def draw_curves(runs: Runs, args: Namespace) -> Any:
     for axis, (name, by_algo) in zip(axes.flat, runs.items(), strict=False):
         for index, (algo, members) in enumerate(by_algo.items()):
             color = f"C{ALGORITHMS.index(algo) if algo in ALGORITHMS else index}"
-            env = str(run_folder.read_config(members[0]).get("env", name))
+            env = task_of(name, members)
             if args.x_axis == "frames" and args.y_axis == "reward" and not args.no_published:
                 draw_published(axis, algo, env, color)
             drawn += draw_runs(axis, run_curves(members, args), algo, color)
@@ -138,7 +157,8 @@ def draw_curves(runs: Runs, args: Namespace) -> Any:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize="small")
     if not drawn:
-        raise UsageError("the runs have no finished episode yet" if args.source == "train" else "no evaluation yet")
+        before = "" if args.max_x is None else f" before -max {args.max_x:g}"
+        raise UsageError(f"nothing is left to plot: there is no {POINTS[args.source]}{before} that can be read")
     return figure
 
 
@@ -178,7 +198,7 @@ def score_matrix(by_task: dict[str, list[RunFolder]], args: Namespace) -> tuple[
     columns: dict[str, np.ndarray] = {}
     without: list[str] = []
     for name, runs in by_task.items():
-        env = str(run_folder.read_config(runs[0]).get("env", name))
+        env = task_of(name, runs)
         finals = np.array([curve.y[-1] for curve in run_curves(runs, args)])
         normalized = scores.normalize_for_suite(env, finals)
         if normalized is None:

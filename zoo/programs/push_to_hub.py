@@ -1,8 +1,9 @@
 """The program ``push_to_hub``: evaluate a trained agent and upload it to the Hugging Face Hub with a model card."""
 
+import contextlib
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,35 +65,50 @@ def add_hub_arguments(group: Any) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Evaluate, pack, upload.
+    """Make the repository, evaluate, pack, upload.
 
     :param words: command-line arguments
     :return: exit status
     """
     args = make_parser().parse_args(words)
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     args.n_episodes = args.n_eval_episodes
     agent = load_agent(args)
     agent.env.close()
     repository = args.repo_name or f"{args.algo}-{agent.run.name}"
-    repo_id = f"{args.organization}/{repository}"
+    repo_id, api = f"{args.organization}/{repository}", HfApi()
+    with hub_errors(repo_id):  # before the evaluation: there may be no connection, login, permission or such a name
+        url = api.create_repo(repo_id, private=args.private, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         target = RunFolder(Path(folder), agent.run.name)
         sharing.pack(agent.model, agent.run, target)
         sharing.write_scores(target, evaluate.evaluate_run(args))
         (target.path / "README.md").write_text(model_card(args, agent, target, repository), encoding="utf-8")
         print(f"Uploading to {repo_id}: {', '.join(sharing.files(target))}, README.md", flush=True)
-        try:
-            api = HfApi()
-            url = api.create_repo(repo_id, private=args.private, exist_ok=True)
+        with hub_errors(repo_id):
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=args.commit_message)
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            raise UsageError(f"{repo_id}: {one_line(error)}") from error
     print(f"Uploaded: {url}")
     print(f"To download it: {to_command('load_from_hub', download_words(args, agent))}")
     return 0
+
+
+@contextlib.contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Turn errors of the Hub, and of the way there, into one line.
+
+    :param what: repository or file
+    :raises UsageError: for them
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        yield
+    except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise UsageError(f"{what}: {one_line(error)}") from error
+    except Exception as error:  # of the HTTP library, which depends on the version of huggingface_hub
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UsageError(f"{what}: the Hub cannot be reached ({reason}): check your connection") from error
 
 
 def download_words(args: Namespace, agent: Agent) -> list[str]:

@@ -1,5 +1,6 @@
 """The program ``suite``: train on a whole benchmark, every task with several seeds; can be stopped and resumed."""
 
+import shlex
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from sb3_dreamer.zoo.config.arguments import (
     folder,
     natural,
     positive,
+    to_command,
     to_words,
 )
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, plural
@@ -123,13 +125,14 @@ def make_jobs(args: Namespace, flags: Sequence[str], resume_flags: Sequence[str]
             raise UsageError(
                 f"--tasks {task!r} is not in {args.suite}{near(task, known)}: see sb3-dreamer list {args.suite}"
             )
-    jobs = []
+    jobs = {}  # A task or seed that is named twice is one job.
     for name in [known[task] for task in args.tasks or known]:
         run_name = find_entry(algo, name).run_name
         for seed in args.seeds:
             folder = str(Path(args.log_folder) / f"{run_name}-seed{seed}")
-            jobs.append(Job(algo, name, run_name, seed, folder, tuple(flags), tuple(resume_flags)))
-    return jobs
+            job = Job(algo, name, run_name, seed, folder, tuple(flags), tuple(resume_flags))
+            jobs[job.name] = job
+    return list(jobs.values())
 
 
 def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
@@ -145,7 +148,7 @@ def warn_of_other_flags(old: Sequence[Job], new: Sequence[Job]) -> None:
     if other:
         print(
             f"{plural(len(other), 'job')} had other flags after --: the results are those of {other[0].name}: "
-            f"{' '.join(flags[other[0].name]) or 'none'}. To train with the flags of this command, pass another -f "
+            f"{shlex.join(flags[other[0].name]) or 'none'}. To train with the flags of this command, pass another -f "
             f"FOLDER, or remove {', '.join(job.folder for job in other)}"
         )
 
@@ -181,5 +184,6 @@ def print_states(jobs: Sequence[Job], commands: bool = False) -> None:
     if commands:
         for job in jobs:
             if states[job.name] != "done":
-                print("sb3-dreamer " + " ".join(job.words()))
+                program, *words = job.words()
+                print(to_command(program, words))
     print(", ".join(f"{count} {state}" for state, count in sorted(Counter(states.values()).items())))

@@ -185,7 +185,10 @@ def _add_evaluation_arguments(parser: OneLineParser) -> None:
     )  # fmt: skip
     add("--save-replay-buffer", action="store_true", help="save the replay buffer beside every model file")
     add("-f", "--log-folder", type=folder, default="logs", metavar="DIR", help="where to write the run folders")
-    add("-tb", "--tensorboard-log", default="", metavar="DIR", help="TensorBoard folder (default: in the run folder)")
+    add(
+        "-tb", "--tensorboard-log", default="", metavar="DIR",
+        help="TensorBoard folder, in which the run folder's path names the run (default: in the run folder)",
+    )  # fmt: skip
     add("-uuid", "--uuid", action="store_true", help="add a unique id to the name of the run folder")
     add(
         "--log-interval",
@@ -366,7 +369,7 @@ class Session:
             self.tracking = tracking.start(args, self.run, plan.to_config())
         self.tensorboard = tensorboard = self.run.path / "tensorboard"
         if args.tensorboard_log:
-            self.tensorboard = tensorboard = Path(args.tensorboard_log) / plan.algo / self.run.path.name
+            self.tensorboard = tensorboard = logs.shared_tensorboard(Path(args.tensorboard_log), self.run.path)
         tracked = self.tracking.formats if self.tracking is not None else ()
         self.model.set_logger(logs.make_logger(self.run.path, tensorboard, args.verbose >= 2, tracked))
 

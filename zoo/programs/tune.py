@@ -1,17 +1,21 @@
 """The program ``tune``: search hyperparameters with Optuna; a study can be stopped and resumed."""
 
 import argparse
+import contextlib
 import csv
 import json
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+from filelock import FileLock
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
@@ -123,14 +127,16 @@ def main(words: Sequence[str]) -> int:
             print(f"Fixed, not searched: {', '.join(clash)}")
     objective = Objective(space, args)
     plan = objective.check() if args.n_trials else None
-    study = open_study(args)
-    if plan is not None and not args.worker:
-        check_study(study, space)
-        check_settings(study, args, plan)
-        limit_trials(study, args)
-        given = to_words(parser, args, skip=("export", "log_folder", "storage", "study_name"))
-        commands = dict.fromkeys([*study.user_attrs.get("commands", []), to_command("tune", given)])
-        study.set_user_attr("commands", list(commands))
+    name_study(args)
+    with storage_lock(args.storage):
+        study = open_study(args)
+        if plan is not None and not args.worker:
+            check_study(study, space)
+            check_settings(study, args, plan)
+            limit_trials(study, args)
+            given = to_words(parser, args, skip=("export", "log_folder", "storage", "study_name"))
+            commands = dict.fromkeys([*study.user_attrs.get("commands", []), to_command("tune", given)])
+            study.set_user_attr("commands", list(commands))
     workers = start_workers(parser, args)
     stopped = True
     try:
@@ -180,17 +186,39 @@ class SeededByTrial(optuna.samplers.BaseSampler):
         return self.sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
+def name_study(args: Namespace) -> None:
+    """Set the name of the study and where it is stored, if the flags do not; make the folder for that."""
+    folder = Path(args.log_folder) / args.algo
+    if not args.storage:
+        folder.mkdir(parents=True, exist_ok=True)
+        args.storage = f"sqlite:///{folder / 'tune.db'}"
+    args.study_name = args.study_name or f"{args.algo}-{args.env}"
+
+
+@contextlib.contextmanager
+def storage_lock(storage: str) -> Iterator[None]:
+    """Let one process at a time make a study in an SQLite file: Optuna makes its tables in several steps.
+
+    :param storage: URL; other databases than SQLite are not locked
+    :raises UsageError: if the URL is none, or the file cannot be locked
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            url = make_url(storage)
+            if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+                check_output("--storage", str(url.database))
+                held.enter_context(FileLock(f"{url.database}.lock", timeout=60))
+        except (ArgumentError, OSError, NotImplementedError) as error:
+            raise UsageError(f"--storage {storage!r} cannot be used: {one_line(error)}") from error
+        yield
+
+
 def open_study(args: Namespace) -> Any:
     """Open the study, new or as it was left.
 
     :raises UsageError: if the storage cannot be used
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    folder = Path(args.log_folder) / args.algo
-    if not args.storage:
-        folder.mkdir(parents=True, exist_ok=True)
-        args.storage = f"sqlite:///{folder / 'tune.db'}"
-    args.study_name = args.study_name or f"{args.algo}-{args.env}"
     samplers: dict[str, Callable[[int], Any]] = {
         "tpe": lambda seed: optuna.samplers.TPESampler(n_startup_trials=args.n_startup_trials, seed=seed),
         "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
@@ -243,14 +271,14 @@ def limit_trials(study: Any, args: Namespace) -> None:
 
 
 def start_workers(parser: OneLineParser, args: Namespace) -> list[subprocess.Popen[bytes]]:
-    """Start further processes on the same study; each takes its share of the trials."""
-    if args.n_jobs == 1:
-        return []
-    share, rest = divmod(args.n_trials, args.n_jobs)
-    args.n_trials = share + rest
+    """Start further processes on the same study; all take the same number of trials, give or take one."""
+    jobs = max(1, min(args.n_jobs, args.n_trials))
+    share, rest = divmod(args.n_trials, jobs)
+    shares = [share + (index < rest) for index in range(jobs)]
+    args.n_trials = shares[0]
     workers = []
-    for _ in range(1, args.n_jobs if share else 1):
-        changed = Namespace(**{**vars(args), "n_jobs": 1, "n_trials": share, "export": "", "worker": True})
+    for trials in shares[1:]:
+        changed = Namespace(**{**vars(args), "n_jobs": 1, "n_trials": trials, "export": "", "worker": True})
         command = [sys.executable, "-m", "sb3_dreamer.zoo", "tune", *to_words(parser, changed)]
         workers.append(subprocess.Popen(command))
     return workers

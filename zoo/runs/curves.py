@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_dreamer.zoo.config import environments
-from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
@@ -67,9 +67,9 @@ def training_episodes(run: RunFolder) -> list[dict[str, float]]:
             lines = path.read_text(encoding="utf-8").splitlines()[1:]
             found = [row for row in csv.DictReader(lines) if all(row.values())]  # A line may be cut off.
             rows += [{name: float(value) for name, value in row.items()} for row in found]
-        except (TypeError, ValueError, OSError) as error:
+        except (TypeError, ValueError, OSError, csv.Error) as error:
             raise UsageError(f"{path} is not a log of training episodes: {error}") from error
-        if rows and not {"r", "l", "t"} <= set(rows[0]):
+        if found and not {"r", "l", "t"} <= set(found[0]):
             raise UsageError(f"{path} is not a log of training episodes: it has no columns r, l, t")
     return sorted(rows, key=lambda row: row["t"]) if len(paths) > 1 else rows
 
@@ -77,18 +77,20 @@ def training_episodes(run: RunFolder) -> list[dict[str, float]]:
 def evaluation_curve(run: RunFolder, x_axis: str, y_axis: str) -> Curve | None:
     """Read the mean of each evaluation of a run; None before the first one.
 
-    :raises UsageError: for hours, which evaluations do not record, or a damaged file
+    :param x_axis: ``steps`` or ``frames``; evaluations do not record the time
+    :param y_axis: ``reward`` or ``length``
+    :raises UsageError: if the file is damaged
     """
     path = run.path / "evaluations.npz"
-    if x_axis == "time":
-        raise UsageError("-x time: evaluations are logged by steps; use --source train, or -x steps")
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
             x, y = file["timesteps"].astype(float), file["results" if y_axis == "reward" else "ep_lengths"].mean(1)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} is not a file of evaluations: {error}") from error
+        if x.shape != y.shape:
+            raise ValueError(f"it has {x.shape} steps and {y.shape} means")
+    except Exception as error:  # numpy and zipfile raise a dozen kinds
+        raise UsageError(f"{path} is not a file of evaluations: {one_line(error)}") from error
     config = run_folder.read_config(run)
     if x_axis == "frames":
         x = x * environments.frames_per_step(config.get("suite_preset"), config.get("env_wrapper"))

@@ -1,5 +1,6 @@
 """The jobs of a benchmark: one training per task and seed, whose state is read from its files."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -65,8 +66,9 @@ class Job:
             return "done"
         if in_use(run.path):
             return "running"
-        if run.model.exists() and run.steps_done >= run_folder.read_config(run).get("n_timesteps", inf):
-            return "done"  # It was killed in its final evaluation.
+        with contextlib.suppress(UsageError):  # of a damaged config.yml, which the resumed training names
+            if run.model.exists() and run.steps_done >= run_folder.read_config(run).get("n_timesteps", inf):
+                return "done"  # It was killed in its final evaluation.
         saved = run.has_checkpoint or (run.model.exists() and run.replay.exists())
         return "stopped" if saved else "failed"
 

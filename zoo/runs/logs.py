@@ -39,6 +39,18 @@ def make_logger(folder: Path, tensorboard: Path, tables: bool, tracked: Iterable
     return logger.Logger(str(folder), formats)
 
 
+def shared_tensorboard(folder: Path, run: Path) -> Path:
+    """Name a run's folder in a TensorBoard folder of several log folders, whose runs have the same names.
+
+    :param folder: TensorBoard's: ``tb``
+    :param run: of the run: ``logs/CartPole-v1-seed0/dreamerv3/CartPole-v1_1``
+    :return: ``tb/logs/CartPole-v1-seed0/dreamerv3/CartPole-v1_1``; folders above both are left out
+    """
+    place, board = run.resolve(), folder.resolve()
+    above = next((path for path in (board, *board.parents) if place.is_relative_to(path)), place.anchor)
+    return folder / place.relative_to(above)
+
+
 def _survive_full_disk(write: Callable[..., None]) -> Callable[..., None]:
     """Turn errors of the file system into warnings: a full disk must not end a training."""
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.config.errors import UsageError, quote
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.values import UNSUPPORTED
 from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
@@ -92,15 +92,12 @@ class RunFolder:
 
     @property
     def steps_done(self) -> int:
-        """Count the agent steps that its checkpoints, model and episode log tell of."""
+        """Count the agent steps that its checkpoints, model and episode log tell of; damaged files tell of none."""
         names = [path.name for path in (*self.path.glob("rl_model_*.zip"), *self.path.glob(f"{CHECKPOINTS}/*"))]
         steps = [int(match[1] or match[2]) for match in map(STEPS.search, names) if match]
-        with (
-            contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
-            zipfile.ZipFile(self.model) as file,
-        ):
+        with contextlib.suppress(Exception), zipfile.ZipFile(self.model) as file:  # zipfile raises a dozen kinds
             steps.append(int(json.loads(file.read("data.json"))["num_timesteps"]))
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
             *_, last = csv.DictReader((self.path / "0.monitor.csv").read_text(encoding="utf-8").splitlines()[1:])
             steps.append(int(last["timesteps"]) if last["env"] else 0)
         return max(steps, default=0)
@@ -245,16 +242,37 @@ def of_model(path: Path) -> RunFolder | None:
 
 
 def read_config(run: RunFolder | None) -> dict[str, Any]:
-    """Read the settings that a run was started with, of rl_zoo3's runs too; empty without a run folder."""
+    """Read the settings that a run was started with, of rl_zoo3's runs too; empty without a run folder.
+
+    :raises UsageError: if the file is damaged
+    """
     values = read_yaml(run.config) if run is not None and run.config.exists() else {}
     if run is None or not values or "hyperparams" in values:
+        _check_types(run, values)
         return values
     args = read_yaml(run.settings / "args.yml")
     zoo: dict[str, Any] = {
         name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values
     }
-    zoo["n_timesteps"] = int(float(zoo.get("n_timesteps") or args.get("n_timesteps") or 1))
+    steps = zoo.get("n_timesteps") or args.get("n_timesteps") or 1
+    try:
+        zoo["n_timesteps"] = int(float(steps))
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{run.config}: n_timesteps={quote(steps)} is not a number") from None
     hyperparams = {name: value for name, value in values.items() if name not in UNSUPPORTED}
     named = {"algo": args.get("algo"), "env": args.get("env"), "seed": args.get("seed", 0)}
     kwargs = {name: args.get(name) or {} for name in ("env_kwargs", "eval_env_kwargs")}
-    return {**named, **kwargs, **zoo, "run_name": run.name, "source": str(run.config), "hyperparams": hyperparams}
+    config = {**named, **kwargs, **zoo, "run_name": run.name, "source": str(run.config), "hyperparams": hyperparams}
+    _check_types(run, config)
+    return config
+
+
+def _check_types(run: RunFolder | None, config: dict[str, Any]) -> None:
+    """Refuse settings that other programs could not use.
+
+    :raises UsageError: naming file and value
+    """
+    types = dict.fromkeys(("hyperparams", "env_kwargs", "eval_env_kwargs"), (dict, "a mapping (name: value)"))
+    for name, (kind, noun) in (types | {"n_timesteps": ((int, float), "a number")}).items():
+        if run is not None and config.get(name) and not isinstance(config[name], kind):
+            raise UsageError(f"{run.config}: {name}={quote(config[name])} is not {noun}")

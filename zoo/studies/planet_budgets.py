@@ -10,6 +10,7 @@ tenth of that as elites; random shooting takes the best of all. Both see the sam
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,10 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     th.set_num_threads(args.threads)
     rows = [row for run in args.runs for row in evaluate(run, args.env, args.budgets, args.episodes, args.horizon)]
     if args.out:
-        facts = {
-            "command": "python -m sb3_dreamer.zoo.studies.planet_budgets "
-            + " ".join(sys.argv[1:] if argv is None else argv)
-        }
+        words = sys.argv[1:] if argv is None else argv
+        facts = {"command": shlex.join(["python", "-m", "sb3_dreamer.zoo.studies.planet_budgets", *words])}
         args.out.write_text(json.dumps(facts | {"env": args.env, "rows": rows}, indent=1) + "\n")
     return 0
 

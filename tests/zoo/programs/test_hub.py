@@ -106,6 +106,37 @@ def test_what_is_refused_leaves_nothing(logs: Path, hub: Path, capsys: pytest.Ca
     assert main(["load_from_hub", "-orga", "me", "-f", "other"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("organization", "message"),
+    [
+        ("me", "me/dreamerv3-CartPole-v1: the Hub cannot be reached"),
+        ("a b", "Repo id must use alphanumeric chars"),
+        ("/", "'//dreamerv3-CartPole-v1'"),
+    ],
+)
+def test_what_the_hub_refuses_is_known_before_the_evaluation(
+    organization: str, message: str, logs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the real client: names are checked on this machine, and nobody listens on port 9."""
+    from sb3_dreamer.zoo.programs import evaluate
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", without_network(huggingface_hub.HfApi.create_repo))
+    monkeypatch.setattr(evaluate, "evaluate_run", lambda args: pytest.fail("evaluated"))
+    assert main(["push_to_hub", "-f", str(logs), "-orga", organization]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def without_network(create_repo: Any) -> Any:
+    """Send to a port of this machine on which nobody listens."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.endpoint, self.token = "http://127.0.0.1:9", "hf_none"
+        return create_repo(self, *args, **kwargs)
+
+    return method
+
+
 def test_the_organization_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     for program in ("push_to_hub", "load_from_hub"):
         assert main([program]) == 2

@@ -29,6 +29,7 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         assert stopped.value.code == 0
         out = capsys.readouterr().out
         assert out.startswith(f"usage: sb3-dreamer {program}") and max(map(len, out.splitlines())) <= 120
+        assert "(default: [" not in out and "(default: {" not in out and "(default: all; " not in out
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(program in out for program in PROGRAMS)
@@ -164,7 +165,9 @@ def test_plot_says_what_is_missing(tmp_path: Path, capsys) -> None:
     run.write_config({"env": "atari:pong", "hyperparams": {}})
     output = str(tmp_path / "x.png")
     assert main(["plot", "-f", str(tmp_path), "-e", "Pong", "-o", output]) == 2
-    assert capsys.readouterr().err == "sb3-dreamer plot: error: the runs have no finished episode yet\n"
+    out, err = capsys.readouterr()
+    assert out == f"Left out: {run.path} (no finished episode yet)\n"
+    assert err == "sb3-dreamer plot: error: nothing is left to plot: there is no finished episode that can be read\n"
     assert main(["plot", "-f", str(tmp_path), "--aggregate", "-o", output]) == 2
     assert "no scores of atari:pong (no score yet: train longer, or try --source eval)" in capsys.readouterr().err
     run.write_config({"env": "CartPole-v1", "hyperparams": {}})
@@ -238,6 +241,18 @@ def test_suite_can_be_asked_and_resumed(tmp_path: Path, monkeypatch, capsys) -> 
     assert re.search(r"1 done, 1 new", out) and "--seed 1" in out and "--seed 0" not in out
 
 
+def test_suite_prints_commands_to_copy_and_each_job_once(tmp_path: Path, capsys) -> None:
+    folder, value = tmp_path / "S s", "policy_kwargs:{'units': 32}"
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "CartPole-v1", "--seeds", "0", "1", "0", "-f", str(folder)]
+    assert main([*words, "--dry-run", "--", "--hyperparams", value]) == 0
+    *commands, states = capsys.readouterr().out.splitlines()
+    assert states == "2 new" and len(commands) == 2
+    for seed, command in enumerate(commands):
+        start = ["sb3-dreamer", "train", "--algo", "dreamerv3", "-f", str(folder / f"CartPole-v1-seed{seed}")]
+        rest = ["--hyperparams", value, "--env", "CartPole-v1", "--seed", str(seed)]
+        assert shlex.split(command) == [*start, *rest]
+
+
 def test_suite_runs_its_jobs(tmp_path: Path, small: list[str], capsys) -> None:
     words = ["suite", "classic", "--tasks", "CartPole-v1", "--seeds", "5", "-f", str(tmp_path)]
     assert main([*words, "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
@@ -283,8 +298,12 @@ def test_the_width_of_help_is_that_of_the_terminal(monkeypatch, capsys) -> None:
 
 def test_runs_of_a_suite_are_found_together(tmp_path: Path, small: list[str], capsys) -> None:
     """The latest run of each job, and what was trained with other flags than those of the last command."""
-    words = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)]
-    assert main([*words, "--seeds", "5", "10", "--", "-n", "60", "--eval-freq", "-1", *small]) == 0
+    words, board = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path)], tmp_path / "board"
+    flags = ["-n", "60", "--eval-freq", "-1", "-tb", str(board), *small]
+    assert main([*words, "--seeds", "5", "10", "--", *flags]) == 0
+    assert sorted(path.parent for path in board.rglob("events*")) == [
+        board / f"CartPole-v1-seed{seed}/dreamerv3/CartPole-v1_1" for seed in (10, 5)
+    ]
     folders = [tmp_path / f"CartPole-v1-seed{seed}/dreamerv3/CartPole-v1_1" for seed in (5, 10)]
     assert run_folder.find_all(tmp_path, "dreamerv3", "CartPole-v1") == [
         run_folder.RunFolder(path, "CartPole-v1") for path in folders
@@ -337,6 +356,66 @@ def test_a_curve_of_one_point_is_seen_and_one_without_is_named(logs: Path, tmp_p
     assert main(["plot", "-f", str(logs), "-o", str(tmp_path / "x.png")]) == 0
     out = capsys.readouterr().out
     assert f"Left out: {logs}/dreamerv3/CartPole-v1_2 (no finished episode yet)" in out
+
+
+def test_a_plot_that_ends_before_its_curves_is_refused(logs: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "x.png"
+    for more in ([], ["--source", "eval"]):
+        assert main(["plot", "-f", str(logs), "-o", str(output), "-max", "5", *more]) == 2
+        out, err = capsys.readouterr()
+        assert re.search(r"Left out: \S*CartPole-v1_1 \(begins at \d+, after -max 5\)", out)
+        assert "nothing is left to plot" in err and "before -max 5" in err and not output.exists()
+    assert main(["plot", "-f", str(logs), "-o", str(output), "-max", "150"]) == 0 and output.exists()
+
+
+BROKEN = {  # file of a run: what is left of it
+    "evaluations.npz": [b"", b"PK", b"\x93NUMPY"],
+    "0.monitor.csv": [b"\xff", b"{}\nr,l,t\n1,x,2\n", b"{}\nr,l,t\n1,\0,2\n"],
+    "CartPole-v1/config.yml": [b"env: [", b"hyperparams: 3", b"hyperparams: {}\nn_timesteps: many"],
+    "CartPole-v1.zip": [b"", b"PK"],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_damaged_file_leaves_out_its_run_alone(name: str, logs: Path, tmp_path: Path, capsys) -> None:
+    """Programs over all runs name it and do the rest; without another run, that is an error of one line."""
+    import matplotlib.pyplot as plt
+
+    good, bad = (logs / "dreamerv3" / f"CartPole-v1_{number}" for number in (2, 1))
+    shutil.copytree(bad, good)
+    programs = {
+        "evaluations.npz": [["list", "--runs"], ["plot", "--source", "eval"]],
+        "0.monitor.csv": [["plot"]],
+        "CartPole-v1/config.yml": [["list", "--runs"], ["plot"], ["evaluate", "--all-runs", "-n", "1"]],
+        "CartPole-v1.zip": [["evaluate", "--exp-ids", "1", "2", "-n", "1"]],
+    }[name]
+    whole = (bad / name).read_bytes()
+    for content in [*BROKEN[name], whole[: len(whole) // 2]]:
+        (bad / name).write_bytes(content)
+        for program, *more in programs:
+            output = ["-o", str(tmp_path / "x.png")] if program == "plot" else []
+            assert main([program, "-f", str(logs), *more, *output]) == 0
+            out, err = capsys.readouterr()
+            if content not in whole or name.endswith((".npz", ".zip")):  # else what is left is a whole file
+                assert out.count("Left out: ") == 1 and str(bad / name) in out and err == "", content
+            assert program == "plot" or "CartPole-v1_2" in out
+        assert main(["list", "--runs", "-f", str(logs)]) == 0  # whichever file it is
+        capsys.readouterr()
+        plt.close("all")
+    (bad / name).write_bytes(BROKEN[name][0])
+    shutil.rmtree(good)
+    for program, *more in programs:
+        flags = {"plot": [*more, "-o", str(tmp_path / "y.png")], "evaluate": []}.get(program, more)
+        assert main([program, "-f", str(logs), *flags]) == 2
+        assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "y.png").exists()
+
+
+def test_a_job_with_damaged_settings_does_not_stop_its_suite(logs: Path, tmp_path: Path, capsys) -> None:
+    job = tmp_path / "S/CartPole-v1-seed0"
+    shutil.copytree(logs, job)
+    (job / "dreamerv3/CartPole-v1_1/CartPole-v1/config.yml").write_text("env: [")
+    assert main(["suite", "classic", "--tasks", "CartPole-v1", "-f", str(job.parent), "--status"]) == 0
+    assert capsys.readouterr().out == "1 stopped\n"
 
 
 def test_record_video_of_some_steps_gives_no_advice(logs: Path, tmp_path: Path, capsys) -> None:

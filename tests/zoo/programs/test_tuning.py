@@ -2,8 +2,11 @@
 
 import json
 import shlex
+import time
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +83,53 @@ def test_no_trial_is_drawn_twice(tmp_path: Path, capsys) -> None:
     assert main(words(other, *more, "3")) == 0
     rates = [[trial.params["learning_rate"] for trial in study_of(folder).trials] for folder in (tmp_path, other)]
     assert rates[0] == rates[1], "a trial's values depend on its number alone"
+
+
+def test_commands_that_start_at_once_make_the_study_one_after_the_other(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Optuna makes the tables of a new file in several steps, and fails where another process makes them, too."""
+    make, running, most = optuna.create_study, [], []
+
+    def slow(**kwargs: Any) -> Any:
+        running.append(kwargs)
+        most.append(len(running))
+        time.sleep(0.2)
+        try:
+            return make(**kwargs)
+        finally:
+            running.pop()
+
+    monkeypatch.setattr(optuna, "create_study", slow)
+    with ThreadPoolExecutor(3) as pool:
+        statuses = list(pool.map(main, [words(tmp_path, "--n-trials", "0")] * 3))
+    captured = capsys.readouterr()
+    assert captured.err.count("has no completed trial yet") == 3 and statuses == [1, 1, 1]
+    assert most == [1, 1, 1]
+
+
+def test_a_storage_that_cannot_be_used(tmp_path: Path, capsys) -> None:
+    for storage, message in (
+        (f"sqlite:///{tmp_path}/nowhere/x.db", "there is no folder"),
+        ("nonsense", "--storage 'nonsense' cannot be used"),
+    ):
+        assert main(words(tmp_path, "--n-trials", "0", "--storage", storage)) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("jobs", "trials", "shares"),
+    [(6, 5, [1] * 5), (4, 7, [2, 2, 2, 1]), (2, 4, [2, 2]), (1, 3, [3]), (3, 0, [0])],
+)
+def test_trials_are_spread_over_processes(jobs: int, trials: int, shares: list[int], monkeypatch) -> None:
+    from sb3_dreamer.zoo.programs import tune
+
+    parser, commands = tune.make_parser(), []
+    monkeypatch.setattr(tune.subprocess, "Popen", lambda command: commands.append(parser.parse_args(command[4:])))
+    args = parser.parse_args(["--n-jobs", str(jobs), "--n-trials", str(trials)])
+    workers = tune.start_workers(parser, args)
+    assert [args.n_trials, *(worker.n_trials for worker in commands)] == shares
+    assert len(workers) == len(shares) - 1 and all(worker.worker and worker.n_jobs == 1 for worker in commands)
 
 
 def test_best_is_the_command_of_its_trial(tmp_path: Path, capsys) -> None:

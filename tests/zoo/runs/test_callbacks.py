@@ -139,3 +139,23 @@ def test_progress_in_words(capsys, monkeypatch) -> None:
     assert lines[0] == "Step 1,000 of 50,000,000: no finished episode yet, 32.3 steps/s, before the first updates"
     assert lines[1] == "Step 2,000 of 50,000,000: no finished episode yet, 32.3 steps/s", "some without updates"
     assert lines[2] == "Step 2,420 of 50,000,000: no finished episode yet, 13.5 steps/s, 42.7 days left"
+
+
+@pytest.mark.parametrize(
+    ("board", "run", "own"),
+    [
+        ("tb", "logs/dreamerv3/CartPole-v1_1", "tb/logs/dreamerv3/CartPole-v1_1"),
+        ("tb", "S 2/CartPole-v1-seed1/dreamerv3/CartPole-v1_1", "tb/S 2/CartPole-v1-seed1/dreamerv3/CartPole-v1_1"),
+        ("S 2/tb", "S 2/CartPole-v1-seed1/dreamerv3/CartPole-v1_1", "S 2/tb/CartPole-v1-seed1/dreamerv3/CartPole-v1_1"),
+        ("tb", "/else/logs/dreamerv3/CartPole-v1_1", "tb/else/logs/dreamerv3/CartPole-v1_1"),
+    ],
+)
+def test_runs_of_all_log_folders_have_their_own_place_in_a_tensorboard_folder(
+    board: str, run: str, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In which folder a run was resumed, and how that is written, makes no difference."""
+    (tmp_path / "elsewhere").mkdir()
+    for here, up in ((tmp_path, ""), (tmp_path / "elsewhere", "../")):
+        monkeypatch.chdir(here)
+        there = logs.shared_tensorboard(Path(up, board), Path(up, run))
+        assert there.resolve() == tmp_path / own == logs.shared_tensorboard(tmp_path / board, Path(up, run))
