@@ -14,7 +14,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_dreamer.wrappers.arguments import whole_number
-from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env, split_name
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, is_from, make_env, split_name
 from sb3_dreamer.wrappers.vec.worker import WorkerError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def is_slow(name: str, kwargs: dict[str, Any]) -> bool:
     if kwargs.get("pixels"):
         return True
     if suite == "gymnasium":
-        return task.startswith(("ALE/", "dm_control/"))
+        return is_from(task, "ale_py") or task.startswith("dm_control/")
     return SUITES[suite].slow
 
 

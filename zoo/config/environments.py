@@ -14,7 +14,7 @@ import numpy as np
 from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
-from sb3_dreamer.wrappers.benchmarks.suites import SUITES
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, is_atari
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 
 EXTRAS = {
@@ -104,7 +104,8 @@ def explain(name: str, error: Exception) -> str:
     if package in EXTRAS:
         return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
     if isinstance(error, gym.error.UnregisteredEnv):
-        return f"unknown environment {name!r}{near(name, known_names())}: sb3-dreamer list shows all"
+        where = "sb3-dreamer list shows the suites' tasks, --gym-packages imports a package that registers more"
+        return f"unknown environment {name!r}{near(name, known_names())}: {where}"
     return f"environment {name!r} cannot be made: {text}"
 
 
@@ -190,4 +191,4 @@ def has_display() -> bool:
 
 def deterministic_by_default(name: str) -> bool:
     """Return whether evaluation takes the most likely action: everywhere except on Atari, as in rl_zoo3."""
-    return not name.startswith(("atari", "ALE/"))
+    return not is_atari(name)
