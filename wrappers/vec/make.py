@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +46,9 @@ def build_env(
     """
     if spec is not None:
         known = EnvSpec.from_json(spec)
+        if known.id not in gym.registry and isinstance(known.entry_point, str):
+            with contextlib.suppress(ImportError):  # which gymnasium.make reports
+                importlib.import_module(known.entry_point.partition(":")[0])  # it may register the id itself
         gym.registry.setdefault(known.id, known)
     env = make_env(name, preset, render_mode, **kwargs)
     if wrapper_class is not None:

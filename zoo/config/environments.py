@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -29,15 +31,28 @@ EXTRAS = {
 
 
 def import_packages(names: Sequence[str]) -> None:
-    """Import packages that register environments.
+    """Import packages that register environments, also from the current folder.
 
     :raises UsageError: if one cannot be imported
     """
     for name in names:
         try:
+            look_here(name)
             importlib.import_module(name)
         except Exception as error:  # whatever the package does when it is imported
             raise UsageError(f"--gym-packages {name}: cannot be imported ({one_line(error)})") from error
+
+
+def look_here(module: str) -> None:
+    """Let Python import a module from the current folder, too, if it is nowhere else.
+
+    Only ``python -m`` has that folder on its path. It stays there: worker processes and later imports need it.
+
+    :param module: dotted name
+    """
+    here = os.getcwd()
+    if here not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
+        sys.path.append(here)
 
 
 def make_envs(
@@ -75,7 +90,10 @@ def make_envs(
             "--env-kwargs render_mode: the programs choose it; leave it out (enjoy opens a window, record_video writes "
             "a video)"
         )
+    module, colon, _ = name.partition(":")
     try:
+        if colon and module and module not in SUITES:
+            look_here(module)
         return make_vec_env(
             name,
             n_envs=n_envs,
@@ -134,6 +152,7 @@ def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[s
         path, kwargs = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
         module, _, attribute = str(path).rpartition(".")
         try:
+            look_here(module)
             wrapper = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise UsageError(f"env_wrapper={path!r}: there is no such class ({one_line(error)})") from error
@@ -184,8 +203,6 @@ def choose_policy(policy: str, space: gym.Space) -> str:
 
 def has_display() -> bool:
     """Return whether a window can be opened."""
-    import os
-
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 

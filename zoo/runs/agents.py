@@ -82,7 +82,11 @@ def add_agent_arguments(parser: OneLineParser) -> None:
         help="settings of the environment that differ from training",
     )
     acting.add_argument(
-        "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
+        "--gym-packages",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="packages that register environments (default: those of its training)",
     )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     acting.add_argument(
@@ -102,10 +106,10 @@ def load_agent(args: Namespace, render_mode: str | None = None, run: RunFolder |
     :param run: its run folder, if it was found already
     :raises UsageError: if there is no such run, file or environment, or the file does not fit
     """
-    environments.import_packages(args.gym_packages)
     building.set_threads(args.num_threads)
     building.check_device(args.device)
     run = find_run(args) if run is None else run
+    environments.import_packages(args.gym_packages or run_folder.read_args(run).get("gym_packages") or [])
     path = model_file(run, args)
     config = run_folder.read_config(run)
     env_name = str(config.get("env") or find_entry(args.algo, args.env).env)

@@ -244,12 +244,18 @@ def of_model(path: Path) -> RunFolder | None:
     return None
 
 
+def read_args(run: RunFolder) -> dict[str, Any]:
+    """Read the flags that a run was started with; empty for an agent that was packed to share."""
+    path = run.settings / "args.yml"
+    return read_yaml(path) if path.exists() else {}
+
+
 def read_config(run: RunFolder | None) -> dict[str, Any]:
     """Read the settings that a run was started with, of rl_zoo3's runs too; empty without a run folder."""
     values = read_yaml(run.config) if run is not None and run.config.exists() else {}
     if run is None or not values or "hyperparams" in values:
         return values
-    args = read_yaml(run.settings / "args.yml")
+    args = read_args(run)
     zoo: dict[str, Any] = {
         name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values
     }
