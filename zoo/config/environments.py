@@ -111,7 +111,7 @@ def make_envs(
 def explain(name: str, error: Exception) -> str:
     """Say in one line why an environment could not be made, with the nearest name or what to install."""
     text = one_line(error)
-    in_worker = re.match(r".*failed in its worker: (\w+): (.*?) Traceback there: ", text)
+    in_worker = re.match(r".*failed in its worker: (\w+): ?(.*)", text)
     if in_worker:
         text = in_worker[2]
         if in_worker[1] == "SuiteNotInstalledError":

@@ -146,6 +146,22 @@ def test_failure_while_running_is_status_1_and_keeps_the_model(tmp_path: Path, s
     assert "Traceback" in (folder / "error.txt").read_text() and list(folder.glob("rl_model_*_steps.zip"))
 
 
+def test_a_failure_in_a_worker_is_one_sentence(tmp_path: Path, small: list[str], capsys) -> None:
+    import gymnasium as gym
+
+    failing = "tests.wrappers.vec.failing_envs:Failing"
+    gym.register("Failing-v0", failing, kwargs={"how": "raise", "at": 50}, max_episode_steps=30)
+    try:
+        flags = ["--eval-freq", "-1", "-f", str(tmp_path), "--vec-env", "subproc"]
+        assert main(["train", "--env", "Failing-v0", "-n", "200", *flags, *small, "-params", "n_envs:2"]) == 1
+    finally:
+        gym.registry.pop("Failing-v0")
+    err = capsys.readouterr().err
+    error = "error: environment 0 failed in its worker: RuntimeError: the pole broke (the model at step "
+    assert error in err and "raceback there" not in err and "failing_envs.py" not in err
+    assert "failing_envs.py" in (tmp_path / "dreamerv3/Failing-v0_1/error.txt").read_text()
+
+
 @pytest.mark.parametrize("program", ["train", "enjoy"])
 def test_scripts_and_modules_are_the_same_program(program: str) -> None:
     words = [[f"zoo/{program}.py"], ["-m", f"sb3_dreamer.zoo.{program}"], ["-m", "sb3_dreamer.zoo", program]]
