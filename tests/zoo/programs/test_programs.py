@@ -124,6 +124,26 @@ def test_record_video_writes_a_video(logs: Path, tmp_path: Path) -> None:
     assert image.n_frames >= 2 and min(image.size) >= 256
 
 
+def test_record_video_shows_the_episode_of_enjoy(logs: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """The start that the seed gives, and as many images as the episode that is reported has steps."""
+    import gymnasium as gym
+
+    from sb3_dreamer.video import VideoWriter
+
+    images: list[np.ndarray] = []
+    monkeypatch.setattr(VideoWriter, "add", lambda self, image: images.append(image))
+    where = ["-f", str(logs), "--seed", "4", "--n-episodes", "1"]
+    assert main(["record_video", *where, "-o", str(tmp_path), "--n-envs", "2"]) == 0
+    recorded = capsys.readouterr().out
+    assert "--n-envs 2 is not used: a video shows one environment" in recorded
+    assert main(["enjoy", *where, "--no-render"]) == 0
+    mean = capsys.readouterr().out.splitlines()[-1]
+    assert mean in recorded and f"mean length {len(images)}.00 " in mean
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=4)
+    assert np.array_equal(images[0], env.render())
+
+
 def test_record_video_records_dreams(tmp_path: Path, small: list[str], capsys) -> None:
     from PIL import Image
 
