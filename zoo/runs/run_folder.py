@@ -195,12 +195,11 @@ def names_for(root: str | Path, algo: str, env: str) -> list[str]:
         with contextlib.suppress(UsageError):  # without hyperparameters, it was trained from a file of the user's own
             wanted.append(find_entry(algo, env).run_name)
     plain = re.compile(r"[\W_]")
-    task = plain.sub("", env.rpartition(":")[2].lower()) if ":" not in env else None
-    wanted += [
-        name
-        for name in sorted(present)
-        if name.endswith(f"-{literal}") or plain.sub("", name.partition("-")[2].lower()) == task
-    ]
+    task = plain.sub("", env.lower()) if ":" not in env else None
+    for name in sorted(present):
+        rest = name.partition("-")[2]  # without its suite or namespace
+        if not re.fullmatch(r"v\d+", rest) and (rest == literal or plain.sub("", rest.lower()) == task):
+            wanted.append(name)
     return [name for name in dict.fromkeys(wanted) if name in present or run_numbers(Path(root) / algo, name)]
 
 
