@@ -10,7 +10,7 @@ from sb3_dreamer.hints import near
 from sb3_dreamer.suite_presets import suite_preset, warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, positive, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, drawn_seed, positive, whole
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
@@ -73,7 +73,13 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     )
     choice.add_argument("--stochastic", action="store_true", help="sample actions (default on Atari)")
     acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments in parallel")
-    acting.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of environments and actions")
+    acting.add_argument(
+        "--seed",
+        type=drawn_seed,
+        default=0,
+        metavar="N",
+        help="seed of environments and actions (default: 0; -1: drawn)",
+    )
     acting.add_argument(
         "--env-kwargs",
         nargs="+",

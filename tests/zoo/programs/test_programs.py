@@ -1,6 +1,7 @@
 """The programs around training, run as from the command line."""
 
 import csv
+import importlib
 import json
 import re
 import shlex
@@ -73,6 +74,15 @@ def test_errors_are_one_line(words: list[str], message: str, tmp_path: Path, mon
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("program", ["enjoy", "evaluate", "record_video", "tune", "bench"])
+def test_a_seed_of_minus_one_is_drawn(program: str) -> None:
+    """As in train, and in rl_zoo3."""
+    parser = importlib.import_module(f"sb3_dreamer.zoo.programs.{program}").make_parser()
+    words = {"bench": ["updates"]}.get(program, [])
+    drawn = {parser.parse_args([*words, "--seed", "-1"]).seed for _ in range(3)}
+    assert len(drawn) == 3 and min(drawn) >= 0
 
 
 def test_list(logs: Path, capsys) -> None:
