@@ -53,6 +53,8 @@ CASES = {
     "no name": (["train", "--env", ""], "the environment's name is empty"),
     "no folder": (["train", "-f", ""], "the name of the folder is empty"),
     "seed": (["train", "--seed", "1e30"], "'1e30' must be from 0 to 4294967295"),
+    "seed below -1": (["enjoy", "--seed", "-5"], "'-5' must be from 0 to 4294967295, or -1 to draw one"),
+    "seed that is too large": (["tune", "--seed", "1e30"], "'1e30' must be from 0 to 4294967295, or -1 to draw one"),
     "two files": (["train", "--config", "a.yml", "-conf", "b.yml"], "pass one of them"),
     "folder for a config": (["train", "--config", "."], "--config . is a folder"),
     "train_freq": (["train", "-params", "train_freq:0"], "train_freq=0 must be an integer from 1 up (steps)"),
@@ -182,6 +184,24 @@ cli.main(["list"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "sb3-dreamer list: warning: two lines\n"
+
+
+def test_a_warning_of_gymnasium_has_no_colors_and_is_shown_once() -> None:
+    code = """
+from sb3_dreamer.zoo.programs import cli, list
+
+def warn(words):
+    import gymnasium as gym
+    import warnings
+    for number in (1, 1, 2):
+        with warnings.catch_warnings():  # after which Python shows again what it had shown
+            gym.logger.warn(f"environment {number} is out of date")
+
+list.main = warn
+cli.main(["list"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [f"sb3-dreamer list: warning: environment {n} is out of date" for n in (1, 2)]
 
 
 def test_examples_of_the_help_stand_on_lines_of_their_own(capsys) -> None:
