@@ -64,10 +64,11 @@ def _narrow(space: spaces.Box) -> np.dtype:
     """Return the dtype of 32 bits for one of 64 bits, if the bounds of whole numbers fit into it."""
     if space.dtype == np.float64:
         return np.dtype(np.float32)
-    narrow = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}.get(space.dtype)
-    if narrow is None or space.low.min() < np.iinfo(narrow).min or space.high.max() > np.iinfo(narrow).max:
-        return space.dtype
-    return np.dtype(narrow)
+    for wide, narrow in ((np.int64, np.int32), (np.uint64, np.uint32)):
+        limits = np.iinfo(narrow)
+        if space.dtype == wide and limits.min <= space.low.min() and space.high.max() <= limits.max:
+            return np.dtype(narrow)
+    return space.dtype
 
 
 def _tidy(value: Any, space: spaces.Space[Any]) -> Any:
