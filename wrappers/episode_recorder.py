@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import warnings
 import weakref
@@ -26,10 +25,10 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
 
     Gymnasium's ``RecordVideo`` keeps all frames in memory and loses the episode that runs when the process ends without
     ``close()``; here frames are streamed to the file, and the file is finished at the end of an episode, at
-    ``close()``, when a step raises (an interrupt from the keyboard included) and when the interpreter exits. An
-    unfinished episode has ``-partial`` in its name. A video that cannot be written is a warning, never the end of a
-    training run. Copies in a vector environment may share a folder: each episode has a name of its own, the second one
-    of a number with ``-1`` behind it.
+    ``close()``, when a step raises (an interrupt from the keyboard included), when nothing refers to the recorder any
+    more and when the interpreter exits. An unfinished episode has ``-partial`` in its name. A video that cannot be
+    written is a warning, never the end of a training run. Copies in a vector environment may share a folder: each
+    episode has a name of its own, the second one of a number with ``-1`` behind it.
 
     The NPZ holds the whole episode in rows: row t is the observation (``obs``, or ``obs/<key>``), the action that led
     to it (``prev_action``, zeros in row 0), the reward received with it, and ``is_first``, ``is_last``,
@@ -90,10 +89,8 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self.fps = fps if fps is not None else min(60.0, float(env.metadata.get("render_fps") or 30))
         self.episode = -1
         self.files: list[Path] = []
-        self._writer: VideoWriter | None = None
-        self._rows: list[dict[str, Any]] = []
-        self._path: Path | None = None
-        atexit.register(_flush_at_exit, weakref.ref(self))
+        self._recording = _Recording(self.action_space)
+        weakref.finalize(self, self._recording.finish, partial=True)  # also when the interpreter exits
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Finish the file of an episode that did not end, then reset and begin the next."""
@@ -101,8 +98,8 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         obs, info = self.env.reset(seed=seed, options=options)
         self.episode += 1
         if self._trigger(self.episode):
-            self._path = self._claim_path()
-        if self._path is not None:
+            self._recording.path = self._claim_path()
+        if self._recording.path is not None:
             self._add(obs, None, 0.0, False, False)
         return obs, info
 
@@ -110,12 +107,12 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """Step and record; at the end of a recorded episode ``info["recording"]`` lists its files."""
         try:
             obs, reward, terminated, truncated, info = self.env.step(action)
-            if self._path is not None:
+            if self._recording.path is not None:
                 self._add(obs, action, float(reward), terminated, truncated)
         except BaseException:
             self.flush(partial=True)
             raise
-        if self._path is not None and (terminated or truncated):
+        if self._recording.path is not None and (terminated or truncated):
             info = {**info, "recording": [str(path) for path in self.flush()]}
         return obs, reward, terminated, truncated, info
 
@@ -130,23 +127,7 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
         :param partial: mark them as unfinished
         :return: the files written
         """
-        path, writer, rows = self._path, self._writer, self._rows
-        self._path, self._writer, self._rows = None, None, []
-        written: list[Path] = []
-        if path is None:
-            return written
-        try:
-            done = writer.close() if writer is not None else None
-            if done is not None:
-                written.append(done.replace(done.with_stem(f"{done.stem}-partial")) if partial else done)
-            if self.npz and len(rows) > 1:  # an episode of no step holds nothing to learn from
-                target = path.with_name(path.name + ("-partial" if partial else "") + ".npz")
-                np.savez_compressed(target, **_columns(rows, self.action_space))  # type: ignore[arg-type]
-                written.append(target)
-        except Exception as error:
-            warnings.warn(f"episode {self.episode} could not be written to {path}: {error}", stacklevel=2)
-        finally:
-            _claim(path).unlink(missing_ok=True)
+        written = self._recording.finish(partial)
         self.files += written
         return written
 
@@ -184,18 +165,59 @@ class EpisodeRecorder(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 "is_last": bool(terminated or truncated),
                 "is_terminal": bool(terminated),
             }
-            self._rows.append({**columns, "prev_action": action, "reward": np.float32(reward), **ends})
+            self._recording.rows.append({**columns, "prev_action": action, "reward": np.float32(reward), **ends})
         if not self.video:
             return
         try:
             frame = self.env.render() if self._render else _last_frame(obs[self._key] if isinstance(obs, dict) else obs)
-            if self._writer is None:
-                assert self._path is not None
-                self._writer = VideoWriter(self._path.with_name(self._path.name + ".mp4"), self.fps, self.scale)
-            self._writer.add(np.asarray(frame))
+            self._recording.add(np.asarray(frame), self.fps, self.scale)
         except Exception as error:
             warnings.warn(f"no video of this run any more: {type(error).__name__}: {error}", stacklevel=2)
             self.video = False
+
+
+class _Recording:
+    """Hold what is recorded of an episode apart from its recorder, so that the files are finished when that is gone.
+
+    :param action_space: of the actions
+    """
+
+    def __init__(self, action_space: spaces.Space[Any]):
+        self.action_space = action_space
+        self.path: Path | None = None  #: without suffix; None: no episode is recorded
+        self.rows: list[dict[str, Any]] = []
+        self._writer: VideoWriter | None = None
+
+    def add(self, frame: np.ndarray, fps: float, scale: int) -> None:
+        """Append a frame to the video."""
+        if self._writer is None:
+            assert self.path is not None
+            self._writer = VideoWriter(self.path.with_name(self.path.name + ".mp4"), fps, scale)
+        self._writer.add(frame)
+
+    def finish(self, partial: bool = False) -> list[Path]:
+        """Finish the files, and forget the episode; return what was written.
+
+        :param partial: mark them as unfinished
+        """
+        path, writer, rows = self.path, self._writer, self.rows
+        self.path, self._writer, self.rows = None, None, []
+        written: list[Path] = []
+        if path is None:
+            return written
+        try:
+            done = writer.close() if writer is not None else None
+            if done is not None:
+                written.append(done.replace(done.with_stem(f"{done.stem}-partial")) if partial else done)
+            if len(rows) > 1:  # an episode of no step holds nothing to learn from
+                target = path.with_name(path.name + ("-partial" if partial else "") + ".npz")
+                np.savez_compressed(target, **_columns(rows, self.action_space))  # type: ignore[arg-type]
+                written.append(target)
+        except Exception as error:
+            warnings.warn(f"the episode {path} could not be written: {error}", stacklevel=3)
+        finally:
+            _claim(path).unlink(missing_ok=True)
+        return written
 
 
 def _check_columns(space: spaces.Space[Any]) -> None:
@@ -237,9 +259,3 @@ def _columns(rows: list[dict[str, Any]], space: spaces.Space[Any]) -> dict[str, 
     actions = [blank if act is None else np.asarray(spaces.flatten(space, act) if nested else act) for act in taken]
     table = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key != "prev_action"}
     return {**table, "prev_action": np.stack(actions).astype(blank.dtype)}
-
-
-def _flush_at_exit(reference: weakref.ref[EpisodeRecorder]) -> None:
-    recorder = reference()
-    if recorder is not None:
-        recorder.flush(partial=True)

@@ -12,6 +12,8 @@ from gymnasium import spaces
 class TidyObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """Turn 64-bit entries into 32-bit ones, scalars into vectors of length 1, and drop empty entries.
 
+    Whole numbers of 64 bits whose bounds do not fit into 32 bits stay as they are.
+
     dm_control's dictionaries contain all three (``height`` of the walker is a scalar of float64, some tasks have
     entries of length 0); Stable-Baselines3's extractors accept none of them. Gymnasium's ``DtypeObservation`` casts
     to one dtype only and keeps shapes. A plain ``Box`` observation is treated alike.
@@ -51,11 +53,22 @@ class TidyObservation(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
 def _tidy_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     if not isinstance(space, spaces.Box):
         return space
-    dtype = np.float32 if space.dtype == np.float64 else space.dtype
+    dtype = _narrow(space)
     shape = space.shape or (1,)
     with np.errstate(over="ignore"):  # bounds at the end of float64 become infinite
         low, high = space.low.astype(dtype).reshape(shape), space.high.astype(dtype).reshape(shape)
     return spaces.Box(low, high, shape, dtype)
+
+
+def _narrow(space: spaces.Box) -> np.dtype:
+    """Return the dtype of 32 bits for one of 64 bits, if the bounds of whole numbers fit into it."""
+    if space.dtype == np.float64:
+        return np.dtype(np.float32)
+    for wide, narrow in ((np.int64, np.int32), (np.uint64, np.uint32)):
+        limits = np.iinfo(narrow)
+        if space.dtype == wide and limits.min <= space.low.min() and space.high.max() <= limits.max:
+            return np.dtype(narrow)
+    return space.dtype
 
 
 def _tidy(value: Any, space: spaces.Space[Any]) -> Any:

@@ -1,5 +1,6 @@
 """Recording: files are finished at episode ends, close, exceptions, interrupts and exit; the content is right."""
 
+import gc
 import sys
 
 import gymnasium as gym
@@ -112,6 +113,23 @@ def test_the_file_is_finished_when_the_process_ends_without_close(run_script, tm
     run_script(code, tmp_path)
     assert names(tmp_path) == ["episode-00000-partial.mp4"]
     assert len(read_video(tmp_path / "episode-00000-partial.mp4")) == 6
+
+
+def test_the_file_is_finished_when_the_recorder_is_no_longer_used(counting, tmp_path):
+    pytest.importorskip("moviepy")
+
+    def record():
+        env = EpisodeRecorder(counting(length=50), tmp_path, npz=True)
+        env.reset(seed=0)
+        play(env, 5)
+
+    record()
+    gc.collect()
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert there == ["episode-00000-partial.mp4", "episode-00000-partial.npz"]  # no claim is left
+    assert len(read_video(tmp_path / "episode-00000-partial.mp4")) == 6
+    with np.load(tmp_path / "episode-00000-partial.npz") as data:
+        assert data["prev_action"].tolist() == [0] * 6 and data["obs"][:, 1].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_gif_where_moviepy_is_missing(counting, tmp_path, monkeypatch):

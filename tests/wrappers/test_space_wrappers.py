@@ -123,6 +123,27 @@ def test_tidy_drops_empty_entries_and_keeps_bounds():
     assert space == spaces.Dict(bounded=spaces.Box(-3.0, 4.0, (2,), np.float32), number=spaces.Discrete(4))
 
 
+@pytest.mark.parametrize(
+    "low,high,before,after",
+    [
+        (-5, 2**31 - 1, np.int64, np.int32),
+        (-5, 2**31, np.int64, np.int64),
+        (-(2**31) - 1, 0, np.int64, np.int64),
+        (0, 2**32 - 1, np.uint64, np.uint32),
+        (0, 2**32, np.uint64, np.uint64),
+        (0, 9, np.int16, np.int16),
+    ],
+)
+def test_tidy_whole_numbers_of_64_bits_that_fit_into_32(counting, low, high, before, after):
+    env = counting()
+    env.observation_space = spaces.Box(low, high, (2,), before)
+    env._obs = lambda: np.array([low, high], before)
+    tidy = TidyObservation(env)
+    assert tidy.observation_space == spaces.Box(low, high, (2,), after)
+    obs, _ = tidy.reset(seed=0)
+    assert obs.dtype == after and obs.tolist() == [low, high]
+
+
 def test_filter_keys(counting):
     assert list(FilterKeys(counting(kind="dict"), include="vec.*|image").observation_space) == ["image", "vector"]
     assert list(FilterKeys(counting(kind="dict"), exclude="image|scalar").reset(seed=0)[0]) == ["vector"]
@@ -219,6 +240,22 @@ def test_one_hot(counting):
             env.step(np.array(bad, np.float32))
     with pytest.raises(ValueError, match="Discrete"):
         OneHotAction(counting(action="box"))
+
+
+def test_one_hot_actions_of_a_vector_environment():
+    envs = gym.vector.SyncVectorEnv([lambda: OneHotAction(gym.make("CartPole-v1"))] * 3)
+    envs.reset(seed=0)
+    envs.action_space.seed(0)
+    seen = set()
+    for _ in range(60):
+        actions = envs.action_space.sample()
+        assert actions.shape == (3, 2) and actions in envs.action_space
+        seen.add(tuple(actions.argmax(1)))
+        envs.step(actions)
+    envs.close()
+    assert len(seen) == 8  # the copies act each by itself
+    assert np.array([[0, 1], [1, 1], [0, 1]], np.float32) not in envs.action_space
+    assert envs.action_space == envs.action_space and envs.action_space != envs.single_action_space
 
 
 def test_normalize_action_hits_the_bounds_exactly(counting):

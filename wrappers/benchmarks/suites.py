@@ -175,11 +175,12 @@ def _make_gymnasium(
     if namespace in NAMESPACES and env_id not in gym.registry:
         module = importlib.import_module(NAMESPACES[namespace])
         gym.register_envs(module)
+    _register_older_games(env_id)
     if settings.pixels is not None and render_mode is None:
         render_mode = "rgb_array"
     if render_mode is not None and namespace == "dm_control":
         check_renderer()
-    elif render_mode is not None and _is_from(env_id, "mujoco"):
+    elif render_mode is not None and is_from(env_id, "mujoco"):
         choose_backend()
     _check_settings(env_id, settings, chosen, render_mode)
     env = _make_registered(env_id, render_mode, _add_keywords(env_id, settings, chosen, kwargs))
@@ -205,7 +206,7 @@ def _make_gymnasium(
 
 def _check_settings(env_id: str, settings: Settings, chosen: Collection[str], render_mode: str | None) -> None:
     """Refuse settings that would change nothing in a registered environment, so that none is recorded in vain."""
-    is_ale = _is_from(env_id, "ale_py")
+    is_ale = is_from(env_id, "ale_py")
     allowed = (*_ID_OPTIONS, *(_ALE_OPTIONS if is_ale else ()), *GENERAL)
     if env_id.startswith("dm_control/"):
         allowed = (*allowed, "camera")
@@ -227,7 +228,7 @@ def _add_keywords(env_id: str, settings: Settings, chosen: Collection[str], kwar
     own: dict[str, Any] = {}
     if settings.time_limit is not None:  # instead of the limit that the environment comes with
         own = {"max_episode_steps": settings.time_limit}
-        if _is_from(env_id, "ale_py"):
+        if is_from(env_id, "ale_py"):
             own["max_num_frames_per_episode"] = 0
         elif dmc.is_control_task(env_id):
             own["task_kwargs"] = {**kwargs.pop("task_kwargs", {}), "time_limit": float("inf")}
@@ -274,10 +275,35 @@ def _check_module(env_id: str) -> None:
         raise ValueError(f"{prefix!r} of {env_id!r} is neither a suite{hint} nor a module: {', '.join(SUITES)}")
 
 
-def _is_from(env_id: str, package: str) -> bool:
-    """Return whether an environment is made by code in a package, such as ale_py or gymnasium's mujoco."""
-    entry = gym.registry[env_id].entry_point if env_id in gym.registry else None
-    return isinstance(entry, str) and package in entry
+def is_atari(name: str) -> bool:
+    """Return whether an environment is an Atari game: of a suite, or an id that is made by ale_py.
+
+    :param name: as in ``make_env``
+    """
+    suite, task = split_name(name)
+    return is_from(task, "ale_py") if suite == "gymnasium" else SUITES[suite].builder is atari.make_atari
+
+
+def is_from(env_id: str, package: str) -> bool:
+    """Return whether an environment is made by code in a package, such as ale_py or gymnasium's mujoco.
+
+    :param env_id: gymnasium id, also ``"module:Id-v0"``
+    :param package: part of the name of the module that the registry has for it; of an id that is not registered yet,
+        the module that registers it
+    """
+    _register_older_games(env_id)
+    module, _, plain = env_id.rpartition(":")
+    if plain not in gym.registry:
+        return package in (module or NAMESPACES.get(plain.partition("/")[0], ""))
+    entry = gym.registry[plain].entry_point
+    return package in (entry if isinstance(entry, str) else getattr(entry, "__module__", ""))
+
+
+def _register_older_games(env_id: str) -> None:
+    """Import ale_py for an id that nobody registered: ids such as ``PongNoFrameskip-v4`` have no namespace to tell."""
+    named = ":" in env_id or "/" in env_id
+    if not named and env_id not in gym.registry and importlib.util.find_spec("ale_py") is not None:
+        gym.register_envs(importlib.import_module("ale_py"))
 
 
 def _finish(env: gym.Env, settings: Settings) -> gym.Env:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from sb3_dreamer.wrappers.arguments import whole_number
-from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env, split_name
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, is_from, make_env, split_name
 from sb3_dreamer.wrappers.vec.worker import WorkerError
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ def build_env(
     """
     if spec is not None:
         known = EnvSpec.from_json(spec)
+        if known.id not in gym.registry and isinstance(known.entry_point, str):
+            with contextlib.suppress(ImportError):  # which gymnasium.make reports
+                importlib.import_module(known.entry_point.partition(":")[0])  # it may register the id itself
         gym.registry.setdefault(known.id, known)
     env = make_env(name, preset, render_mode, **kwargs)
     if wrapper_class is not None:
@@ -63,7 +68,7 @@ def is_slow(name: str, kwargs: dict[str, Any]) -> bool:
     if kwargs.get("pixels"):
         return True
     if suite == "gymnasium":
-        return task.startswith(("ALE/", "dm_control/"))
+        return is_from(task, "ale_py") or task.startswith("dm_control/")
     return SUITES[suite].slow
 
 

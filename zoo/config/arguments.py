@@ -5,6 +5,7 @@ import ast
 import math
 import os
 import re
+import secrets
 import shlex
 import shutil
 import sys
@@ -212,6 +213,12 @@ def seed(text: str) -> int:
     if not -1 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} must be from 0 to 4294967295, or -1 to draw one")
     return value
+
+
+def drawn_seed(text: str) -> int:
+    """Read a seed, and draw one for -1."""
+    value = seed(text)
+    return secrets.randbelow(2**31) if value < 0 else value
 
 
 def folder(text: str) -> str:

@@ -2,7 +2,9 @@
 
 import functools
 import importlib
+import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ import numpy as np
 from sb3_dreamer.hints import near
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
-from sb3_dreamer.wrappers.benchmarks.suites import SUITES
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, is_atari
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 
 EXTRAS = {
@@ -29,15 +31,28 @@ EXTRAS = {
 
 
 def import_packages(names: Sequence[str]) -> None:
-    """Import packages that register environments.
+    """Import packages that register environments, also from the current folder.
 
     :raises UsageError: if one cannot be imported
     """
     for name in names:
         try:
+            look_here(name)
             importlib.import_module(name)
         except Exception as error:  # whatever the package does when it is imported
             raise UsageError(f"--gym-packages {name}: cannot be imported ({one_line(error)})") from error
+
+
+def look_here(module: str) -> None:
+    """Let Python import a module from the current folder, too, if it is nowhere else.
+
+    Only ``python -m`` has that folder on its path. It stays there: worker processes and later imports need it.
+
+    :param module: dotted name
+    """
+    here = os.getcwd()
+    if here not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
+        sys.path.append(here)
 
 
 def make_envs(
@@ -75,7 +90,10 @@ def make_envs(
             "--env-kwargs render_mode: the programs choose it; leave it out (enjoy opens a window, record_video writes "
             "a video)"
         )
+    module, colon, _ = name.partition(":")
     try:
+        if colon and module and module not in SUITES:
+            look_here(module)
         return make_vec_env(
             name,
             n_envs=n_envs,
@@ -93,7 +111,7 @@ def make_envs(
 def explain(name: str, error: Exception) -> str:
     """Say in one line why an environment could not be made, with the nearest name or what to install."""
     text = one_line(error)
-    in_worker = re.match(r".*failed in its worker: (\w+): (.*?) Traceback there: ", text)
+    in_worker = re.match(r".*failed in its worker: (\w+): ?(.*)", text)
     if in_worker:
         text = in_worker[2]
         if in_worker[1] == "SuiteNotInstalledError":
@@ -104,7 +122,8 @@ def explain(name: str, error: Exception) -> str:
     if package in EXTRAS:
         return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
     if isinstance(error, gym.error.UnregisteredEnv):
-        return f"unknown environment {name!r}{near(name, known_names())}: sb3-dreamer list shows all"
+        where = "sb3-dreamer list shows the suites' tasks, --gym-packages imports a package that registers more"
+        return f"unknown environment {name!r}{near(name, known_names())}: {where}"
     return f"environment {name!r} cannot be made: {text}"
 
 
@@ -133,6 +152,7 @@ def find_wrappers(env_wrapper: Any) -> list[tuple[Callable[..., gym.Env], dict[s
         path, kwargs = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
         module, _, attribute = str(path).rpartition(".")
         try:
+            look_here(module)
             wrapper = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise UsageError(f"env_wrapper={path!r}: there is no such class ({one_line(error)})") from error
@@ -183,11 +203,9 @@ def choose_policy(policy: str, space: gym.Space) -> str:
 
 def has_display() -> bool:
     """Return whether a window can be opened."""
-    import os
-
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def deterministic_by_default(name: str) -> bool:
     """Return whether evaluation takes the most likely action: everywhere except on Atari, as in rl_zoo3."""
-    return not name.startswith(("atari", "ALE/"))
+    return not is_atari(name)

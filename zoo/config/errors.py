@@ -10,8 +10,8 @@ class RunError(Exception):
 
 
 def one_line(message: object) -> str:
-    """Replace line breaks and runs of spaces by single spaces."""
-    return " ".join(str(message).split())
+    """Replace line breaks and runs of spaces by single spaces; leave out the traceback of a ``WorkerError``."""
+    return " ".join(str(message).partition("\n\nTraceback there:\n")[0].split())
 
 
 def quote(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, positive, to_command, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, drawn_seed, positive, to_command
 from sb3_dreamer.zoo.config.building import check_device
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.values import check_values
@@ -127,7 +127,9 @@ def _add_measuring(parser: OneLineParser) -> None:
     group.add_argument(
         "--timeout", type=positive, default=600, metavar="SECONDS", help="rivals: longest run of a driver"
     )
-    group.add_argument("--seed", type=whole, default=0, metavar="N", help="of models and data")
+    group.add_argument(
+        "--seed", type=drawn_seed, default=0, metavar="N", help="of models and data (default: 0; -1: drawn)"
+    )
     group.add_argument("--out", metavar="FILE", help="JSON file of the results")
     group.add_argument("--plot", metavar="FILE", help="scaling: picture (default: docs/media/bench_scaling.png)")
 

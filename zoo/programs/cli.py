@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ PROGRAMS = {  # modules of this package, and what they do
     "doctor": "check what training needs on this machine",
 }
 ZOO_PACKAGES = ("yaml", "rich", "tqdm", "tensorboard", "matplotlib", "moviepy", "pygame", "psutil", "optuna")
+COLOR = re.compile(r"\x1b\[[\d;]*m")  # what a terminal shows as a color, and a log as it is
 DEBUG = "SB3_DREAMER_TRACEBACK"  # set it to see where an error was raised
 
 
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without complaining about the missing screen
     name = f"sb3-dreamer {words[0]}" if words and words[0] in PROGRAMS else "sb3-dreamer"
     former = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{name}: warning: {one_line(message)}\n"
+    warnings.formatwarning = _WarningInOneLine(name)
     try:
         with _interrupted_by_sigterm():
             return _run(words)
@@ -51,6 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _status(name, error)
     finally:
         warnings.formatwarning = former
+
+
+class _WarningInOneLine:
+    """Format a warning in one line, once: gymnasium colors its own, and repeats them for every environment.
+
+    :param name: of the program
+    """
+
+    def __init__(self, name: str):
+        self.name, self.seen = name, set[str]()
+
+    def __call__(self, message: object, *_: object, **__: object) -> str:
+        text = one_line(COLOR.sub("", str(message))).removeprefix("WARN: ")
+        if text in self.seen:
+            return ""
+        self.seen.add(text)
+        return f"{self.name}: warning: {text}\n"
 
 
 @contextlib.contextmanager

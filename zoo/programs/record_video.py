@@ -67,6 +67,9 @@ def main(words: Sequence[str]) -> int:
         raise UsageError("--dream STEPS takes the place of -n: pass --dream 45, and --n-episodes for more dreams")
     if args.output_folder:
         check_output("--output-folder", args.output_folder, is_folder=True)
+    if args.n_envs > 1:
+        print(f"--n-envs {args.n_envs} is not used: a video shows one environment.")
+        args.n_envs = 1
     agent = load_agent(args, render_mode=None if args.dream else "rgb_array")
     try:
         if args.dream:
@@ -82,20 +85,27 @@ def main(words: Sequence[str]) -> int:
 
 
 def record(agent: Agent, args: Any) -> tuple[Path, list[Episode]]:
-    """Write the video.
+    """Write the video, of the very episodes that ``enjoy`` shows with this seed.
 
     :return: its file, and the episodes that ended in it
     :raises UsageError: if the environment renders no images, or no video can be written
     """
     from sb3_dreamer.video import VideoWriter, whole_scale
 
-    agent.env.reset()
-    first = render_image(agent.env)
-    path, scale = video_path(agent, args), whole_scale(first.shape[:2], SMALLEST_SIDE)
-    try:
-        writer = VideoWriter(path, args.fps or frames_per_second(agent.env), scale)
-    except (ImportError, OSError, ValueError) as error:
-        raise UsageError(f"no video can be written: {one_line(error)}") from error
+    path = video_path(agent, args)
+    writer: VideoWriter | None = None
+
+    def add_image() -> None:
+        nonlocal writer
+        image = render_image(agent.env)
+        if writer is None:
+            scale = whole_scale(image.shape[:2], SMALLEST_SIDE)
+            try:
+                writer = VideoWriter(path, args.fps or frames_per_second(agent.env), scale)
+            except (ImportError, OSError, ValueError) as error:
+                raise UsageError(f"no video can be written: {one_line(error)}") from error
+        writer.add(image)
+
     try:
         episodes = list(
             play(
@@ -104,11 +114,11 @@ def record(agent: Agent, args: Any) -> tuple[Path, list[Episode]]:
                 agent.deterministic,
                 n_steps=args.n_timesteps,
                 n_episodes=args.n_episodes or 1,
-                on_state=lambda: writer.add(render_image(agent.env)),
+                on_state=add_image,
             )
         )
     finally:
-        done = writer.close()
+        done = writer.close() if writer is not None else None
     return Path(done or path), episodes
 
 

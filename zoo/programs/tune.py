@@ -24,6 +24,7 @@ from sb3_dreamer.zoo.config.arguments import (
     OneLineParser,
     check_output,
     count_or_default,
+    drawn_seed,
     folder,
     natural,
     positive,
@@ -78,7 +79,11 @@ def make_parser() -> OneLineParser:
     search.add_argument("--eval-episodes", type=positive, default=5, metavar="N", help="episodes of an evaluation")
     search.add_argument("--n-jobs", type=positive, default=1, metavar="N", help="processes to run in parallel")
     search.add_argument(
-        "--seed", type=natural, default=0, metavar="N", help="seed of the sampler; trial i trains with seed N + i"
+        "--seed",
+        type=drawn_seed,
+        default=0,
+        metavar="N",
+        help="seed of the sampler; trial i trains with seed N + i (default: 0; -1: drawn)",
     )
     files = parser.add_argument_group("study")
     files.add_argument("--study-name", default="", metavar="NAME", help="name of the study (default: ALGO-ENV)")

@@ -10,7 +10,7 @@ from sb3_dreamer.hints import near
 from sb3_dreamer.suite_presets import suite_preset, warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, positive, whole
+from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, drawn_seed, positive, whole
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
@@ -73,7 +73,13 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     )
     choice.add_argument("--stochastic", action="store_true", help="sample actions (default on Atari)")
     acting.add_argument("--n-envs", type=positive, default=1, metavar="N", help="environments in parallel")
-    acting.add_argument("--seed", type=whole, default=0, metavar="N", help="seed of environments and actions")
+    acting.add_argument(
+        "--seed",
+        type=drawn_seed,
+        default=0,
+        metavar="N",
+        help="seed of environments and actions (default: 0; -1: drawn)",
+    )
     acting.add_argument(
         "--env-kwargs",
         nargs="+",
@@ -82,7 +88,11 @@ def add_agent_arguments(parser: OneLineParser) -> None:
         help="settings of the environment that differ from training",
     )
     acting.add_argument(
-        "--gym-packages", nargs="+", default=[], metavar="NAME", help="packages that register environments"
+        "--gym-packages",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="packages that register environments (default: those of its training)",
     )
     acting.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or cuda:1")
     acting.add_argument(
@@ -102,10 +112,10 @@ def load_agent(args: Namespace, render_mode: str | None = None, run: RunFolder |
     :param run: its run folder, if it was found already
     :raises UsageError: if there is no such run, file or environment, or the file does not fit
     """
-    environments.import_packages(args.gym_packages)
     building.set_threads(args.num_threads)
     building.check_device(args.device)
     run = find_run(args) if run is None else run
+    environments.import_packages(args.gym_packages or run_folder.read_args(run).get("gym_packages") or [])
     path = model_file(run, args)
     config = run_folder.read_config(run)
     env_name = str(config.get("env") or find_entry(args.algo, args.env).env)

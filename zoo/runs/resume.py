@@ -54,7 +54,7 @@ def find_checkpoint(args: Namespace, defaults: dict[str, Any]) -> Path | None:
             "-i with a model file to start a new run"
         )
     args.trained_agent = str(path / MODEL)
-    stored = read_yaml(run.settings / "args.yml") if (run.settings / "args.yml").exists() else {}
+    stored = run_folder.read_args(run)
     for name in RECALLED:
         if getattr(args, name) == defaults[name] and stored.get(name) is not None:
             setattr(args, name, stored[name])
@@ -87,7 +87,7 @@ def newest(folder: Path) -> Path:
 def stored_config(args: Namespace) -> dict[str, Any]:
     """Read the settings of the run that ``-i`` or ``--config`` names; empty for neither, or a model without a run.
 
-    :param args: flags of ``train``; ``trained_agent`` gets the suffix that it lacks
+    :param args: flags of ``train``; ``trained_agent`` gets the suffix that it lacks, ``gym_packages`` those of the run
     :raises UsageError: if there is no such file
     """
     if not args.trained_agent:
@@ -100,7 +100,10 @@ def stored_config(args: Namespace) -> dict[str, Any]:
         raise UsageError(f"--trained-agent: there is no file {path}{near(str(path), zips)}")
     args.trained_agent = str(path)
     try:
-        return run_folder.read_config(run_folder.of_model(path))
+        run = run_folder.of_model(path)
+        if run is not None and not args.gym_packages:
+            args.gym_packages = run_folder.read_args(run).get("gym_packages") or []
+        return run_folder.read_config(run)
     except UsageError as error:
         warnings.warn(f"the settings beside {path} are not used: {error}", stacklevel=2)
         return {}

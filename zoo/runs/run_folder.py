@@ -192,12 +192,11 @@ def names_for(root: str | Path, algo: str, env: str) -> list[str]:
         with contextlib.suppress(UsageError):  # without hyperparameters, it was trained from a file of the user's own
             wanted.append(find_entry(algo, env).run_name)
     plain = re.compile(r"[\W_]")
-    task = plain.sub("", env.rpartition(":")[2].lower()) if ":" not in env else None
-    wanted += [
-        name
-        for name in sorted(present)
-        if name.endswith(f"-{literal}") or plain.sub("", name.partition("-")[2].lower()) == task
-    ]
+    task = plain.sub("", env.lower()) if ":" not in env else None
+    for name in sorted(present):
+        rest = name.partition("-")[2]  # without its suite or namespace
+        if not re.fullmatch(r"v\d+", rest) and (rest == literal or plain.sub("", rest.lower()) == task):
+            wanted.append(name)
     return [name for name in dict.fromkeys(wanted) if name in present or run_numbers(Path(root) / algo, name)]
 
 
@@ -241,6 +240,12 @@ def of_model(path: Path) -> RunFolder | None:
     return None
 
 
+def read_args(run: RunFolder) -> dict[str, Any]:
+    """Read the flags that a run was started with; empty for an agent that was packed to share."""
+    path = run.settings / "args.yml"
+    return read_yaml(path) if path.exists() else {}
+
+
 def read_config(run: RunFolder | None) -> dict[str, Any]:
     """Read the settings that a run was started with, of rl_zoo3's runs too; empty without a run folder.
 
@@ -250,7 +255,7 @@ def read_config(run: RunFolder | None) -> dict[str, Any]:
     if run is None or not values or "hyperparams" in values:
         _check_types(run, values)
         return values
-    args = read_yaml(run.settings / "args.yml")
+    args = read_args(run)
     zoo: dict[str, Any] = {
         name: values.pop(name) for name in ("n_timesteps", "n_envs", "policy", "env_wrapper") if name in values
     }

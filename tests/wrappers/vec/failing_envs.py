@@ -10,8 +10,8 @@ import gymnasium as gym
 class Failing(gym.Wrapper):
     """CartPole that raises, exits, is killed or hangs at a step counted over its whole life."""
 
-    def __init__(self, how, at=4, flag=None):
-        super().__init__(gym.make("CartPole-v1", max_episode_steps=500))
+    def __init__(self, how, at=4, flag=None, render_mode=None):
+        super().__init__(gym.make("CartPole-v1", max_episode_steps=500, render_mode=render_mode))
         self.how, self.at, self.flag, self.count = how, at, flag, 0
 
     def step(self, action):

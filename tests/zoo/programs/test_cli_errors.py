@@ -53,6 +53,8 @@ CASES = {
     "no name": (["train", "--env", ""], "the environment's name is empty"),
     "no folder": (["train", "-f", ""], "the name of the folder is empty"),
     "seed": (["train", "--seed", "1e30"], "'1e30' must be from 0 to 4294967295"),
+    "seed below -1": (["enjoy", "--seed", "-5"], "'-5' must be from 0 to 4294967295, or -1 to draw one"),
+    "seed that is too large": (["tune", "--seed", "1e30"], "'1e30' must be from 0 to 4294967295, or -1 to draw one"),
     "two files": (["train", "--config", "a.yml", "-conf", "b.yml"], "pass one of them"),
     "folder for a config": (["train", "--config", "."], "--config . is a folder"),
     "train_freq": (["train", "-params", "train_freq:0"], "train_freq=0 must be an integer from 1 up (steps)"),
@@ -146,6 +148,22 @@ def test_failure_while_running_is_status_1_and_keeps_the_model(tmp_path: Path, s
     assert "Traceback" in (folder / "error.txt").read_text() and list(folder.glob("rl_model_*_steps.zip"))
 
 
+def test_a_failure_in_a_worker_is_one_sentence(tmp_path: Path, small: list[str], capsys) -> None:
+    import gymnasium as gym
+
+    failing = "tests.wrappers.vec.failing_envs:Failing"
+    gym.register("Failing-v0", failing, kwargs={"how": "raise", "at": 50}, max_episode_steps=30)
+    try:
+        flags = ["--eval-freq", "-1", "-f", str(tmp_path), "--vec-env", "subproc"]
+        assert main(["train", "--env", "Failing-v0", "-n", "200", *flags, *small, "-params", "n_envs:2"]) == 1
+    finally:
+        gym.registry.pop("Failing-v0")
+    err = capsys.readouterr().err
+    error = "error: environment 0 failed in its worker: RuntimeError: the pole broke (the model at step "
+    assert error in err and "raceback there" not in err and "failing_envs.py" not in err
+    assert "failing_envs.py" in (tmp_path / "dreamerv3/Failing-v0_1/error.txt").read_text()
+
+
 @pytest.mark.parametrize("program", ["train", "enjoy"])
 def test_scripts_and_modules_are_the_same_program(program: str) -> None:
     words = [[f"zoo/{program}.py"], ["-m", f"sb3_dreamer.zoo.{program}"], ["-m", "sb3_dreamer.zoo", program]]
@@ -166,6 +184,24 @@ cli.main(["list"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == "sb3-dreamer list: warning: two lines\n"
+
+
+def test_a_warning_of_gymnasium_has_no_colors_and_is_shown_once() -> None:
+    code = """
+from sb3_dreamer.zoo.programs import cli, list
+
+def warn(words):
+    import gymnasium as gym
+    import warnings
+    for number in (1, 1, 2):
+        with warnings.catch_warnings():  # after which Python shows again what it had shown
+            gym.logger.warn(f"environment {number} is out of date")
+
+list.main = warn
+cli.main(["list"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [f"sb3-dreamer list: warning: environment {n} is out of date" for n in (1, 2)]
 
 
 def test_examples_of_the_help_stand_on_lines_of_their_own(capsys) -> None:

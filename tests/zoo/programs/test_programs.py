@@ -1,6 +1,7 @@
 """The programs around training, run as from the command line."""
 
 import csv
+import importlib
 import json
 import re
 import shlex
@@ -76,6 +77,15 @@ def test_errors_are_one_line(words: list[str], message: str, tmp_path: Path, mon
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.parametrize("program", ["enjoy", "evaluate", "record_video", "tune", "bench"])
+def test_a_seed_of_minus_one_is_drawn(program: str) -> None:
+    """As in train, and in rl_zoo3."""
+    parser = importlib.import_module(f"sb3_dreamer.zoo.programs.{program}").make_parser()
+    words = {"bench": ["updates"]}.get(program, [])
+    drawn = {parser.parse_args([*words, "--seed", "-1"]).seed for _ in range(3)}
+    assert len(drawn) == 3 and min(drawn) >= 0
+
+
 def test_list(logs: Path, capsys) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out
@@ -123,6 +133,26 @@ def test_record_video_writes_a_video(logs: Path, tmp_path: Path) -> None:
     (video,) = tmp_path.glob("*.gif")
     image = Image.open(video)
     assert image.n_frames >= 2 and min(image.size) >= 256
+
+
+def test_record_video_shows_the_episode_of_enjoy(logs: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """The start that the seed gives, and as many images as the episode that is reported has steps."""
+    import gymnasium as gym
+
+    from sb3_dreamer.video import VideoWriter
+
+    images: list[np.ndarray] = []
+    monkeypatch.setattr(VideoWriter, "add", lambda self, image: images.append(image))
+    where = ["-f", str(logs), "--seed", "4", "--n-episodes", "1"]
+    assert main(["record_video", *where, "-o", str(tmp_path), "--n-envs", "2"]) == 0
+    recorded = capsys.readouterr().out
+    assert "--n-envs 2 is not used: a video shows one environment" in recorded
+    assert main(["enjoy", *where, "--no-render"]) == 0
+    mean = capsys.readouterr().out.splitlines()[-1]
+    assert mean in recorded and f"mean length {len(images)}.00 " in mean
+    env = gym.make("CartPole-v1", render_mode="rgb_array")
+    env.reset(seed=4)
+    assert np.array_equal(images[0], env.render())
 
 
 def test_record_video_records_dreams(tmp_path: Path, small: list[str], capsys) -> None:

@@ -45,6 +45,14 @@ def test_no_other_task_is_taken_for_it(tmp_path: Path) -> None:
             find_run(Namespace(algo=None, env=name, folder=str(tmp_path), exp_id=0))
 
 
+def test_a_piece_of_a_name_is_no_name(tmp_path: Path) -> None:
+    for name in ("LunarLander-v3", "bsuite-cartpole-0", "MiniGrid-Empty-5x5-v0"):
+        make_run(tmp_path, "dreamerv3", name)
+    for name in ("v3", "V3", "0", "v0", "5x5-v0", "5x5v0"):
+        with pytest.raises(UsageError, match="there is no run of"):
+            find_run(Namespace(algo=None, env=name, folder=str(tmp_path), exp_id=0))
+
+
 def test_steps_that_were_done(tmp_path: Path) -> None:
     run = make_run(tmp_path, "dreamerv2", "atari-pong")
     assert run.steps_done == 0
