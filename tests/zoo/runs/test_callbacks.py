@@ -1,6 +1,8 @@
 """Callbacks of a run: when it is solved, what evaluation may cost, which files stay, what a full disk does."""
 
 import errno
+import os
+import signal
 import time
 import types
 from pathlib import Path
@@ -159,3 +161,19 @@ def test_runs_of_all_log_folders_have_their_own_place_in_a_tensorboard_folder(
         monkeypatch.chdir(here)
         there = logs.shared_tensorboard(Path(up, board), Path(up, run))
         assert there.resolve() == tmp_path / own == logs.shared_tensorboard(tmp_path / board, Path(up, run))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")
+def test_a_closed_terminal_stops_the_run_unless_it_is_ignored() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        with callbacks.StopOnSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.stopped
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        with callbacks.StopOnSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.stopped
+    finally:
+        signal.signal(signal.SIGHUP, before)
