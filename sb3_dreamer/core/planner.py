@@ -159,8 +159,8 @@ class CEMPlanner(Behavior):
 
         start = self._start(state.deter)
         numbers = {"iterations": self.iterations, "candidates": self.candidates, "elites": self.elites}
-        # No context rather than a disabled one: torch.export cannot save either.
-        mixed = self.mixed_precision and not th.compiler.is_exporting()
+        # torch.export can save neither autocast nor a disabled one: exported plans are float32.
+        mixed = self.mixed_precision and not th.compiler.is_compiling()
         with th.autocast(start.device.type, th.bfloat16) if mixed else nullcontext():
             if self.layout.kind == "continuous":
                 belief = (start, th.ones_like(start))

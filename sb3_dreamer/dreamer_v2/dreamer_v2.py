@@ -356,9 +356,8 @@ class DreamerV2(WorldModelAlgorithm):
         metrics |= self.optimizers["critic_optim"].step(behavior.critic_loss(targets))
 
         metrics |= {f"loss_{name}": loss.detach().mean() for name, loss in losses.items()}
-        metrics |= behavior.metrics(dream, targets.value, targets.returns) | {
-            "batch_reward_std": self._learned_reward(batch).std()
-        }
+        metrics |= behavior.metrics(dream, targets.value, targets.returns)
+        metrics |= {"batch_reward_std": self._learned_reward(batch).std()}
         return UpdateResult(metrics, post.detach())
 
     def _model_loss(self, batch: SequenceBatch) -> ModelOutput:
