@@ -415,6 +415,12 @@ class DreamerV3(WorldModelAlgorithm):
         if isinstance(self.replay_buffer, AnnotatedReplayBuffer):
             sizes = (spec.deter, spec.stoch, spec.classes) if context else None
             self.replay_buffer.configure(context=sizes, dtype=self.context_dtype, masked=spec.action_masks)
+        elif wanted is None and context and not spec.action_masks:
+            warnings.warn(
+                f"replay_buffer_class={custom!r} stores no latent states, so sequences begin with fresh ones: use a "
+                "subclass of sb3_dreamer.dreamer_v3.AnnotatedReplayBuffer, or replay_context=False if that is wanted",
+                stacklevel=2,
+            )
         elif wanted or spec.action_masks:
             raise ValueError(
                 f"replay_buffer_class={custom!r} stores neither latent states nor masks: use a subclass of "

@@ -1,5 +1,7 @@
 """The 2024 family: sizes, initial state, clipping of split kernels, warm-up, contexts in replay, gradients, files."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -246,6 +248,11 @@ def test_memory_of_the_context_is_announced() -> None:
     assert announced[0] != announced[1]
     with pytest.raises(ValueError, match="AnnotatedReplayBuffer"):
         make(replay_context=True, replay_buffer_class=SequenceReplayBuffer)
+    with pytest.warns(UserWarning, match="stores no latent states"):
+        make(replay_buffer_class=SequenceReplayBuffer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(replay_context=False, replay_buffer_class=SequenceReplayBuffer)
 
 
 def test_context_is_an_option_of_2023_too() -> None:
