@@ -15,9 +15,9 @@ tasks without that difficulty are compared.
 with those of rl_zoo3 (``pip install rl_zoo3``), each run in a process of its own with one thread and no evaluation, for
 as many steps as its settings say (model-free agents for at most ten times the steps at which scores are compared), or
 for ``--minutes`` of processor time, whichever ends first. Minutes are those of the processor, so that other programs on
-the machine do not count: a run's clock is scaled by the share of its time that it had a core. Finished runs are not run
-again; one that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's
-entries are those of the tasks without velocities.
+the machine do not count: both times are read off the running process every second. Finished runs are not run again; one
+that was interrupted begins anew. Where rl_zoo3 has no entry for a task, CartPole's is used; RecurrentPPO's entries are
+those of the tasks without velocities.
 ``--dry-run`` prints the commands.
 
 ``plot`` also takes the runs that the file of results holds from an earlier call, so that seeds can be added on another
@@ -28,9 +28,9 @@ interval over runs. Agents that learn some of the tasks only are averaged over t
 """
 
 import argparse
+import contextlib
 import json
 import os
-import resource
 import shlex
 import shutil
 import subprocess
@@ -43,6 +43,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import yaml
 from stable_baselines3.common.monitor import load_results
 
@@ -99,6 +100,7 @@ NAMES |= {"sac": "SAC", "ppo": "PPO", "dqn": "DQN", "ppo_lstm": "RecurrentPPO"} 
 WINDOW = 20  # training episodes averaged
 POINTS = 150  # of a curve that are kept, at most
 SHARE = 0.8  # of the way from chance to a good agent, whose steps and minutes are reported
+INTERVAL = 1.0  # seconds between two looks at the processor time of a run
 LONGER = 10  # times the steps at which scores are compared, that a model-free agent trains at most
 
 
@@ -186,15 +188,19 @@ class Run:
         with (self.folder / "log.txt").open("wb") as log:
             environment = os.environ | thread_limits(1) | {"SDL_VIDEODRIVER": "dummy"}
             words = self.command(steps)
-            process, begin = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment), time.time()
-            limit = max(1, round(60 * minutes))
-            resource.prlimit(process.pid, resource.RLIMIT_CPU, (limit, limit + 5))
-            _, raw, usage = os.wait4(process.pid, 0)
-        status = process.returncode = os.waitstatus_to_exitcode(raw)
-        seconds = {"processor": usage.ru_utime + usage.ru_stime, "clock": time.time() - begin}
-        if status == 0 or seconds["processor"] >= limit:
-            status = 0
-            (self.folder / "done").write_text(json.dumps(seconds), encoding="utf-8")
+            process = psutil.Popen(words, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            clock, processor = [time.time()], [0.0]
+            while process.poll() is None:
+                with contextlib.suppress(psutil.Error):  # it may end right now
+                    processor.append(sum(process.cpu_times()[:2]))
+                    clock.append(time.time())
+                if processor[-1] >= 60 * minutes:
+                    process.kill()
+                time.sleep(INTERVAL)
+        status = 0 if processor[-1] >= 60 * minutes else process.returncode
+        if status == 0:
+            times = {"clock": clock, "processor": processor}
+            (self.folder / "done").write_text(json.dumps(times), encoding="utf-8")
         print("finished" if status == 0 else "failed  ", self.folder.name, flush=True)
         return status
 
@@ -209,9 +215,11 @@ class Run:
             return Result([], [], [], task.chance, None)
         steps = (rows["frames"] if "frames" in rows else rows["l"].cumsum()).to_numpy(float)
         kept = steps <= LONGER * task.steps
-        seconds = json.loads((self.folder / "done").read_text(encoding="utf-8"))
-        share = min(1.0, seconds["processor"] / seconds["clock"])
-        steps, minutes = steps[kept], share * rows["t"].to_numpy(float)[kept] / 60.0
+        times = json.loads((self.folder / "done").read_text(encoding="utf-8"))
+        headers = [log.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#") for log in logs]
+        clock = min(float(json.loads(header)["t_start"]) for header in headers)
+        steps, clock = steps[kept], clock + rows["t"].to_numpy(float)[kept]
+        minutes = np.interp(clock, times["clock"], times["processor"]) / 60.0
         returns = moving_average(rows["r"].to_numpy(float), WINDOW)[kept]
         count = int((steps <= task.steps).sum())
         good = returns >= task.chance + SHARE * (task.good - task.chance)
