@@ -160,7 +160,7 @@ def test_what_a_resumed_run_does_not_take(logs: Path, capsys) -> None:
     assert "is an agent of dreamerv3; leave --algo out" in capsys.readouterr().err
     assert main(["train", "-i", str(run), "-n", "5", "--final-eval-episodes", "0"]) == 0
     shown = "".join(capsys.readouterr().out.replace("│", "").split())  # without the table's lines
-    assert f"--envCartPole-v1-f{logs}" in shown  # where "watch it" finds the run
+    assert f"--envCartPole-v1-f{logs}" in shown  # where the command below the table finds the run
     (run / "CartPole-v1" / "config.yml").write_text("")
     assert main(["train", "-i", str(run), "-n", "5"]) == 2
     assert "config.yml of the run of" in capsys.readouterr().err

@@ -89,7 +89,8 @@ def test_a_run_ends_when_its_time_is_up_and_is_kept_unless_it_failed(tmp_path: P
     assert study.main([*words, "--minutes", "0.02"]) == 1, "one has failed"
     assert study.Run(tmp_path, "CartPole-v1", "ppo", 0).done and not study.Run(tmp_path, "CartPole-v1", "dqn", 0).done
     times = json.loads((tmp_path / "CartPole-v1-ppo-seed0" / "done").read_text())
-    assert 1.2 <= times["processor"][-1] < 6 and times["clock"][-1] - times["clock"][0] > 1.1
+    assert times["processor"] == sorted(times["processor"]) and len(times["processor"]) == len(times["clock"])
+    assert 1.2 <= times["processor"][-1] < 6, "it was ended by the processor's time, soon after"
     assert (tmp_path / "CartPole-v1-ppo-seed0" / "log.txt").read_text() == "begun\n"
     assert set(capsys.readouterr().out.splitlines()) == {
         "finished CartPole-v1-ppo-seed0",
