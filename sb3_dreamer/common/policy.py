@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space, maybe_transpo
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.files.fit import only_stored
 from sb3_dreamer.common.files.model_file import read_model, write_model
 from sb3_dreamer.common.spaces import (
@@ -63,6 +64,7 @@ class WorldModelPolicy(BasePolicy):
     :param ignore_keys: keys of a Dict observation that are neither seen nor reconstructed
     :param normalize_images: uint8 images are divided by 255 either way; False: Boxes of floats with three axes, the
         channels first and values of about 0 to 1, are also images instead of vectors
+    :param gamma: see :meth:`set_gamma`; the algorithm passes its own
     :param spec_overrides: fields of the algorithm's spec to replace, and ``net_arch`` for the widths of all MLPs
     """
 
@@ -78,6 +80,7 @@ class WorldModelPolicy(BasePolicy):
         model_size: str = "auto",
         ignore_keys: tuple[str, ...] = (),
         normalize_images: bool = True,
+        gamma: float | None = None,
         use_sde: bool = False,
         **spec_overrides: Any,
     ):
@@ -93,6 +96,9 @@ class WorldModelPolicy(BasePolicy):
             advise_on_image(key.name, space_dict(observation_space)[key.name])
         self._check_alias()
         self.world_model, self.behavior = self.build_networks(self.keys, self.codec.layout, model_size, spec_overrides)
+        self.gamma = gamma
+        if gamma is not None:
+            self.set_gamma(gamma)
         self.random_state: th.Tensor | None = None
         self._forgetful_calls = 0
 
@@ -106,6 +112,14 @@ class WorldModelPolicy(BasePolicy):
     ) -> Networks:
         """World model and behavior of the algorithm."""
         raise NotImplementedError
+
+    def set_gamma(self, gamma: float) -> None:
+        """Take over the discount of the run, which some continue heads learn together with the flag.
+
+        :param gamma: above 0 and at most 1
+        """
+        check_range("gamma", gamma, 0.0, 1.0, above=True)
+        self.gamma = gamma
 
     @classmethod
     def former_defaults(
@@ -347,6 +361,7 @@ class WorldModelPolicy(BasePolicy):
             "model_size": self.size_name,
             "ignore_keys": self.ignore_keys,
             "normalize_images": self.normalize_images,
+            "gamma": self.gamma,
             **self.spec_overrides,
         }
 
