@@ -176,6 +176,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """Wrap as SB3 does, after checks whose errors say what to do; an id is made into its environment."""
         env = maybe_make_env(env, verbose)
+        check_env_type(env)
         if isinstance(env, gym.vector.VectorEnv):
             env = VecMonitor(GymnasiumVecEnv(env))
         # Which keys of a Dict are ignored, the policy knows; those without a shape cannot be stacked.
@@ -188,7 +189,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
         env = maybe_make_env(env, self.verbose)
-        check_env_type(env)
         env = without_unstackable(env, self.policy.ignore_keys)
         super().set_env(env, force_reset)
         self.replay_buffer.normalizer = self._vec_normalize_env
@@ -202,6 +202,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
         :raises ValueError: quoting the value, and saying what is allowed
         """
+        for name, value in list(vars(self).items()):  # a file that held NumPy's numbers could not be loaded
+            if isinstance(value, np.generic):
+                setattr(self, name, value.item())
+        if self.seed is not None:
+            check_range("seed", self.seed, 0, 2**32 - 1, whole=True)
         check_range("learning_rate", self.learning_rate, 0.0, schedule=True)
         check_range("buffer_size", self.buffer_size, 1, 1e15, whole=True, hint="rows over all environments")
         check_range("learning_starts", self.learning_starts, 0, whole=True)

@@ -206,6 +206,12 @@ class WorldModelPolicy(BasePolicy):
         self.set_training_mode(False)
         if behavior is not None and not isinstance(behavior, Behavior):
             raise TypeError(f"planner={behavior!r} is not a Behavior: pass a CEMPlanner, for example")
+        layout = getattr(behavior, "layout", self.codec.layout)
+        if layout != self.codec.layout:
+            raise ValueError(
+                f"the planner chooses {layout}, and the actions of this model are {self.codec.layout}: make it with "
+                "model.policy.codec.layout"
+            )
         if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
             raise ValueError(
                 "predict() was given the tuple that gymnasium's env.reset() returns: you are mixing Gym API with "
@@ -213,11 +219,6 @@ class WorldModelPolicy(BasePolicy):
             )
         tensors, vectorized = self.obs_to_tensor(observation)
         obs = as_dict(tensors)
-        for key in self.keys:
-            if obs[key.name].is_floating_point() and not th.isfinite(obs[key.name]).all():
-                raise ValueError(
-                    f"predict() was given NaN or infinity in observation {key.name!r}: check where it comes from"
-                )
         n = len(next(iter(obs.values())))
         self._note_state(state is None and episode_start is None)
         before = self._state_to_tensors(state, n)
@@ -275,7 +276,7 @@ class WorldModelPolicy(BasePolicy):
         SB3's method takes a 2-D MultiDiscrete observation for a batch.
 
         :raises ValueError: for a missing key, a shape that is neither one observation nor a batch, keys with batches
-            of different sizes, or an index outside a discrete space
+            of different sizes, an empty batch, what is no number, NaN, infinity, or an index outside a discrete space
         """
         single = not isinstance(self.observation_space, spaces.Dict)
         if single and isinstance(observation, dict):
@@ -298,10 +299,17 @@ class WorldModelPolicy(BasePolicy):
                     f"{('n', *shape)}".replace("'", "")
                 )
             batched = array.ndim == len(shape) + 1
-            array = array if batched else array[None]
+            array = np.ascontiguousarray(array if batched else array[None])
+            if array.dtype.kind not in "biuf" or not len(array):
+                raise ValueError(
+                    f"observation {name!r} is an array of {array.dtype} and shape {array.shape}: pass numbers, and at "
+                    "least one observation"
+                )
             if outside_choices(array, space).any():
                 raise ValueError(f"the observation {array.tolist()} is outside its space {space}")
-            tensors[name] = th.as_tensor(array, device=device)
+            tensors[name] = tensor = th.as_tensor(array, device=device)
+            if tensor.is_floating_point() and not th.isfinite(tensor.float()).all():
+                raise ValueError(f"NaN or infinity in observation {name!r} (as float32): check where it comes from")
         if len({len(tensor) for tensor in tensors.values()}) > 1:
             sizes = {name: len(tensor) for name, tensor in tensors.items()}
             raise ValueError(f"the keys of the observation have batches of different sizes: {sizes}")

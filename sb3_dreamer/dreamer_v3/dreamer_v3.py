@@ -574,8 +574,9 @@ class DreamerV3(WorldModelAlgorithm):
 
     def _checked_masks(self, masks: np.ndarray) -> np.ndarray:
         sizes = self.policy.codec.layout.sizes
-        if masks.shape[-1] != sum(sizes):
-            raise ValueError(f"action_masks() has {masks.shape[-1]} entries, the action space {sum(sizes)}")
+        if masks.shape[1:] != (sum(sizes),):
+            entries = " x ".join(map(str, masks.shape[1:]))
+            raise ValueError(f"action_masks() has {entries} entries, the action space {sum(sizes)}")
         ends = np.cumsum(sizes)[:-1]
         if not all(part.any(-1).all() for part in np.split(masks, ends, -1)):
             raise ValueError("action_masks() allows no action in some part of the action space: allow at least one")

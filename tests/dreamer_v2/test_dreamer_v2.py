@@ -216,10 +216,8 @@ def test_files_keep_ablations_schedules_and_actions(tmp_path) -> None:
 
 def test_a_loaded_model_is_where_its_schedules_were(tmp_path) -> None:
     falls = LinearSchedule(2.0, 0.5, 1.0)
-    model = tiny(latent_temperature=falls).learn(40)
-    model.save(tmp_path / "model")
-    assert float(model.now["latent_temperature"]) == 0.5
-    assert DreamerV2.load(tmp_path / "model").now == model.now
+    tiny(latent_temperature=falls).learn(40).save(tmp_path / "model")
+    assert float(DreamerV2.load(tmp_path / "model").now["latent_temperature"]) == 0.5
 
 
 def test_a_loaded_model_says_which_schedules_it_has_lost(tmp_path) -> None:
