@@ -63,6 +63,8 @@ class DreamVecEnv(VecEnv):
         )
         if threshold is not None:
             check_range("threshold", threshold, 0.0, 1.0)
+        if seed is not None:
+            check_range("seed", seed, 0, whole=True)
         if observations not in ("latent", "decoded"):
             raise ValueError(f"observations={observations!r} is unknown: use 'latent' or 'decoded'")
         if not model.replay_buffer.ready(model.batch_length):
@@ -76,7 +78,6 @@ class DreamVecEnv(VecEnv):
         space = decoded_space(model) if self.decoded else latent_space(model)
         super().__init__(n_envs, space, model.action_space)
         self._restart(seed)
-        self._pool = model.policy.world_model.rssm.initial(0)  #: starts that were not used yet
         self._state: LatentState | None = None
         self._steps = np.zeros(n_envs, np.int64)
 
@@ -97,6 +98,8 @@ class DreamVecEnv(VecEnv):
         """Keep the actions for ``step_wait``."""
         codec = self.model.policy.codec
         in_replay = th.as_tensor(codec.from_env(actions), device=self.model.device)
+        if len(in_replay) != self.num_envs:
+            raise ValueError(f"{len(in_replay)} actions for {self.num_envs} dreams: pass one for each")
         self._action = codec.executed(codec.to_model(in_replay))
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -148,7 +151,7 @@ class DreamVecEnv(VecEnv):
         self._rng = np.random.default_rng(seed)
         generator = th.Generator(self.model.device).manual_seed(int(self._rng.integers(2**62)))
         self._random_state = generator.get_state()
-        self._pool = self.model.policy.world_model.rssm.initial(0)
+        self._pool = self.model.policy.world_model.rssm.initial(0)  #: starts that were not used yet
 
     @contextmanager
     def _own_random_state(self) -> Iterator[None]:

@@ -242,10 +242,17 @@ def test_parameters_round_trip(algorithm, tmp_path) -> None:
     third = tiny(algorithm, "MlpPolicy", "CartPole-v1", seed=2)
     third.set_parameters(tmp_path / "model.zip")
     assert equal(weights(model), weights(third))
+
+
+@pytest.mark.parametrize("algorithm", VARIANTS)
+def test_a_policy_alone_acts_and_foresees_ends_as_in_its_model(algorithm, tmp_path) -> None:
+    model = tiny(algorithm, "MlpPolicy", "CartPole-v1", gamma=0.9)
     model.policy.save(tmp_path / "policy.zip")
     policy = type(model.policy).load(tmp_path / "policy.zip")
-    obs = np.zeros((1, 4), np.float32)
+    obs, feat = np.zeros((1, 4), np.float32), th.randn(5, policy.world_model.rssm.feat_size)
     assert policy.predict(obs, deterministic=True)[0] == model.predict(obs, deterministic=True)[0]
+    ends = [part.world_model.continue_probability(feat) for part in (policy, model.policy)]
+    assert policy.gamma == 0.9 and th.equal(*ends)
 
 
 def test_a_compiled_policy_is_saved_as_the_policy_it_compiles(tmp_path) -> None:
@@ -254,6 +261,23 @@ def test_a_compiled_policy_is_saved_as_the_policy_it_compiles(tmp_path) -> None:
     model.policy = th.compile(model.policy)
     model.save(tmp_path / "model")
     assert equal(before, weights(VARIANTS[0].load(tmp_path / "model")))
+
+
+@algorithms
+def test_a_replay_class_of_the_users_is_not_lost_in_silence(algorithm, tmp_path) -> None:
+    class Mine(SequenceReplayBuffer):
+        pass
+
+    model = tiny(algorithm, "MlpPolicy", "CartPole-v1", replay_buffer_class=Mine, **without_context(algorithm))
+    with pytest.warns(UserWarning, match="replay_buffer_class cannot be stored"):
+        model.save(tmp_path / "model")
+    with pytest.warns(UserWarning, match=r"replay_buffer_class cannot be stored .* pass it again with load"):
+        algorithm.load(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = algorithm.load(tmp_path / "model", custom_objects={"replay_buffer_class": Mine})
+        tiny(algorithm, "MlpPolicy", "CartPole-v1").save(tmp_path / "plain")
+    assert type(again.replay_buffer) is Mine
 
 
 @algorithms

@@ -260,3 +260,15 @@ def test_an_agent_of_another_task_is_refused(model: Any) -> None:
     other = PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8)
     with pytest.raises(ValueError, match=r"Box.*train it in DreamVecEnv\(model\)"):
         DreamPolicy(model, other)
+
+
+def test_what_a_dream_cannot_take_is_refused(model: Any) -> None:
+    dream = DreamVecEnv(model, 3)
+    dream.reset()
+    with pytest.raises(ValueError, match="2 actions for 3 dreams"):
+        dream.step(np.zeros(2, int))
+    for wrong in (np.zeros((3, 2), int), np.int64(1), np.array(["a"] * 3)):
+        with pytest.raises(ValueError, match=r"pass numbers of shape \(n,\) for Discrete\(2\)"):
+            dream.step(wrong)
+    with pytest.raises(ValueError, match=r"^seed='a' must be an integer from 0"):
+        DreamVecEnv(model, 3, seed="a")

@@ -176,6 +176,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """Wrap as SB3 does, after checks whose errors say what to do; an id is made into its environment."""
         env = maybe_make_env(env, verbose)
+        check_env_type(env)
         if isinstance(env, gym.vector.VectorEnv):
             env = VecMonitor(GymnasiumVecEnv(env))
         # Which keys of a Dict are ignored, the policy knows; those without a shape cannot be stacked.
@@ -188,7 +189,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Take another environment of the same spaces; warns if its suite settings differ from the training's."""
         env = maybe_make_env(env, self.verbose)
-        check_env_type(env)
         env = without_unstackable(env, self.policy.ignore_keys)
         super().set_env(env, force_reset)
         self.replay_buffer.normalizer = self._vec_normalize_env
@@ -202,6 +202,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
         :raises ValueError: quoting the value, and saying what is allowed
         """
+        for name, value in list(vars(self).items()):  # a file that held NumPy's numbers could not be loaded
+            if isinstance(value, np.generic):
+                setattr(self, name, value.item())
+        if self.seed is not None:
+            check_range("seed", self.seed, 0, 2**32 - 1, whole=True)
         check_range("learning_rate", self.learning_rate, 0.0, schedule=True)
         check_range("buffer_size", self.buffer_size, 1, 1e15, whole=True, hint="rows over all environments")
         check_range("learning_starts", self.learning_starts, 0, whole=True)
@@ -237,15 +242,16 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
                 f"policy={self.policy_class!r} is not a world-model policy: use {', '.join(self.policy_aliases)} "
                 "or a subclass of sb3_dreamer.common.policy.WorldModelPolicy"
             )
-        if "model_size" in self.policy_kwargs:
-            value = self.policy_kwargs["model_size"]
-            raise ValueError(f"policy_kwargs holds model_size={value!r}: pass it to {type(self).__name__} itself")
+        for name in {"model_size", "gamma"} & self.policy_kwargs.keys():
+            value = self.policy_kwargs[name]
+            raise ValueError(f"policy_kwargs holds {name}={value!r}: pass it to {type(self).__name__} itself")
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(
             self.observation_space,
             self.action_space,
             self.lr_schedule,
             model_size=self.model_size,
+            gamma=self.gamma,
             **self.policy_kwargs,
         ).to(self.device)
         self.model_size = self.policy.size_name  # so that files name the size, whatever "auto" means later
@@ -276,23 +282,25 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """Learning rate of each optimizer group, by the same names."""
         raise NotImplementedError
 
+    def _own_replay_class(self) -> type[SequenceReplayBuffer]:
+        """Replay that the algorithm takes where ``replay_buffer_class`` is None."""
+        return SequenceReplayBuffer
+
     def _make_replay_buffer(self) -> None:
-        self.replay_buffer_class = self.replay_buffer_class or SequenceReplayBuffer
-        if not (
-            isinstance(self.replay_buffer_class, type) and issubclass(self.replay_buffer_class, SequenceReplayBuffer)
-        ):
+        replay_class = self._own_replay_class() if self.replay_buffer_class is None else self.replay_buffer_class
+        if not (isinstance(replay_class, type) and issubclass(replay_class, SequenceReplayBuffer)):
             raise ValueError(
                 f"replay_buffer_class={self.replay_buffer_class!r} must be SequenceReplayBuffer or a subclass: "
                 "a world model learns from sequences"
             )
         kwargs = dict(self.replay_buffer_kwargs)
-        known = all_arguments(self.replay_buffer_class)
+        known = all_arguments(replay_class)
         for name in kwargs:
             if name not in known:
                 raise ValueError(f"replay_buffer_kwargs has {name!r}, which is unknown{near(name, known)}")
         if kwargs.get("replay_dir") is not None:
             kwargs["replay_dir"] = distributed.rank_folder(kwargs["replay_dir"])
-        self.replay_buffer = self.replay_buffer_class(
+        self.replay_buffer = replay_class(
             self.buffer_size,
             self.observation_space,
             self.action_space,
@@ -937,7 +945,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         """Names that a model file never holds: what is built anew, and what belongs to the running process."""
         rebuilt = ["optimizers", "warmup_behavior", "lr_schedule", "lr_schedules", "policy_class", "_carry"]
-        process = ["replay_buffer_class", "start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
+        process = ["start_time", "_world_size", "_collecting", "_callback", "_callback_states"]
         process += ["_resume", "_restart_seed", "_env_watch", "_forecast", "_metrics", "_skip_watch", "_diagnosis"]
         process += ["_graphed", "_compiled", "_warned", "_last_checkpoint", "while_learning"]
         return [*super()._excluded_save_params(), *rebuilt, *process, *getattr(self, "optimizers", ())]

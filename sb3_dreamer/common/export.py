@@ -30,7 +30,8 @@ class ActingStep(nn.Module):
 
     def __init__(self, policy: WorldModelPolicy, deterministic: bool):
         super().__init__()
-        self.policy = copy.deepcopy(policy).cpu()
+        # Without gradients: the state goes from call to call, and a graph would grow with it.
+        self.policy = copy.deepcopy(policy).cpu().requires_grad_(False)
         self.policy.set_training_mode(False)
         self.deterministic = deterministic
 

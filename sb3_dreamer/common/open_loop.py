@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import (
 )
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.diagnosis import MIN_UPDATES, open_loop_no_better
 from sb3_dreamer.core.open_loop import PANELS, OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import ObsKey, SequenceBatch
@@ -33,7 +34,7 @@ class OpenLoopCallback(BaseCallback):
     a run with the callback is the same run as without it. It warns once if replay is too short to predict anything, and
     if there is a ``folder`` but no image to show.
 
-    :param every: agent steps between two predictions
+    :param every: agent steps between two predictions; updates in ``learn_offline``, which takes no steps
     :param context: rows that the model sees (the paper: 5)
     :param horizon: rows that it predicts (the paper: 45); fewer while replay holds no longer stretch
     :param sequences: how many are averaged
@@ -57,8 +58,10 @@ class OpenLoopCallback(BaseCallback):
         seed: int = 0,
     ):
         super().__init__()
-        if min(every, context, horizon, sequences) < 1:
-            raise ValueError("every, context, horizon and sequences must be at least 1")
+        numbers = {"every": every, "context": context, "horizon": horizon, "sequences": sequences, "fps": fps}
+        for name, number in numbers.items():
+            check_range(name, number, 1, whole=True)
+        check_range("shown", shown, 0, whole=True)
         self.every = every
         self.context = context
         self.horizon = horizon
@@ -73,7 +76,10 @@ class OpenLoopCallback(BaseCallback):
         self._warned: set[str] = set()
 
     def _init_callback(self) -> None:
-        assert isinstance(self.model, WorldModelAlgorithm)
+        if not isinstance(self.model, WorldModelAlgorithm):
+            raise TypeError(
+                f"OpenLoopCallback is for the algorithms of sb3_dreamer: {type(self.model).__name__} has no world model"
+            )
         if self.model.policy.world_model.decoder is None:
             raise ValueError(
                 "OpenLoopCallback compares predicted observations, and this model has no decoder: leave the callback "
@@ -98,11 +104,17 @@ class OpenLoopCallback(BaseCallback):
         self.next_step = int(state["next_step"])
         self.rng.bit_generator.state = state["random"]
 
+    @property
+    def step(self) -> int:
+        """What ``every`` counts: agent steps, or updates in ``learn_offline``."""
+        assert isinstance(self.model, WorldModelAlgorithm)
+        return self.model._n_updates if "updates" in self.locals else self.num_timesteps
+
     def _on_training_start(self) -> None:
-        self.next_step = self.num_timesteps + self.every
+        self.next_step = self.step + self.every
 
     def _on_step(self) -> bool:
-        if self.num_timesteps >= self.next_step:
+        if self.step >= self.next_step:
             self.next_step += self.every
             self.look()
         return True
@@ -172,8 +184,8 @@ class OpenLoopCallback(BaseCallback):
             frames = self.videos[key.name] = labeled_frames(shown, few, key, self.context)
             if self.folder is not None:
                 name = "".join(c if c.isalnum() else "_" for c in key.name)
-                write_video(self.folder / f"open_loop_{name}_{self.num_timesteps}.mp4", frames, self.fps)
-            log_video(self.logger, f"open_loop/{key.name}", frames, self.fps, self.num_timesteps)
+                write_video(self.folder / f"open_loop_{name}_{self.step}.mp4", frames, self.fps)
+            log_video(self.logger, f"open_loop/{key.name}", frames, self.fps, self.step)
 
 
 def labeled_frames(prediction: OpenLoop, batch: SequenceBatch, key: ObsKey, context: int) -> np.ndarray:

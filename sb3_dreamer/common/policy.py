@@ -14,6 +14,7 @@ from stable_baselines3.common.preprocessing import is_image_space, maybe_transpo
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.utils import get_device
 
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.files.fit import only_stored
 from sb3_dreamer.common.files.model_file import read_model, write_model
 from sb3_dreamer.common.spaces import (
@@ -63,6 +64,7 @@ class WorldModelPolicy(BasePolicy):
     :param ignore_keys: keys of a Dict observation that are neither seen nor reconstructed
     :param normalize_images: uint8 images are divided by 255 either way; False: Boxes of floats with three axes, the
         channels first and values of about 0 to 1, are also images instead of vectors
+    :param gamma: see :meth:`set_gamma`; the algorithm passes its own
     :param spec_overrides: fields of the algorithm's spec to replace, and ``net_arch`` for the widths of all MLPs
     """
 
@@ -78,6 +80,7 @@ class WorldModelPolicy(BasePolicy):
         model_size: str = "auto",
         ignore_keys: tuple[str, ...] = (),
         normalize_images: bool = True,
+        gamma: float | None = None,
         use_sde: bool = False,
         **spec_overrides: Any,
     ):
@@ -93,6 +96,9 @@ class WorldModelPolicy(BasePolicy):
             advise_on_image(key.name, space_dict(observation_space)[key.name])
         self._check_alias()
         self.world_model, self.behavior = self.build_networks(self.keys, self.codec.layout, model_size, spec_overrides)
+        self.gamma = gamma
+        if gamma is not None:
+            self.set_gamma(gamma)
         self.random_state: th.Tensor | None = None
         self._forgetful_calls = 0
 
@@ -106,6 +112,14 @@ class WorldModelPolicy(BasePolicy):
     ) -> Networks:
         """World model and behavior of the algorithm."""
         raise NotImplementedError
+
+    def set_gamma(self, gamma: float) -> None:
+        """Take over the discount of the run, which some continue heads learn together with the flag.
+
+        :param gamma: above 0 and at most 1
+        """
+        check_range("gamma", gamma, 0.0, 1.0, above=True)
+        self.gamma = gamma
 
     @classmethod
     def former_defaults(
@@ -192,6 +206,12 @@ class WorldModelPolicy(BasePolicy):
         self.set_training_mode(False)
         if behavior is not None and not isinstance(behavior, Behavior):
             raise TypeError(f"planner={behavior!r} is not a Behavior: pass a CEMPlanner, for example")
+        layout = getattr(behavior, "layout", self.codec.layout)
+        if layout != self.codec.layout:
+            raise ValueError(
+                f"the planner chooses {layout}, and the actions of this model are {self.codec.layout}: make it with "
+                "model.policy.codec.layout"
+            )
         if isinstance(observation, tuple) and len(observation) == 2 and isinstance(observation[1], dict):
             raise ValueError(
                 "predict() was given the tuple that gymnasium's env.reset() returns: you are mixing Gym API with "
@@ -199,11 +219,6 @@ class WorldModelPolicy(BasePolicy):
             )
         tensors, vectorized = self.obs_to_tensor(observation)
         obs = as_dict(tensors)
-        for key in self.keys:
-            if obs[key.name].is_floating_point() and not th.isfinite(obs[key.name]).all():
-                raise ValueError(
-                    f"predict() was given NaN or infinity in observation {key.name!r}: check where it comes from"
-                )
         n = len(next(iter(obs.values())))
         self._note_state(state is None and episode_start is None)
         before = self._state_to_tensors(state, n)
@@ -261,7 +276,7 @@ class WorldModelPolicy(BasePolicy):
         SB3's method takes a 2-D MultiDiscrete observation for a batch.
 
         :raises ValueError: for a missing key, a shape that is neither one observation nor a batch, keys with batches
-            of different sizes, or an index outside a discrete space
+            of different sizes, an empty batch, what is no number, NaN, infinity, or an index outside a discrete space
         """
         single = not isinstance(self.observation_space, spaces.Dict)
         if single and isinstance(observation, dict):
@@ -284,10 +299,17 @@ class WorldModelPolicy(BasePolicy):
                     f"{('n', *shape)}".replace("'", "")
                 )
             batched = array.ndim == len(shape) + 1
-            array = array if batched else array[None]
+            array = np.ascontiguousarray(array if batched else array[None])
+            if array.dtype.kind not in "biuf" or not len(array):
+                raise ValueError(
+                    f"observation {name!r} is an array of {array.dtype} and shape {array.shape}: pass numbers, and at "
+                    "least one observation"
+                )
             if outside_choices(array, space).any():
                 raise ValueError(f"the observation {array.tolist()} is outside its space {space}")
-            tensors[name] = th.as_tensor(array, device=device)
+            tensors[name] = tensor = th.as_tensor(array, device=device)
+            if tensor.is_floating_point() and not th.isfinite(tensor.float()).all():
+                raise ValueError(f"NaN or infinity in observation {name!r} (as float32): check where it comes from")
         if len({len(tensor) for tensor in tensors.values()}) > 1:
             sizes = {name: len(tensor) for name, tensor in tensors.items()}
             raise ValueError(f"the keys of the observation have batches of different sizes: {sizes}")
@@ -347,6 +369,7 @@ class WorldModelPolicy(BasePolicy):
             "model_size": self.size_name,
             "ignore_keys": self.ignore_keys,
             "normalize_images": self.normalize_images,
+            "gamma": self.gamma,
             **self.spec_overrides,
         }
 

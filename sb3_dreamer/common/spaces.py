@@ -1,5 +1,6 @@
 """From gymnasium spaces to what the core knows: observation keys and action layouts, and values to and fro."""
 
+import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -135,7 +136,7 @@ def outside_choices(value: np.ndarray, space: spaces.Space) -> np.ndarray:
     else:
         return np.zeros(len(value), bool)
     outside = (value < low) | (value >= low + count) | (value != np.floor(value))
-    return outside.reshape(len(value), -1).any(1)
+    return outside.any(tuple(range(1, outside.ndim)))
 
 
 def check_action_space(space: spaces.Space) -> None:
@@ -192,11 +193,18 @@ class ActionCodec:
     def from_env(self, action: np.ndarray) -> np.ndarray:
         """Environment actions ``(n, *shape)`` to replay form ``(n, parts)``.
 
-        :raises ValueError: for NaN, infinity, or an index outside a discrete space
+        :raises ValueError: for another shape, what is no number, NaN, infinity, or an index outside a discrete space
         """
-        action = np.asarray(action)
-        flat = action.reshape(len(action), -1)
-        faulty = outside_choices(action.reshape(len(action), *(self.space.shape or ())), self.space)
+        action, shape = np.asarray(action), self.space.shape or ()
+        size = math.prod(shape)
+        if action.dtype.kind not in "biuf" or not action.ndim or action.size != len(action) * size:
+            wanted = f"{('n', *shape)}".replace("'", "")
+            raise ValueError(
+                f"the actions are an array of {action.dtype} and shape {action.shape}: pass numbers of shape {wanted} "
+                f"for {self.space}"
+            )
+        flat = action.reshape(len(action), size)
+        faulty = outside_choices(action.reshape(len(action), *shape), self.space)
         faulty |= ~np.isfinite(flat).all(1)
         if faulty.any():
             row = int(faulty.argmax())

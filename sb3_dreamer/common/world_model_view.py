@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space, maybe_transpose
 
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.spaces import SINGLE_KEY, as_dict, space_dict
 from sb3_dreamer.core.types import LatentState
@@ -55,15 +57,17 @@ class WorldModelView:
         :param is_first: ``(B, T)`` bool; by default the first row only, or none if there is a ``state``
         :param state: before the first row, ``(B, ...)``; None: the sequences begin episodes
         :return: posterior states ``(B, T, ...)``
-        :raises ValueError: if a key is missing or a shape does not fit
+        :raises ValueError: if a key is missing, a shape does not fit, or there is NaN or infinity
         """
         world_model = self.policy.world_model
         prev_action = self._actions(actions)
         batch, length = prev_action.shape[:2]
         first = np.zeros((batch, length), bool) if is_first is None else np.asarray(is_first, bool)
+        _check_shape("is_first", first, (batch, length))
+        start = None if state is None else self._start(state, batch)
         with th.no_grad(), self.policy.own_random_state():
             embed = world_model.encode(self._obs(obs, (batch, length)))
-            observed = world_model.rssm.observe(embed, prev_action, self._tensor(first), self._state(state))
+            observed = world_model.rssm.observe(embed, prev_action, self._tensor(first), start)
         return self._latents(observed.state)
 
     def imagine(
@@ -75,10 +79,12 @@ class WorldModelView:
         :param actions: ``(B, H, *shape)`` to take, ``actions[:, 0]`` first; None: those of the model's own behavior
         :param horizon: H, if there are no actions
         :return: states after each action ``(B, H, ...)``, and the actions
+        :raises ValueError: if a shape does not fit, or there is no step to dream
         """
-        policy, start = self.policy, self._state(state)
-        assert start is not None
-        taken = None if actions is None else self._actions(actions)
+        policy, taken = self.policy, None if actions is None else self._actions(actions)
+        length = horizon if taken is None else taken.shape[1]
+        check_range("horizon", length, 1, whole=True, hint="steps of a dream")
+        start = self._start(state, None if taken is None else len(taken))
         steps = iter(() if taken is None else taken.unbind(1))
 
         def choose(now: LatentState) -> th.Tensor:
@@ -86,7 +92,6 @@ class WorldModelView:
             return policy.codec.executed(action)
 
         with th.no_grad(), policy.own_random_state():
-            length = horizon if taken is None else taken.shape[1]
             states, chosen = policy.world_model.imagine(choose, start, length)
         in_env = policy.codec.to_env(policy.codec.to_replay(chosen.flatten(0, 1)))
         return self._latents(states), in_env.reshape(*chosen.shape[:2], *in_env.shape[1:])
@@ -96,7 +101,7 @@ class WorldModelView:
         with th.no_grad():
             decoded = self.policy.world_model.decode(self._feat(state))
         arrays = {name: value.cpu().numpy() for name, value in decoded.items()}
-        return arrays[SINGLE_KEY] if arrays.keys() == {SINGLE_KEY} else arrays
+        return self._as_in_space(arrays)
 
     def reward(self, state: Latents) -> np.ndarray:
         """Mean reward received on arrival in the states, ``(...)``."""
@@ -116,19 +121,24 @@ class WorldModelView:
 
     def _obs(self, obs: Obs, lead: tuple[int, int]) -> dict[str, th.Tensor]:
         """Observations by key, ``(*lead, *shape)``, images channel-first."""
-        arrays, spaces = as_dict(obs), space_dict(self.policy.observation_space)
+        arrays, known = as_dict(obs), space_dict(self.policy.observation_space)
         missing = [key.name for key in self.policy.keys if key.name not in arrays]
         if missing:
             raise ValueError(f"obs has no {missing[0]!r}: the model needs {[key.name for key in self.policy.keys]}")
-        tensors = {}
+        flat = {}
         for key in self.policy.keys:
             array = np.asarray(arrays[key.name])
-            if is_image_space(spaces[key.name]) and array.ndim == 5:
-                frames = maybe_transpose(array.reshape(-1, *array.shape[2:]), spaces[key.name])
+            if is_image_space(known[key.name]) and array.ndim == 5:
+                frames = maybe_transpose(array.reshape(-1, *array.shape[2:]), known[key.name])
                 array = frames.reshape(*array.shape[:2], *frames.shape[1:])
             _check_shape(f"obs {key.name!r}", array, (*lead, *key.shape))
-            tensors[key.name] = self._tensor(array)
-        return tensors
+            flat[key.name] = array.reshape(-1, *key.shape)
+        tensors, _ = self.policy.obs_to_tensor(self._as_in_space(flat))
+        return {name: tensor.unflatten(0, lead) for name, tensor in as_dict(tensors).items()}
+
+    def _as_in_space(self, arrays: dict[str, np.ndarray]) -> Obs:
+        """Observations by key as the environment has them: a dict, or an array."""
+        return arrays if isinstance(self.policy.observation_space, spaces.Dict) else arrays[SINGLE_KEY]
 
     def _actions(self, actions: np.ndarray) -> th.Tensor:
         actions = np.asarray(actions)
@@ -137,13 +147,34 @@ class WorldModelView:
         flat = codec.from_env(actions.reshape(-1, *shape))
         return codec.to_model(self._tensor(flat)).unflatten(0, actions.shape[:2])
 
-    def _state(self, state: Latents | None) -> LatentState | None:
-        return None if state is None else LatentState(self._tensor(state.deter), self._tensor(state.stoch))
+    def _state(self, state: Latents) -> LatentState:
+        """States of any batch axes as tensors."""
+        if not hasattr(state, "deter"):
+            raise TypeError(
+                f"the state is a {type(state).__name__}: pass Latents, as observe() returns them; of a state that "
+                "predict() returned, Latents(*state[:2])"
+            )
+        rssm, deter, stoch = self.policy.world_model.rssm, np.asarray(state.deter), np.asarray(state.stoch)
+        own = (rssm.feat_size - rssm.latent.flat_size,), tuple(rssm.latent.shape)
+        lead = deter.shape[:-1]
+        if (deter.shape, stoch.shape) != ((*lead, *own[0]), (*lead, *own[1])):
+            raise ValueError(
+                f"the state has deter {deter.shape} and stoch {stoch.shape}, and this model's end in {own[0]} and "
+                f"{own[1]}: pass what observe() or imagine() of the same model returned"
+            )
+        return LatentState(self._tensor(deter), self._tensor(stoch))
+
+    def _start(self, state: Latents, batch: int | None) -> LatentState:
+        """One state for each of ``batch`` sequences; None: for any number."""
+        start = self._state(state)
+        axes = tuple(start.deter.shape[:-1])
+        if len(axes) != 1 or batch not in (None, *axes):
+            wanted = f"({'B' if batch is None else batch},)"
+            raise ValueError(f"the state has batch axes {axes}: pass one of {wanted}, such as states.at(-1)")
+        return start
 
     def _feat(self, state: Latents) -> th.Tensor:
-        tensors = self._state(state)
-        assert tensors is not None
-        return tensors.feat
+        return self._state(state).feat
 
     @staticmethod
     def _latents(state: LatentState) -> Latents:

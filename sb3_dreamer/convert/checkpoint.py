@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 from stable_baselines3.common.type_aliases import GymEnv
 
+from sb3_dreamer.common.arguments import check_range
 from sb3_dreamer.common.files.atomic import open_to_read
 from sb3_dreamer.common.files.json_text import ModelFileError, one_line
 from sb3_dreamer.common.policy import WorldModelPolicy
@@ -121,7 +122,9 @@ def size_of(arrays: Arrays, stoch: int) -> tuple[str, dict[str, Any]]:
     :param stoch: latent variables
     :return: its name and no fields, or ``debug2024`` and the fields that differ from those
     :raises ModelFileError: if the arrays are not those of a 2024 agent
+    :raises ValueError: if the agent has another number of latent variables
     """
+    check_range("stoch", stoch, 1, whole=True, hint="of policy_kwargs")
     try:
         blocks, per_block, _ = arrays["dyn/dyngru/kernel"].shape
         fields = {
@@ -140,6 +143,12 @@ def size_of(arrays: Arrays, stoch: int) -> tuple[str, dict[str, Any]]:
         raise ModelFileError(
             f"the arrays are not those of an agent of the December 2024 code ({one_line(error)})"
         ) from error
+    latents = arrays["dyn/obslogit/kernel"].shape[1]
+    if latents % stoch:
+        raise ValueError(
+            f"the agent's {latents} logits are not those of stoch={stoch} latent variables: pass their number, "
+            "policy_kwargs={'stoch': ...}"
+        )
     for name, spec in SIZES_2024.items():
         if all(getattr(spec, field) == value for field, value in fields.items()):
             return name, {}

@@ -71,6 +71,7 @@ class Renaming:
         :param columns: the output that each of our outputs is
         """
         kernel = self.take(f"{theirs}/kernel")
+        _check_inputs(theirs, kernel, len(kernel if rows is None else rows))
         kernel = kernel if rows is None else kernel[rows]
         self.ours[f"{ours}.weight"] = (kernel if columns is None else kernel[:, columns]).T
         if f"{theirs}/bias" in self.left:
@@ -83,6 +84,7 @@ class Renaming:
         :param parts: for each of our layers the inputs that it sees
         """
         kernel = self.take(f"{theirs}/kernel")
+        _check_inputs(theirs, kernel, sum(map(len, parts.values())))
         for ours, rows in parts.items():
             self.ours[f"{ours}.weight"] = kernel[rows].T
         if f"{theirs}/bias" in self.left:
@@ -102,6 +104,18 @@ class Renaming:
         self.ours[f"{ours}.weight"] = (kernel[::-1, ::-1] if flip else kernel).transpose(3, 2, 0, 1)
         if f"{theirs}/bias" in self.left:
             self.copy(f"{theirs}/bias", f"{ours}.bias")
+
+
+def _check_inputs(name: str, kernel: np.ndarray, inputs: int) -> None:
+    """Refuse a kernel of another number of inputs than our layer has.
+
+    :raises ValueError: naming the layer
+    """
+    if len(kernel) != inputs:
+        raise ValueError(
+            f"the weights are of another size: {name} has {len(kernel)} inputs there, {inputs} here. Are the "
+            "observations, actions and sizes the same?"
+        )
 
 
 def channels_first(channels: int, height: int, width: int) -> np.ndarray:
@@ -124,7 +138,7 @@ def copy_weights(policy: th.nn.Module, weights: Arrays) -> None:
 
     :param policy: ``model.policy``
     :param weights: by our names, as ``weights_2024`` and its like give them
-    :raises ValueError: if a parameter is missing, unknown or of another shape; nothing is changed then
+    :raises ValueError: if a parameter is missing, unknown, of another shape, or not finite; nothing is changed then
     """
     params = dict(policy.named_parameters())
     if params.keys() != weights.keys():
@@ -135,6 +149,8 @@ def copy_weights(policy: th.nn.Module, weights: Arrays) -> None:
             raise ValueError(
                 f"the weights are of another size: {name} is {weights[name].shape} there, {tuple(param.shape)} here"
             )
+        if not np.isfinite(weights[name]).all():
+            raise ValueError(f"the weights hold NaN or infinity ({name}): take an earlier checkpoint")
     with th.no_grad():
         for name, param in params.items():
             param.copy_(th.from_numpy(np.ascontiguousarray(weights[name])))

@@ -251,7 +251,8 @@ class DreamerV2(WorldModelAlgorithm):
         kind = self.policy.codec.layout.kind
         #: schedules of numbers that may change while training, and what they give now: 0-d, filled in place
         self.schedules = {name: FloatSchedule(resolve_auto(name, getattr(self, name), kind)) for name in SCHEDULED}
-        self.now = {name: th.tensor(float(rate(1.0)), device=self.device) for name, rate in self.schedules.items()}
+        progress = self._current_progress_remaining  # of a file: as far as its run was
+        self.now = {name: th.tensor(float(rate(progress)), device=self.device) for name, rate in self.schedules.items()}
         self._set_up_world_model(resolve_auto("free_nats", self.free_nats, kind))
         self.behavior.actor_gradient = gradient_kind(self.schedules["rho"])
         self._set_up_estimators()
@@ -266,7 +267,6 @@ class DreamerV2(WorldModelAlgorithm):
             world_model.objective = BalancedKL(balance=self.kl_balance, free=free_nats, mean=mean)
         world_model.scales["kl"] = self.now["kl_scale"]
         if isinstance(world_model.cont_head, DiscountHead):
-            world_model.cont_head.gamma = self.gamma
             world_model.scales["cont"] = self.discount_scale
         flows = {"reward": self.reward_gradients, "recon": self.image_gradients}
         world_model.detached = frozenset(name for name, flow in flows.items() if not flow)

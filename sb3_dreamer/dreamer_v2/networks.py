@@ -23,7 +23,7 @@ class DiscountHead(BernoulliHead):
 
     :meth:`mean` gives the prediction divided by gamma, so that losses multiply every continue flag with gamma alike.
 
-    :ivar gamma: discount of a step inside an episode; the algorithm sets it
+    :ivar gamma: discount of a step inside an episode; the policy sets it
     """
 
     gamma = 0.995

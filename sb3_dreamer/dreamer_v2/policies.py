@@ -4,7 +4,7 @@ from typing import Any
 
 from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.types import ActionLayout, ObsKey
-from sb3_dreamer.dreamer_v2.networks import build_behavior, build_world_model
+from sb3_dreamer.dreamer_v2.networks import DiscountHead, build_behavior, build_world_model
 from sb3_dreamer.dreamer_v2.spec import DreamerV2Spec, resolve_size, resolve_spec
 
 
@@ -21,6 +21,12 @@ class MlpPolicy(WorldModelPolicy):
         self.spec = resolve_spec(model_size, keys, overrides)
         world_model = build_world_model(self.spec, keys, actions)
         return Networks(world_model, build_behavior(self.spec, world_model.rssm.feat_size, actions))
+
+    def set_gamma(self, gamma: float) -> None:
+        """See :class:`WorldModelPolicy`; the discount head learns it."""
+        super().set_gamma(gamma)
+        if isinstance(self.world_model.cont_head, DiscountHead):
+            self.world_model.cont_head.gamma = gamma
 
 
 class CnnPolicy(MlpPolicy):

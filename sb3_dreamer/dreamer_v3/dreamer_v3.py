@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,20 +64,6 @@ def default_arguments(size: str) -> dict[str, Any]:
     :param size: a name in ``SIZES``
     """
     return DEFAULTS[size if size in DEFAULTS else SIZES[size].family]
-
-
-@dataclass(frozen=True)
-class DiscountedContinue:
-    """Target of the continue head with the discount inside: ``(1 - is_terminal) γ`` (2024).
-
-    :param gamma: discount of a step
-    """
-
-    gamma: float
-
-    def __call__(self, is_terminal: th.Tensor) -> th.Tensor:
-        """``(B, T)`` to ``(B, T)``."""
-        return (1.0 - is_terminal.float()) * self.gamma
 
 
 class DreamerV3(WorldModelAlgorithm):
@@ -309,8 +295,6 @@ class DreamerV3(WorldModelAlgorithm):
             raise ValueError(f"explore_until={self.explore_until} has no effect without an explorer: add {how}")
         if self.policy.spec.action_masks:
             self.warmup_behavior = MaskedRandom(self.policy.codec.layout)
-        if self.policy.spec.family == "2024":
-            self.policy.world_model.cont_target = DiscountedContinue(self.gamma)
         self._set_up_ablations()
 
     def _warn_of_unused_arguments(self) -> None:
@@ -406,11 +390,18 @@ class DreamerV3(WorldModelAlgorithm):
         own |= {f"explorer_{name}": rate for name, rate in own.items()}
         return {name: own.get(name, self.learning_rate) for name in self.optimizers}
 
+    @property
+    def _wants_context(self) -> bool:
+        """Whether sequences are to begin with the latent states in replay."""
+        return self.policy.spec.family == "2024" if self.replay_context is None else self.replay_context
+
+    def _own_replay_class(self) -> type[SequenceReplayBuffer]:
+        annotated = self._wants_context or self.policy.spec.action_masks
+        return AnnotatedReplayBuffer if annotated else super()._own_replay_class()
+
     def _make_replay_buffer(self) -> None:
         wanted, spec, custom = self.replay_context, self.policy.spec, self.replay_buffer_class
-        context = spec.family == "2024" if wanted is None else wanted
-        if (context or spec.action_masks) and custom is None:
-            self.replay_buffer_class = AnnotatedReplayBuffer
+        context = self._wants_context
         super()._make_replay_buffer()
         if isinstance(self.replay_buffer, AnnotatedReplayBuffer):
             sizes = (spec.deter, spec.stoch, spec.classes) if context else None
@@ -583,8 +574,9 @@ class DreamerV3(WorldModelAlgorithm):
 
     def _checked_masks(self, masks: np.ndarray) -> np.ndarray:
         sizes = self.policy.codec.layout.sizes
-        if masks.shape[-1] != sum(sizes):
-            raise ValueError(f"action_masks() has {masks.shape[-1]} entries, the action space {sum(sizes)}")
+        if masks.shape[1:] != (sum(sizes),):
+            entries = " x ".join(map(str, masks.shape[1:]))
+            raise ValueError(f"action_masks() has {entries} entries, the action space {sum(sizes)}")
         ends = np.cumsum(sizes)[:-1]
         if not all(part.any(-1).all() for part in np.split(masks, ends, -1)):
             raise ValueError("action_masks() allows no action in some part of the action space: allow at least one")

@@ -1,6 +1,7 @@
 """SB3's policy names for DreamerV3."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch as th
@@ -9,6 +10,20 @@ from sb3_dreamer.common.policy import Networks, WorldModelPolicy
 from sb3_dreamer.core.types import ActionLayout, ObsKey
 from sb3_dreamer.dreamer_v3.networks import build_explorer, build_networks
 from sb3_dreamer.dreamer_v3.spec import SIZES, WIDTHS, DreamerV3Spec, resolve_size, resolve_spec
+
+
+@dataclass(frozen=True)
+class DiscountedContinue:
+    """Target of the continue head with the discount inside: ``(1 - is_terminal) γ`` (2024).
+
+    :param gamma: discount of a step
+    """
+
+    gamma: float
+
+    def __call__(self, is_terminal: th.Tensor) -> th.Tensor:
+        """``(B, T)`` to ``(B, T)``."""
+        return (1.0 - is_terminal.float()) * self.gamma
 
 
 class MlpPolicy(WorldModelPolicy):
@@ -45,6 +60,12 @@ class MlpPolicy(WorldModelPolicy):
         #: collects by its own reward; None without ``exploration``
         self.explorer = build_explorer(self.spec, networks.world_model, actions) if self.spec.exploration else None
         return networks
+
+    def set_gamma(self, gamma: float) -> None:
+        """See :class:`WorldModelPolicy`; the head of the 2024 version learns it."""
+        super().set_gamma(gamma)
+        if self.spec.family == "2024":
+            self.world_model.cont_target = DiscountedContinue(gamma)
 
 
 class CnnPolicy(MlpPolicy):

@@ -244,8 +244,10 @@ class PlaNet(WorldModelAlgorithm):
             )
             model.scales |= model.overshooting.scales
 
+    def _own_replay_class(self) -> type[SequenceReplayBuffer]:
+        return RecentReplayBuffer
+
     def _make_replay_buffer(self) -> None:
-        self.replay_buffer_class = self.replay_buffer_class or RecentReplayBuffer
         super()._make_replay_buffer()
         if isinstance(self.replay_buffer, RecentReplayBuffer):
             for name in ("recent_share", "recent_episodes"):

@@ -14,6 +14,8 @@ from stable_baselines3.sac import MlpPolicy as SACPolicy
 from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.policy import FORGETFUL_CALLS
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.core.behavior import RandomBehavior
+from sb3_dreamer.core.types import ActionLayout
 from tests.algorithms import tiny
 from tests.counting_env import CountingEnv
 from tests.spaces_env import SpacesEnv, image
@@ -344,3 +346,50 @@ def test_a_replay_class_may_pass_arguments_on(tmp_path: Path) -> None:
     assert model.replay_buffer.note == "own"
     own = tiny(PlaNet, "MlpPolicy", "CartPole-v1", replay_buffer_kwargs={"replay_dir": tmp_path})
     assert own.replay_buffer.on_disk
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (np.full((1, 3), 1e300), r"NaN or infinity in observation 'obs' \(as float32\)"),
+        (np.zeros((0, 3), np.float32), r"shape \(0, 3\): pass numbers, and at least one"),
+        (np.array(["1", "2", "3"]), "an array of <U1"),
+        (np.zeros(3, complex), "an array of complex128"),
+    ],
+)
+def test_observations_that_have_no_action_are_refused(observation: np.ndarray, message: str) -> None:
+    model = tiny(DreamerV3, "MlpPolicy", SpacesEnv(BOX, spaces.Discrete(2)))
+    with pytest.raises(ValueError, match=message):
+        model.predict(observation)
+
+
+def test_a_reversed_view_is_an_observation_like_any_other() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", SpacesEnv(BOX, spaces.Discrete(2)))
+    obs = np.eye(3, dtype=np.float32)[::-1]
+    states = [model.predict(array, deterministic=True)[1] for array in (obs, obs.copy())]
+    assert all(np.array_equal(*parts) for parts in zip(*states, strict=True))
+
+
+@pytest.mark.parametrize("seed", [-1, 2.5, "a", 2**32])
+def test_a_seed_that_no_generator_takes(seed: Any) -> None:
+    with pytest.raises(ValueError, match=f"^seed={seed!r} must be an integer from 0"):
+        tiny(DreamerV3, "MlpPolicy", "CartPole-v1", seed=seed)
+
+
+def test_numbers_of_numpy_are_stored_as_those_of_python(tmp_path: Path) -> None:
+    numbers = {"buffer_size": np.int64(300), "verbose": np.int64(0), "seed": np.int64(3), "train_ratio": np.float32(4)}
+    tiny(DreamerV3, "MlpPolicy", "CartPole-v1", **numbers).save(tmp_path / "model")
+    loaded = DreamerV3.load(tmp_path / "model")
+    assert {name: getattr(loaded, name) for name in numbers} == numbers
+
+
+def test_load_refuses_what_is_no_environment(tmp_path: Path) -> None:
+    tiny(DreamerV3, "MlpPolicy", "CartPole-v1").save(tmp_path / "model")
+    with pytest.raises(TypeError, match="env=3 is not an environment"):
+        DreamerV3.load(tmp_path / "model", env=3)
+
+
+def test_a_planner_of_another_model_is_refused() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", SpacesEnv(BOX, spaces.Discrete(2)))
+    with pytest.raises(ValueError, match=r"the planner chooses .*sizes=\(3,\).*model\.policy\.codec\.layout"):
+        model.predict(np.zeros(3), planner=RandomBehavior(ActionLayout("discrete", (3,))))

@@ -77,8 +77,7 @@ class Program:
         seen = {key: th.as_tensor(value) for key, value in obs.items()} if isinstance(obs, dict) else th.as_tensor(obs)
         if isinstance(seen, dict):
             seen.pop("unseen")
-        with th.no_grad():
-            action, after = self.module(seen, tuple(map(th.as_tensor, state)), th.as_tensor(first))
+        action, after = self.module(seen, tuple(map(th.as_tensor, state)), th.as_tensor(first))
         return action.numpy(), [part.numpy() for part in after]
 
 

@@ -31,7 +31,7 @@ def agent(kind: str = "discrete") -> dict[str, np.ndarray]:
 
 
 def load(path: Path, kind: str = "discrete", **kwargs):
-    return load_official(path, "MultiInputPolicy", make_env(kind), policy_kwargs={"stoch": 4}, **SMALL | kwargs)
+    return load_official(path, "MultiInputPolicy", make_env(kind), **{"policy_kwargs": {"stoch": 4}} | SMALL | kwargs)
 
 
 @pytest.mark.parametrize("form", ["npz", "pickle"])
@@ -87,10 +87,25 @@ def test_an_agent_of_another_environment_or_with_other_layers(tmp_path: Path) ->
     np.savez(path, **agent())
     with pytest.raises(ValueError, match="no 'pol/head/action/mean/kernel'"):
         load(path, "continuous")
-    with pytest.raises(ValueError, match="for which this model has no place"):
+    with pytest.raises(ValueError, match="enc/mlp0 has 5 inputs there, 4 here"):
         load_official(path, "MlpPolicy", gym.make("CartPole-v1"), policy_kwargs={"stoch": 4}, **SMALL)
     np.savez(path, **agent() | {"enc/mlp0norm/shift": np.zeros(16)})
     with pytest.raises(ValueError, match="mlp0norm/shift, for which this model has no place"):
+        load(path)
+
+
+def test_an_agent_of_other_latents_or_without_finite_weights(tmp_path: Path) -> None:
+    path = tmp_path / "agent.npz"
+    np.savez(path, **agent())
+    with pytest.raises(ValueError, match=r"16 logits are not those of stoch=32 .*policy_kwargs=\{'stoch'"):
+        load_official(path, "MultiInputPolicy", make_env("discrete"), **SMALL)
+    with pytest.raises(ValueError, match="stoch=0 must be an integer from 1"):
+        load(path, policy_kwargs={"stoch": 0})
+    np.savez(path, **agent() | {"dyn/obs0/kernel": agent()["dyn/obs0/kernel"][:-1]})
+    with pytest.raises(ValueError, match=r"of another size: dyn/obs0 has \d+ inputs there"):
+        load(path)
+    np.savez(path, **agent() | {"rew/head/logits/bias": np.full(255, np.nan, np.float32)})
+    with pytest.raises(ValueError, match=r"NaN or infinity \(world_model\.reward_head"):
         load(path)
 
 

@@ -309,6 +309,7 @@ def test_exploration_of_choices():
         ({"iterations": 2.5}, "iterations=2.5"),
         ({"gamma": float("nan")}, "gamma=nan"),
         ({"gamma": 1.5}, "gamma=1.5"),
+        ({"gamma": "high"}, "gamma='high'"),
         ({"elites": 30, "candidates": 20}, "elites=30"),
         ({"deviation": "var"}, "deviation='var'"),
     ],
@@ -316,3 +317,10 @@ def test_exploration_of_choices():
 def test_refusals(changes, words):
     with pytest.raises(ValueError, match=words):
         CEMPlanner(BOX, **changes)
+
+
+def test_what_is_no_layout_and_no_value_is_refused():
+    with pytest.raises(TypeError, match=r"layout=2 must be an ActionLayout: pass model\.policy\.codec\.layout"):
+        CEMPlanner(2)
+    with pytest.raises(TypeError, match=r"value=3 must be a function .* pass model\.behavior\.value"):
+        CEMPlanner(BOX, value=3)

@@ -203,7 +203,7 @@ def test_files_keep_ablations_schedules_and_actions(tmp_path) -> None:
     model.learn(40).save(tmp_path / "model")
     loaded = DreamerV2.load(tmp_path / "model", env=env)
     assert loaded.policy_kwargs == model.policy_kwargs
-    assert loaded.kl_balance is None and float(loaded.now["rho"]) == pytest.approx(0.9)
+    assert loaded.kl_balance is None and loaded.schedules["rho"](1.0) == pytest.approx(0.9)
     assert type(loaded.policy.world_model.rssm.latent.estimator) is StraightThroughGumbel
     obs = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
     assert np.array_equal(model.predict(obs, deterministic=True)[0], loaded.predict(obs, deterministic=True)[0])
@@ -212,6 +212,12 @@ def test_files_keep_ablations_schedules_and_actions(tmp_path) -> None:
     model.policy.save(tmp_path / "policy")
     policy = type(model.policy).load(tmp_path / "policy", device="cpu")
     assert np.array_equal(policy.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
+
+
+def test_a_loaded_model_is_where_its_schedules_were(tmp_path) -> None:
+    falls = LinearSchedule(2.0, 0.5, 1.0)
+    tiny(latent_temperature=falls).learn(40).save(tmp_path / "model")
+    assert float(DreamerV2.load(tmp_path / "model").now["latent_temperature"]) == 0.5
 
 
 def test_a_loaded_model_says_which_schedules_it_has_lost(tmp_path) -> None:

@@ -144,6 +144,8 @@ def test_predict_with_masks(tmp_path) -> None:
     np.testing.assert_array_equal(
         model.predict(obs, action_masks=only[0], deterministic=True)[0], np.tile([2, 0], (4, 1))
     )
+    with pytest.raises(ValueError, match="1 x 5 entries"):
+        model.predict(obs, action_masks=only[:, None])
     with pytest.raises(ValueError, match="3 action masks were given for 4 observations"):
         model.predict(obs, action_masks=only[:3])
     with pytest.raises(ValueError, match="a planner does not see action_masks"):

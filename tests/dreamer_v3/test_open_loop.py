@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.logger import CSVOutputFormat, KVWriter, Logger, configure
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.open_loop import horizon_table, log_video
+from sb3_dreamer.common.world_model_view import Latents
 from sb3_dreamer.core.open_loop import OpenLoop, open_loop_errors, open_loop_frames, predict_open_loop
 from sb3_dreamer.core.types import ObsKey, SequenceBatch
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
@@ -180,6 +182,23 @@ def test_callback_with_context_in_replay() -> None:
     assert equal(weights(plain), weights(model))
 
 
+def test_callback_counts_updates_without_an_environment() -> None:
+    model, looks = make().learn(30), []
+    callback = OpenLoopCallback(4, context=2, horizon=3, sequences=1, shown=0)
+    callback.look = lambda: looks.append(model._n_updates)
+    before = model._n_updates
+    model.learn_offline(10, callback=callback)
+    assert looks == [before + 4, before + 8]
+
+
+def test_arguments_and_models_that_the_callback_refuses() -> None:
+    for name, value in {"every": 2.5, "context": 0, "horizon": None, "shown": -1, "fps": 0}.items():
+        with pytest.raises(ValueError, match=f"^{name}={value!r} must be an integer from"):
+            OpenLoopCallback(**{name: value})
+    with pytest.raises(TypeError, match="PPO has no world model"):
+        OpenLoopCallback().init_callback(PPO("MlpPolicy", "CartPole-v1", n_steps=2, batch_size=2))
+
+
 @pytest.mark.parametrize("size", ["debug", "debug2024"])
 def test_world_model_with_numpy(size) -> None:
     model = make(size).learn(40)
@@ -231,6 +250,51 @@ def test_world_model_takes_frames_as_the_environment_has_them() -> None:
             view.observe({"cam": wrong, "pos": pos}, actions)
     with pytest.raises(ValueError, match=r"actions of shape \(5\): pass \(B, T\)"):
         view.observe({"cam": frames, "pos": pos}, actions[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"obs": np.full((2, 5, 3), np.nan)}, "NaN or infinity in observation 'obs'"),
+        ({"obs": np.zeros((0, 5, 3)), "actions": np.zeros((0, 5), int)}, "at least one observation"),
+        ({"is_first": np.zeros(5, bool)}, r"is_first of shape \(5\): pass \(2, 5\)"),
+        ({"state": 1}, r"batch axes \(1,\): pass one of \(2,\)"),
+        ({"state": 5}, r"batch axes \(2, 5\): pass one of \(2,\)"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused(change, message) -> None:
+    model = DreamerV3("MlpPolicy", SpacesEnv(spaces.Box(-1, 1, (3,)), spaces.Discrete(3)), model_size="debug")
+    good = {"obs": np.zeros((2, 5, 3)), "actions": np.zeros((2, 5), int)}
+    states = model.world_model.observe(**good)
+    if "state" in change:
+        one, whole = Latents(*(part[:1, 0] for part in states)), states
+        change = {"state": one if change["state"] == 1 else whole}
+    with pytest.raises(ValueError, match=message):
+        model.world_model.observe(**good | change)
+
+
+def test_dreams_that_do_not_fit_are_refused() -> None:
+    model = DreamerV3("MlpPolicy", SpacesEnv(spaces.Box(-1, 1, (3,)), spaces.Discrete(3)), model_size="debug")
+    states = model.world_model.observe(np.zeros((2, 5, 3)), np.zeros((2, 5), int))
+    with pytest.raises(ValueError, match=r"batch axes \(2, 5\): pass one of \(B,\), such as states\.at"):
+        model.world_model.imagine(states)
+    with pytest.raises(ValueError, match=r"batch axes \(2,\): pass one of \(3,\)"):
+        model.world_model.imagine(states.at(-1), np.zeros((3, 4), int))
+    with pytest.raises(ValueError, match="horizon=0 must be an integer from 1"):
+        model.world_model.imagine(states.at(-1), horizon=0)
+    with pytest.raises(ValueError, match=r"deter \(2, 5\) .* and this model's end in"):
+        model.world_model.reward(Latents(states.deter[..., 0], states.stoch))
+    _, acting = model.predict(np.zeros((2, 3), np.float32))
+    with pytest.raises(TypeError, match=r"Latents\(\*state\[:2\]\)"):
+        model.world_model.imagine(acting)
+    assert model.world_model.reward(Latents(*acting[:2])).shape == (2,)
+
+
+def test_a_dict_of_one_key_is_decoded_as_a_dict() -> None:
+    space = spaces.Dict({"obs": spaces.Box(-1, 1, (3,), np.float32)})
+    model = DreamerV3("MultiInputPolicy", SpacesEnv(space, spaces.Discrete(3)), model_size="debug")
+    states = model.world_model.observe({"obs": np.zeros((2, 5, 3))}, np.zeros((2, 5), int))
+    assert model.world_model.decode(states)["obs"].shape == (2, 5, 3)
 
 
 class Deterministic:

@@ -171,3 +171,5 @@ def test_names_of_sizes() -> None:
         DreamerV3("MlpPolicy", "CartPole-v1", model_size="xxs")
     with pytest.raises(ValueError, match="pass it to DreamerV3 itself"):
         DreamerV3("MlpPolicy", "CartPole-v1", policy_kwargs={"model_size": "XXS"})
+    with pytest.raises(ValueError, match=r"gamma=0\.9: pass it to DreamerV3 itself"):
+        DreamerV3("MlpPolicy", "CartPole-v1", policy_kwargs={"gamma": 0.9})

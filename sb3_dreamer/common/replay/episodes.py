@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_dreamer.common.checks import Place, check_observation, check_reward
-from sb3_dreamer.common.spaces import SINGLE_KEY, ActionCodec, as_dict, space_dict
+from sb3_dreamer.common.spaces import ActionCodec, as_dict, space_dict
 from sb3_dreamer.common.spec import near
 from sb3_dreamer.core.types import ObsKey
 
@@ -99,9 +99,9 @@ def read_episodes(source: Any, codec: ActionCodec) -> Iterator[Episode]:
     :param source: one of
 
         - a dict, or the name of an npz file (one episode), or a list or generator of these: ``observations``
-          ``(L + 1, ...)``, or ``observations.<key>`` for each key of a Dict space; ``actions`` ``(L, ...)`` as the
-          environment takes them; ``rewards`` ``(L,)``; ``terminated``, a bool or the flags of all steps (default:
-          False, the episode was cut). ``truncated`` may be there and is not looked at
+          ``(L + 1, ...)``, for a Dict space a dict of these, or ``observations.<key>`` for each key; ``actions``
+          ``(L, ...)`` as the environment takes them; ``rewards`` ``(L,)``; ``terminated``, a bool or the flags of all
+          steps (default: False, the episode was cut). ``truncated`` may be there and is not looked at
         - the same with the names of :class:`sb3_dreamer.wrappers.EpisodeRecorder`, whose rows ``(L + 1, ...)`` are
           ``obs`` or ``obs/<key>``, ``prev_action``, ``reward`` and ``is_terminal``
         - a :class:`stable_baselines3.common.buffers.ReplayBuffer`, or another model's replay buffer
@@ -135,7 +135,7 @@ def _from_dict(codec: ActionCodec, data: dict[str, Any]) -> Episode:
     prefix = "observations."
     obs = {name.removeprefix(prefix): np.asarray(value) for name, value in data.items() if name.startswith(prefix)}
     if "observations" in data:
-        obs = {SINGLE_KEY: np.asarray(data["observations"])}
+        obs = {name: np.asarray(value) for name, value in as_dict(data["observations"]).items()}
     known = ("observations", "actions", "rewards", "terminated", "truncated")
     for name in data.keys() - known:
         if not name.startswith(prefix):

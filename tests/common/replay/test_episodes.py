@@ -270,3 +270,15 @@ def test_a_trusted_pickle_that_does_not_fit_leaves_the_replay_as_it_was(tmp_path
     with pytest.raises(ValueError, match="'a', which is unknown"):
         model.load_replay_buffer(tmp_path / "bad.pkl", trust_pickle=True)
     assert model.replay_buffer.size() == before > 0
+
+
+def test_observations_may_be_a_dict_of_arrays() -> None:
+    space = spaces.Dict({"a": BOX, "b": spaces.Discrete(3, start=1)})
+    own = {"actions": np.ones(3, int), "rewards": np.ones(3)}
+    keys = {"a": np.zeros((4, 2)), "b": np.ones(4, int)}
+    found = []
+    for observations in ({"observations": keys}, {f"observations.{key}": value for key, value in keys.items()}):
+        replay = SequenceReplayBuffer(9, space, spaces.Discrete(2), "cpu")
+        assert replay.add_episodes(own | observations) == 1
+        found.append(replay.gather(np.array([0]), np.arange(4)[None]).obs["b"].tolist())
+    assert found == [[[1] * 4]] * 2
