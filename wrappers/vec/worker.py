@@ -31,7 +31,7 @@ def run_worker(remote: Connection, parent_remote: Connection | None, make: Calla
     if parent_remote is not None:
         parent_remote.close()
     if not sys.stderr.isatty():
-        gym.logger.colorize = _plain  # type: ignore[assignment]  # it colors its warnings wherever they go
+        vars(gym.logger)["colorize"] = _plain  # it colors its warnings wherever they go
     env: gym.Env | None = None
     failure: tuple[str, str] | None = None
     try:
