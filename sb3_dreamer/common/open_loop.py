@@ -225,12 +225,11 @@ def _add_video(output: TensorBoardOutputFormat, tag: str, frames: np.ndarray, fp
 
 
 def horizon_table(errors: dict[str, np.ndarray]) -> str:
-    """Format the errors as text, one line for each horizon of ``HORIZONS``."""
+    """Format the errors as text, one line for each horizon of ``HORIZONS`` and for the last one."""
     length = len(next(iter(errors.values())))
     rows = ["steps ahead  " + "  ".join(errors)]
     rows += [
         f"{steps:11d}  " + "  ".join(f"{values[steps - 1]:.4g}".rjust(len(name)) for name, values in errors.items())
-        for steps in HORIZONS
-        if steps <= length
+        for steps in sorted({length, *(steps for steps in HORIZONS if steps < length)})
     ]
     return "\n".join(rows)

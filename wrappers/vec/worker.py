@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
@@ -29,6 +30,8 @@ def run_worker(remote: Connection, parent_remote: Connection | None, make: Calla
     signal.signal(signal.SIGTERM, _stop)  # so that recordings are finished when the parent ends without close()
     if parent_remote is not None:
         parent_remote.close()
+    if not sys.stderr.isatty():
+        vars(gym.logger)["colorize"] = _plain  # it colors its warnings wherever they go
     env: gym.Env | None = None
     failure: tuple[str, str] | None = None
     try:
@@ -56,6 +59,10 @@ def run_worker(remote: Connection, parent_remote: Connection | None, make: Calla
         if env is not None:
             env.close()
         remote.close()
+
+
+def _plain(text: str, *_: Any, **__: Any) -> str:
+    return text
 
 
 class _StopWorker(BaseException):

@@ -164,6 +164,15 @@ def check_output(flag: str, name: str, *, is_folder: bool = False) -> None:
         raise UsageError(f"{flag} {name!r} cannot be written: no permission for {there}")
 
 
+def output_file(text: str) -> Path:
+    """Read the name of a file to write, before the work whose results go there."""
+    try:
+        check_output("", text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error).strip()) from None
+    return Path(text)
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1, also written ``1e6``."""
     value = whole(text)
@@ -212,6 +221,16 @@ def seed(text: str) -> int:
     value = whole(text)
     if not -1 <= value < 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} must be from 0 to 4294967295, or -1 to draw one")
+    return value
+
+
+def job_seed(text: str) -> int:
+    """Read a seed that names a folder, so that the same command finds it again; none is drawn."""
+    value = seed(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would draw other seeds every time, so that no job could be resumed: write them, such as 0 1 2"
+        )
     return value
 
 

@@ -8,7 +8,15 @@ from typing import Any
 
 from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, drawn_seed, positive, to_command
+from sb3_dreamer.zoo.config.arguments import (
+    KeyValues,
+    OneLineParser,
+    check_output,
+    drawn_seed,
+    positive,
+    positive_number,
+    to_command,
+)
 from sb3_dreamer.zoo.config.building import check_device
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.values import check_values
@@ -23,8 +31,10 @@ from sb3_dreamer.zoo.speed.report import (
     update_table,
     write_json,
 )
+from sb3_dreamer.zoo.speed.rivals import read_rival
 
 PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
+PICTURE = "docs/media/bench_scaling.png"  #: of ``scaling``
 SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
 
 
@@ -36,6 +46,11 @@ def main(words: Sequence[str]) -> int:
     """
     args = make_parser().parse_args(words)
     cases = make_cases(args)
+    if args.program == "scaling":
+        args.plot = args.plot or PICTURE
+    for flag, name in (("--out", args.out), ("--plot", args.plot)):
+        if name is not None:
+            check_output(flag, name)
     run = table
     if args.program == "scaling":
         from sb3_dreamer.zoo.speed.scaling import scaling as run
@@ -105,7 +120,7 @@ def _add_cases(parser: OneLineParser) -> None:
     group.add_argument("--action", metavar="KIND", default="box", help="box (6 numbers) or discrete (6 or 18)")
     group.add_argument("--batch-size", type=positive, metavar="B", help="default: the algorithm's")
     group.add_argument("--batch-length", type=positive, metavar="T", help="default: the algorithm's")
-    group.add_argument("--train-ratio", type=float, default=64.0, metavar="R", help="of the end-to-end run")
+    group.add_argument("--train-ratio", type=positive_number, default=64.0, metavar="R", help="of the end-to-end run")
     group.add_argument(
         "--hyperparams", nargs="+", action=KeyValues, metavar="KEY:VALUE", help="further constructor arguments"
     )
@@ -131,7 +146,7 @@ def _add_measuring(parser: OneLineParser) -> None:
         "--seed", type=drawn_seed, default=0, metavar="N", help="of models and data (default: 0; -1: drawn)"
     )
     group.add_argument("--out", metavar="FILE", help="JSON file of the results")
-    group.add_argument("--plot", metavar="FILE", help="scaling: picture (default: docs/media/bench_scaling.png)")
+    group.add_argument("--plot", metavar="FILE", help=f"scaling: picture (default: {PICTURE})")
 
 
 def known(name: str, value: str, choices: Any) -> str:
@@ -158,12 +173,14 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
         known("observation kind", kind, OBSERVATIONS)
     known("action kind", args.action, ACTIONS)
     parts = tuple(known("part", part, PARTS) for part in (PARTS if args.parts is None else args.parts))
-    if args.train_ratio <= 0:
-        raise UsageError(f"--train-ratio {args.train_ratio:g} must be positive")
     if args.rival and args.program != "rivals":
         raise UsageError("--rival NAME=COMMAND belongs to: sb3-dreamer bench rivals")
     if args.program == "rivals" and not args.rival:
         raise UsageError("bench rivals needs a program to compare with: --rival NAME=COMMAND (see docs/speed.md)")
+    if len(dict(map(read_rival, args.rival or ()))) < len(args.rival or ()):
+        raise UsageError("two rivals have the same name")
+    if args.plot is not None and args.program != "scaling":
+        raise UsageError("--plot FILE belongs to: sb3-dreamer bench scaling")
     device = check_device(args.device)
     base = Case(
         algo="",

@@ -9,7 +9,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line
@@ -53,6 +54,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _status(name, error)
     finally:
         warnings.formatwarning = former
+
+
+def run_study(study: Callable[[], int | None]) -> int:
+    """Run a study: what it refuses is one line on stderr, and other errors keep their traceback.
+
+    :param study: does its work and returns the exit status; None is 0
+    :return: exit status, as of :func:`main`
+    """
+    try:
+        return int(study() or 0)
+    except (UsageError, RunError, ModuleNotFoundError, KeyboardInterrupt) as error:
+        return _status(Path(sys.argv[0]).stem, error)
 
 
 class _WarningInOneLine:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from sb3_dreamer.wrappers.benchmarks.rendering import BACKENDS, probe_backend
 from sb3_dreamer.zoo.config.arguments import OneLineParser
+from sb3_dreamer.zoo.config.errors import plural
 
 COMPILE_SECONDS = 180.0
 EGL_FIX = "apt-get install libegl1 libgl1 libgles2 (and the GPU driver's EGL library on a machine with a GPU)"
@@ -80,7 +81,7 @@ def check_torch() -> Diagnosis:
     if _has_nvidia_gpu():
         fix = "pip install torch --index-url of a CUDA build (pytorch.org), and check the driver with nvidia-smi"
         return Diagnosis("torch", "note", f"{th.__version__}: there is a GPU, but torch runs on the CPU", fix, True)
-    return Diagnosis("torch", "ok", f"{th.__version__}, CPU with {th.get_num_threads()} threads", "", True)
+    return Diagnosis("torch", "ok", f"{th.__version__}, CPU with {plural(th.get_num_threads(), 'thread')}", "", True)
 
 
 def _has_nvidia_gpu() -> bool:

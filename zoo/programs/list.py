@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import OneLineParser
+from sb3_dreamer.zoo.config.arguments import OneLineParser, folder
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import CLASSIC, suite_files, suite_tasks
 from sb3_dreamer.zoo.programs import tables
@@ -42,7 +42,7 @@ def make_parser() -> OneLineParser:
     instead.add_argument(
         "--agents", action="store_true", help="list the trained agents that come with sb3-dreamer instead"
     )
-    parser.add_argument("-f", "--folder", default="logs", metavar="DIR", help="where the runs are")
+    parser.add_argument("-f", "--folder", type=folder, default="logs", metavar="DIR", help="where the runs are")
     return parser
 
 
@@ -53,6 +53,8 @@ def main(words: Sequence[str]) -> int:
     :return: exit status
     """
     args = make_parser().parse_args(words)
+    if args.what and (args.runs or args.agents):
+        raise UsageError(f"{args.what!r} names a suite to list the tasks of: leave it out, or --runs and --agents")
     algorithms = [check_algorithm(args.algo)] if args.algo else list(ALGORITHMS)
     console = tables.make_console()
     if args.runs:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
-from sb3_dreamer.zoo.config.arguments import OneLineParser, to_command
+from sb3_dreamer.zoo.config.arguments import OneLineParser, folder, to_command
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
 from sb3_dreamer.zoo.programs.push_to_hub import add_hub_arguments, hub_errors
@@ -26,7 +26,7 @@ def make_parser() -> OneLineParser:
     add = parser.add_argument
     add("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
     add("--env", default=DEFAULT_ENV, metavar="ENV", help="as passed to train")
-    add("-f", "--folder", default=LOGS, metavar="DIR", help="where the run folders are")
+    add("-f", "--folder", type=folder, default=LOGS, metavar="DIR", help="where the run folders are")
     add("--gym-packages", nargs="+", default=[], metavar="NAME", help="packages of its environment that you trust")
     add_hub_arguments(parser)
     return parser
@@ -41,8 +41,8 @@ def main(words: Sequence[str]) -> int:
     args = make_parser().parse_args(words)
     name = find_entry(check_algorithm(args.algo), args.env).run_name
     repo_id = f"{args.organization}/{args.repo_name or f'{args.algo}-{name}'}"
-    with tempfile.TemporaryDirectory() as folder:
-        packed = RunFolder(Path(folder), name)
+    with tempfile.TemporaryDirectory() as temporary:
+        packed = RunFolder(Path(temporary), name)
         download(repo_id, packed)
         sharing.check_config(packed.config, args.gym_packages)
         building.load_model(packed.model, args.algo, device="cpu")

@@ -10,7 +10,7 @@ import numpy as np
 
 from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, positive, positive_number
+from sb3_dreamer.zoo.config.arguments import OneLineParser, check_output, folder, positive, positive_number
 from sb3_dreamer.zoo.config.errors import UsageError, plural
 from sb3_dreamer.zoo.runs import curves, run_folder, scores
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -28,7 +28,9 @@ def make_parser() -> OneLineParser:
     )
     parser.add_argument("-a", "--algo", nargs="+", metavar="ALGO", help="algorithms (default: all that have runs)")
     parser.add_argument("-e", "--env", nargs="+", metavar="ENV", help="environments (default: all that have runs)")
-    parser.add_argument("-f", "--exp-folder", default="logs", metavar="DIR", help="where the run folders are")
+    parser.add_argument(
+        "-f", "--exp-folder", type=folder, default="logs", metavar="DIR", help="where the run folders are"
+    )
     parser.add_argument("-x", "--x-axis", choices=list(curves.X_AXES), default="steps", help="x-axis")
     parser.add_argument("-y", "--y-axis", choices=["reward", "length"], default="reward", help="y-axis")
     parser.add_argument(

@@ -65,21 +65,23 @@ def add_hub_arguments(group: Any) -> None:
 
 
 def main(words: Sequence[str]) -> int:
-    """Make the repository, evaluate, pack, upload.
+    """Evaluate, pack, make the repository, upload.
 
     :param words: command-line arguments
     :return: exit status
     """
     args = make_parser().parse_args(words)
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
 
     args.n_episodes = args.n_eval_episodes
     agent = load_agent(args)
     agent.env.close()
     repository = args.repo_name or f"{args.algo}-{agent.run.name}"
     repo_id, api = f"{args.organization}/{repository}", HfApi()
-    with hub_errors(repo_id):  # before the evaluation: there may be no connection, login, permission or such a name
-        url = api.create_repo(repo_id, private=args.private, exist_ok=True)
+    with hub_errors(repo_id):  # before the evaluation: there may be no connection, no login, or no such name
+        validate_repo_id(repo_id)
+        api.whoami()
     with tempfile.TemporaryDirectory() as folder:
         target = RunFolder(Path(folder), agent.run.name)
         sharing.pack(agent.model, agent.run, target)
@@ -87,6 +89,7 @@ def main(words: Sequence[str]) -> int:
         (target.path / "README.md").write_text(model_card(args, agent, target, repository), encoding="utf-8")
         print(f"Uploading to {repo_id}: {', '.join(sharing.files(target))}, README.md", flush=True)
         with hub_errors(repo_id):
+            url = api.create_repo(repo_id, private=args.private, exist_ok=True)
             api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=args.commit_message)
     print(f"Uploaded: {url}")
     print(f"To download it: {to_command('load_from_hub', download_words(args, agent))}")

@@ -3,7 +3,7 @@
 import shlex
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sb3_dreamer.hints import near
@@ -14,7 +14,7 @@ from sb3_dreamer.zoo.config.arguments import (
     OneLineParser,
     check_output,
     folder,
-    natural,
+    job_seed,
     positive,
     to_command,
     to_words,
@@ -26,6 +26,7 @@ from sb3_dreamer.zoo.programs import train
 from sb3_dreamer.zoo.runs.jobs import Job, read_jobs, write_jobs
 from sb3_dreamer.zoo.runs.launchers import ELSEWHERE, LAUNCHERS
 
+BEGUN = ("stopped", "running", "done")  #: states of jobs whose settings are those of their run
 OF_THE_JOBS = {  #: flags of ``train`` that every job has its own of, and what to do instead
     "seed": "every job has its own; use --seeds before --",
     "env": "every job has its own; use --tasks before --",
@@ -52,7 +53,7 @@ Flags of train follow --, for example:
     parser.add_argument("--algo", default=DEFAULT_ALGORITHM, metavar="ALGO", help=f"algorithm: {', '.join(ALGORITHMS)}")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="train only on these tasks")
     parser.add_argument(
-        "--seeds", type=natural, nargs="+", default=[0], metavar="N", help="seeds of each task (default: 0)"
+        "--seeds", type=job_seed, nargs="+", default=[0], metavar="N", help="seeds of each task (default: 0)"
     )
     parser.add_argument(
         "-j", "--jobs", type=positive, metavar="N",
@@ -91,9 +92,11 @@ def main(words: Sequence[str]) -> int:
         print_states(jobs, commands=args.dry_run)
         return 0
     check_output("--log-folder", args.log_folder, is_folder=True)
+    left = [job for job in jobs if job.state() not in ("done", "running")]
+    results = LAUNCHERS[args.launcher](left, args.jobs, args.launcher_options or {})  # refuses before a file is written
     write_jobs(path, merge(stored, jobs))
     warn_of_other_flags(stored, jobs)
-    return run(jobs, args)
+    return run(jobs, left, results, args.launcher)
 
 
 def check_flags(algo: str, flags: Sequence[str]) -> list[str]:
@@ -136,39 +139,45 @@ def make_jobs(args: Namespace, flags: Sequence[str], resume_flags: Sequence[str]
 
 
 def merge(old: Sequence[Job], new: Sequence[Job]) -> list[Job]:
-    """Merge stored jobs with those asked for now, whose flags hold for all that are not done."""
+    """Merge stored jobs with those asked for now, whose flags hold for all that begin now."""
     jobs = {job.name: job for job in old}
-    return list((jobs | {job.name: job for job in new if job.state() != "done" or job.name not in jobs}).values())
+    begin = {job.name: job for job in new if job.state() not in BEGUN or job.name not in jobs}
+    return list((jobs | begin).values())
 
 
 def warn_of_other_flags(old: Sequence[Job], new: Sequence[Job]) -> None:
-    """Name the jobs that are done, but with other flags than those asked for now."""
+    """Name the jobs that have begun, and so keep their settings, with other flags than those asked for now."""
     flags = {job.name: job.flags for job in old}
-    other = [job for job in new if flags.get(job.name, job.flags) != job.flags and job.state() == "done"]
+    other = [job for job in new if flags.get(job.name, job.flags) != job.flags and job.state() in BEGUN]
     if other:
         print(
-            f"{plural(len(other), 'job')} had other flags after --: the results are those of {other[0].name}: "
-            f"{shlex.join(flags[other[0].name]) or 'none'}. To train with the flags of this command, pass another -f "
-            f"FOLDER, or remove {', '.join(job.folder for job in other)}"
+            f"{plural(len(other), 'job')} began with other flags after -- and keep the settings from then, those of "
+            f"{other[0].name}: {shlex.join(flags[other[0].name]) or 'none'}. To train with the flags of this command, "
+            f"pass another -f FOLDER, or remove {', '.join(job.folder for job in other)}"
         )
 
 
-def run(jobs: Sequence[Job], args: Namespace) -> int:
-    """Run what is not done, failed ones too."""
+def run(jobs: Sequence[Job], left: Sequence[Job], results: Iterator[tuple[Job, int]], launcher: str) -> int:
+    """Run what is not done, failed ones too.
+
+    :param jobs: all that were asked for
+    :param left: those of them that are not done
+    :param results: each with its exit status, from the launcher
+    :param launcher: its name
+    """
     states = Counter(job.state() for job in jobs)
-    left = [job for job in jobs if job.state() not in ("done", "running")]
     running = f", {states['running']} running already" if states["running"] else ""
     print(f"{plural(len(jobs), 'job')}, {states['done']} already done{running}")
     failed = 0
     try:
-        for job, status in LAUNCHERS[args.launcher](left, args.jobs, args.launcher_options or {}) if left else ():
+        for job, status in results:
             failed += status != 0
             word = {0: "finished", 130: "stopped ", ELSEWHERE: "running "}.get(status, "failed  ")
             print(f"{word} {job.name}", flush=True)
             if word == "failed  ":
                 print(f"         {job.last_line()}\n         full log: {job.log}", flush=True)
     except KeyboardInterrupt:
-        what = "The jobs stay in Slurm's queue (scancel ends them)" if args.launcher == "slurm" else "Stopped"
+        what = "The jobs stay in Slurm's queue (scancel ends them)" if launcher == "slurm" else "Stopped"
         print(f"\n{what}. Run the same command to resume.")
         print_states(jobs)
         return 130
@@ -183,7 +192,8 @@ def print_states(jobs: Sequence[Job], commands: bool = False) -> None:
     states = {job.name: job.state() for job in jobs}
     if commands:
         for job in jobs:
-            if states[job.name] != "done":
+            if states[job.name] not in ("done", "running"):
                 program, *words = job.words()
                 print(to_command(program, words))
-    print(", ".join(f"{count} {state}" for state, count in sorted(Counter(states.values()).items())))
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states.values()).items()))
+    print(f"# {counts}" if commands else counts)

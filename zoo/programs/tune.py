@@ -429,7 +429,7 @@ def report(study: Any, args: Namespace, stopped: bool) -> None:
     """
     states = optuna.trial.TrialState
     counts = {state.name.lower(): len(study.get_trials(states=(state,))) for state in states}
-    print(", ".join(f"{count} {name}" for name, count in counts.items() if count))
+    print(", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no trial")
     if not counts["complete"]:
         if stopped:
             return

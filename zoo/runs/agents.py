@@ -10,7 +10,15 @@ from sb3_dreamer.hints import near
 from sb3_dreamer.suite_presets import suite_preset, warn_if_different
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, check_algorithm
-from sb3_dreamer.zoo.config.arguments import KeyValues, OneLineParser, count_or_default, drawn_seed, positive, whole
+from sb3_dreamer.zoo.config.arguments import (
+    KeyValues,
+    OneLineParser,
+    count_or_default,
+    drawn_seed,
+    folder,
+    positive,
+    whole,
+)
 from sb3_dreamer.zoo.config.errors import UsageError
 from sb3_dreamer.zoo.config.hyperparams import find_entry
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV
@@ -56,6 +64,7 @@ def add_agent_arguments(parser: OneLineParser) -> None:
     group.add_argument(
         "-f",
         "--folder",
+        type=folder,
         metavar="DIR",
         help=f"where the run folders are (default: {LOGS}, then the trained agents that come with sb3-dreamer)",
     )
@@ -155,16 +164,16 @@ def find_run(args: Namespace) -> RunFolder:
     """
     folders = [args.folder or LOGS, *([] if args.folder or args.exp_id else [SHIPPED])]
     algorithms = [check_algorithm(args.algo)] if args.algo else ALGORITHMS
-    for folder, algo in itertools.product(folders, algorithms):
-        names = run_folder.names_for(folder, algo, args.env)
+    for root, algo in itertools.product(folders, algorithms):
+        names = run_folder.names_for(root, algo, args.env)
         if names:
-            run = run_folder.find(folder, algo, names[0], args.exp_id)
-            if folder == SHIPPED:
+            run = run_folder.find(root, algo, names[0], args.exp_id)
+            if root == SHIPPED:
                 score = sharing.score_in_words(run)
                 print(f"No run of your own in {LOGS}: this {algo} agent comes with sb3-dreamer ({score}).", flush=True)
-            args.algo, args.folder = algo, str(folder)
+            args.algo, args.folder = algo, str(root)
             return run
-    has = [names_of(folder) for folder in folders]
+    has = [names_of(root) for root in folders]
     there = "; ".join(f"{algo} has {', '.join(names[:5])}" for algo, names in has[0].items())
     of_algo = f" of {args.algo}" if args.algo else ""
     known = {name for by_algo in has for names in by_algo.values() for name in names}
@@ -174,9 +183,9 @@ def find_run(args: Namespace) -> RunFolder:
     raise UsageError(f"{where}: {there or 'train one, or pass -f FOLDER'}{shipped}")
 
 
-def names_of(folder: str | Path) -> dict[str, list[str]]:
+def names_of(root: str | Path) -> dict[str, list[str]]:
     """List what each algorithm has runs of."""
-    found = {algo: sorted({run.name for run in run_folder.all_runs(folder, algo)}) for algo in ALGORITHMS}
+    found = {algo: sorted({run.name for run in run_folder.all_runs(root, algo)}) for algo in ALGORITHMS}
     return {algo: names for algo, names in found.items() if names}
 
 
@@ -207,7 +216,7 @@ def model_file(run: RunFolder, args: Namespace) -> Path:
 def checkpoints(run: RunFolder) -> dict[int, Path]:
     """Find the models that a run saved on the way, by steps."""
     folders = (run.path / run_folder.CHECKPOINTS).glob("checkpoint_*_step_*")
-    found = {int(folder.name.rpartition("_")[2]): folder / "model.zip" for folder in folders}
+    found = {int(path.name.rpartition("_")[2]): path / "model.zip" for path in folders}
     return found | {int(path.stem.split("_")[2]): path for path in run.path.glob("rl_model_*_steps.zip")}
 
 

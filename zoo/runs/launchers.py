@@ -54,14 +54,19 @@ def run_local(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, A
 
     :param parallel: jobs at a time; None: 1
     :param options: none
+    :raises UsageError: if there are options
     """
     if options:
         raise UsageError("--launcher-options belongs to --launcher slurm or ray")
+    return _run_here(jobs, parallel or 1)
+
+
+def _run_here(jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, int]]:
     waiting = list(jobs)
     running: list[Running] = []
     try:
         while waiting or running:
-            while waiting and len(running) < (parallel or 1):
+            while waiting and len(running) < parallel:
                 running.append(Running(waiting.pop(0)))
                 print(f"started  {running[-1].job.name}", flush=True)
             time.sleep(0.2)
@@ -136,6 +141,10 @@ def run_slurm(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, A
         raise UsageError('--launcher slurm needs submitit: pip install "sb3-dreamer[slurm]"') from None
     values = dict(options)
     cluster = values.pop("cluster", "slurm")
+    if cluster not in ("slurm", "local"):
+        raise UsageError(f"--launcher-options cluster:{cluster} is unknown: use slurm or local")
+    if not jobs:
+        return iter(())
     if cluster == "slurm" and parallel:
         values["array_parallelism"] = parallel
     try:
@@ -146,7 +155,10 @@ def run_slurm(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, A
             handles = [executor.submit(Worker(), job, os.getcwd()) for job in jobs]
     except Exception as error:  # submitit has no class of its own for what it refuses
         raise UsageError(f"--launcher slurm: {one_line(error)}") from error
-    waiting = dict(zip(handles, jobs, strict=True))
+    return _wait_for_slurm(dict(zip(handles, jobs, strict=True)))
+
+
+def _wait_for_slurm(waiting: dict[Any, Job]) -> Iterator[tuple[Job, int]]:
     for handle, job in waiting.items():
         print(f"queued   {job.name} (job {handle.job_id}, output in {handle.paths.folder})", flush=True)
     while waiting:
@@ -182,12 +194,20 @@ def run_ray(jobs: Sequence[Job], parallel: int | None, options: Mapping[str, Any
         remote: Any = ray.remote(**{"num_cpus": 1, **options})(work)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--launcher ray: {one_line(error)}") from error
+    return _run_on_ray(remote, jobs, parallel or len(jobs))
+
+
+def _run_on_ray(remote: Any, jobs: Sequence[Job], parallel: int) -> Iterator[tuple[Job, int]]:
+    import ray
+
+    if not jobs:
+        return
     ray.init(ignore_reinit_error=True, log_to_driver=False)
     waiting = list(jobs)
     running: dict[Any, Job] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < (parallel or len(jobs)):
+            while waiting and len(running) < parallel:
                 job = waiting.pop(0)
                 running[remote.remote(job, os.getcwd())] = job
                 print(f"queued   {job.name}", flush=True)

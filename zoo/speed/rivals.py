@@ -46,8 +46,6 @@ def rivals(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[st
     :raises RunError: if a driver fails or prints no time
     """
     commands = dict(read_rival(text) for text in args.rival)
-    if len(commands) < len(args.rival):
-        raise UsageError("two rivals have the same name")
     case = replace(cases[0], parts=())
     own: list[dict[str, Any]] = []
     others: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}

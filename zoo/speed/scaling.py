@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sb3_dreamer.zoo.config.errors import RunError, UsageError
+from sb3_dreamer.zoo.config.errors import RunError
 from sb3_dreamer.zoo.speed.case import Case, Result, run_case, sizes_of
 from sb3_dreamer.zoo.speed.measure import measure
 from sb3_dreamer.zoo.speed.report import case_words, new_table, seconds
@@ -16,7 +16,6 @@ SIZES = {  # when none are given: small ones, up to some ten million parameters
     "dreamerv2": ("debug", "XXS", "XS", "S"),
     "planet": ("debug", "small", "paper"),
 }
-PICTURE = "docs/media/bench_scaling.png"
 AXES = {"batch_size": "batch size B", "batch_length": "batch length T", "parameters": "parameters"}
 
 
@@ -49,11 +48,8 @@ def scaling(args: argparse.Namespace, cases: list[Case], console: Any) -> dict[s
                 results[axis].append(middle if same else _attempt(case, console))
         results[axis] = sorted((run for run in results[axis] if run), key=lambda run: run[axis])
     console.print(_table(results))
-    picture = Path(args.plot or PICTURE)
-    if args.plot is None and not picture.parent.is_dir():
-        raise UsageError(f"there is no folder {picture.parent}: choose another place with --plot FILE")
-    draw(results, picture, f"{case_words(middle)}, {base.threads} thread(s)")
-    print(f"Picture: {picture}")
+    draw(results, Path(args.plot), f"{case_words(middle)}, {base.threads} thread(s)")
+    print(f"Picture: {args.plot}")
     return {"scaling": results}
 
 

@@ -49,6 +49,7 @@ from stable_baselines3.common.monitor import load_results
 
 from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.zoo.config.hyperparams import load_file, suite_files
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.curves import Curve, moving_average, on_grid
 from sb3_dreamer.zoo.runs.provenance import describe_system
 from sb3_dreamer.zoo.runs.scores import bootstrap_interval, iqm
@@ -418,4 +419,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

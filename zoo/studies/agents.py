@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sb3_dreamer.zoo.programs import evaluate, train
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs import run_folder, sharing
 from sb3_dreamer.zoo.runs.agents import SHIPPED, load_agent
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -117,4 +118,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

@@ -20,6 +20,7 @@ from typing import Any
 from sb3_dreamer.dreamer_v3.dreamer_v3 import default_arguments
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
 from sb3_dreamer.zoo.config.errors import RunError
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.speed.case import EPISODE, Case, Result, run_case
 from sb3_dreamer.zoo.speed.measure import measure, measure_processor
 from sb3_dreamer.zoo.speed.report import header, write_json
@@ -139,4 +140,4 @@ def hours(result: Result) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 PROTOCOL = ("size", "action_repeat", "train_ratio", "n_envs")
@@ -300,4 +301,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

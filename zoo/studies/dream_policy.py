@@ -14,7 +14,6 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,9 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from sb3_dreamer.dream_env import DreamPolicy, DreamVecEnv
 from sb3_dreamer.zoo.config import building
-from sb3_dreamer.zoo.config.arguments import OneLineParser, positive, whole
+from sb3_dreamer.zoo.config.arguments import OneLineParser, output_file, positive, whole
 from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.agents import add_agent_arguments, load_agent
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--horizon", type=positive, default=15, metavar="N", help="steps of a dream")
     add("--learning-rate", type=float, default=1e-3, metavar="X", help="of PPO, falling to 0")
     add("--episodes", type=positive, default=100, metavar="N", help="real episodes of each evaluation")
-    add("--out", type=Path, metavar="FILE", help="JSON file for the returns")
+    add("--out", type=output_file, metavar="FILE", help="JSON file for the returns")
     args = parser.parse_args(argv)
     building.set_threads(args.num_threads)
     agent = load_agent(args)
@@ -102,4 +102,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

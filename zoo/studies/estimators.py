@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from sb3_dreamer.core import estimators as est
 from sb3_dreamer.core.baselines import darn_loss, muprop_loss, score_function_loss
+from sb3_dreamer.zoo.programs.cli import run_study
 
 Pair = tuple[Tensor, Tensor]  # inputs (B, D) and binary targets (B, P)
 METHODS = {  # name here: heading in the paper, name of the pathwise estimator, annealed
@@ -255,4 +257,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(main))

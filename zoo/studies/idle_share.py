@@ -17,7 +17,9 @@ from typing import Any
 import torch as th
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.zoo.config.arguments import output_file
 from sb3_dreamer.zoo.config.environments import make_envs
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.speed.report import header, write_json
 
 
@@ -32,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--update-ms", type=float, help="wait so long instead of updating")
     parser.add_argument("--seconds", type=float, default=60.0, help="measure no longer (default: %(default)s)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", help="JSON file")
+    parser.add_argument("--out", type=output_file, help="JSON file")
     return parser
 
 
@@ -129,4 +131,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_study(lambda: main(sys.argv[1:])))

@@ -31,6 +31,7 @@ from sb3_dreamer.common.files.array_file import read_arrays
 from sb3_dreamer.common.files.model_file import read_model
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.common.resume.folder import checkpoints
+from sb3_dreamer.zoo.programs.cli import run_study
 
 TINY: dict[str, Any] = {"model_size": "debug", "batch_size": 2, "batch_length": 8, "buffer_size": 300, "seed": 0}
 IMAGINES = {"horizon": 3, "learning_starts": 20, "train_ratio": 4}
@@ -223,4 +224,4 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

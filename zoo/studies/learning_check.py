@@ -37,6 +37,7 @@ from sb3_dreamer.zoo.config.arguments import KeyValues
 from sb3_dreamer.zoo.config.errors import UsageError, one_line
 from sb3_dreamer.zoo.config.values import check_values, to_constructor
 from sb3_dreamer.zoo.config.yaml_files import StrictLoader
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
@@ -310,4 +311,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

@@ -23,6 +23,8 @@ from stable_baselines3.common.logger import configure
 
 import sb3_dreamer
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
+from sb3_dreamer.zoo.config.arguments import output_file
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.speed.case import SyntheticEnv
 
 
@@ -66,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--algo", default="DreamerV3")
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=output_file)
     args = parser.parse_args(words)
     th.set_num_threads(1)
     with tempfile.TemporaryDirectory() as root:
@@ -127,4 +129,4 @@ def draw(notes: list[dict[str, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch as th
@@ -22,8 +21,9 @@ from sb3_dreamer.common.open_loop import horizon_table
 from sb3_dreamer.dreamer_v3 import OpenLoopCallback
 from sb3_dreamer.video import write_video
 from sb3_dreamer.wrappers import make_env
-from sb3_dreamer.zoo.config.arguments import KeyValues
+from sb3_dreamer.zoo.config.arguments import KeyValues, output_file
 from sb3_dreamer.zoo.config.environments import choose_policy
+from sb3_dreamer.zoo.programs.cli import run_study
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--frames-per-step", type=int, default=4, help="action repeat of the environment")
     parser.add_argument("--sequences", type=int, default=2, help="how many the video shows")
-    parser.add_argument("--gif", type=Path, required=True, help="video to write; the numbers go beside it as .json")
+    parser.add_argument(
+        "--gif", type=output_file, required=True, help="video to write; the numbers go beside it as .json"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
@@ -71,4 +73,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

@@ -24,6 +24,8 @@ from sb3_dreamer import PlaNet
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.planner import CEMPlanner, random_shooting
 from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.config.arguments import output_file
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS, Planned
 
 ITERATIONS = 4
@@ -74,7 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--episodes", type=int, default=8, help="evaluation episodes, side by side")
     parser.add_argument("--horizon", type=int, help="planned steps (default: the model's)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="JSON file")
+    parser.add_argument("--out", type=output_file, help="JSON file")
     return parser
 
 
@@ -91,4 +93,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

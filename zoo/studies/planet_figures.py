@@ -11,6 +11,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from sb3_dreamer.core.open_loop import PANELS
 from sb3_dreamer.core.types import LatentState
 from sb3_dreamer.video import label_columns, write_video
 from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.config.arguments import output_file
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS, read_rows
 
@@ -189,10 +192,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="sb3_dreamer.zoo.studies.planet_figures", description=__doc__.split("\n")[0])
     parser.add_argument("command", choices=["curves", "table", "collect", "open-loop", "episode"])
     parser.add_argument("folders", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=output_file, help="file to write (table: none)")
     parser.add_argument("--context", type=int, default=5)
     parser.add_argument("--length", type=int, default=50)
     args = parser.parse_args(argv)
+    if args.out is None and args.command != "table":
+        parser.error(f"{args.command} writes a file: pass --out FILE")
     th.set_num_threads(1)
     if args.command == "curves":
         curves(args.folders, args.out)
@@ -207,4 +212,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(main))

@@ -17,6 +17,7 @@ last checkpoint. ``planet_figures`` draws the curves.
 import argparse
 import csv
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
 from sb3_dreamer.planet.networks import build_world_model
 from sb3_dreamer.planet.spec import SIZES
 from sb3_dreamer.wrappers import make_env
+from sb3_dreamer.zoo.config.arguments import output_file
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.studies import true_simulator
 
 ENVS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -280,7 +283,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--repeats", type=int, default=5)
     sub.add_argument("--actions", type=int, default=6, help="width of the action (cheetah: 6)")
     sub.add_argument("--bf16", action="store_true", help="matrix products in bfloat16")
-    sub.add_argument("--out", help="JSON file")
+    sub.add_argument("--out", type=output_file, help="JSON file")
     sub.set_defaults(run=time_planning)
     return top
 
@@ -293,4 +296,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_study(main))

@@ -20,6 +20,8 @@ from gymnasium import spaces
 
 import sb3_dreamer
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
+from sb3_dreamer.zoo.config.arguments import output_file
+from sb3_dreamer.zoo.programs.cli import run_study
 
 EPISODE = 1000
 SHAPE = (3, 64, 64)
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1_000_000, help="agent steps to store (default: 1,000,000)")
     parser.add_argument("--folder", default=None, help="where the rows go (default: a temporary folder)")
     parser.add_argument("--limit-gib", type=float, default=None, help="memory limit that this process runs under")
-    parser.add_argument("--out", default=None, help="result file, JSON")
+    parser.add_argument("--out", type=output_file, help="result file, JSON")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         result = run(args.steps, folder) | {"memory_limit_gib": args.limit_gib}
@@ -71,4 +73,4 @@ def run(steps: int, folder: str) -> dict[str, float | str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

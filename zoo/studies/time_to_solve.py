@@ -33,7 +33,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sb3_dreamer.zoo.config.arguments import output_file
 from sb3_dreamer.zoo.config.errors import RunError, UsageError
+from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.provenance import describe_system
 from sb3_dreamer.zoo.speed.case import thread_limits
 from sb3_dreamer.zoo.speed.report import describe_machine, new_table, write_json
@@ -54,7 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=60.0, help="longest time of a run (default: %(default)g)")
     parser.add_argument("--threads", type=int, default=1, help="of every run (default: %(default)s)")
     parser.add_argument("--rival", action="append", default=[], metavar="NAME=COMMAND", help="may be repeated")
-    parser.add_argument("--out", default="time_to_solve.json", help="JSON file (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=output_file, default="time_to_solve.json", help="JSON file (default: %(default)s)"
+    )
     return parser
 
 
@@ -241,14 +245,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     args = make_parser().parse_args(given)
     call = shlex.join(["python", "-m", "sb3_dreamer.zoo.studies.time_to_solve", *map(portable, given)])
-    try:
-        record = compare(args, call)
-    except (RunError, UsageError) as error:
-        raise SystemExit(f"error: {error}") from error
+    record = compare(args, call)
     Console().print(make_table(record["agents"]))
     print(f"Written: {args.out}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(main))

@@ -17,6 +17,7 @@ import torch as th
 
 from sb3_dreamer.core.cem import cem_normal
 from sb3_dreamer.wrappers import ActionRepeat
+from sb3_dreamer.zoo.config.arguments import output_file
 
 #: Mean returns of "CEM + true simulator" with 12 x 10 x 1000 (PlaNet, Table 1).
 PAPER_BOUND = {
@@ -211,7 +212,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--elites", type=int, default=100)
     parser.add_argument("--warm-start", action="store_true", help="start from the last plan (the paper does not)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", help="JSON file; episodes that it holds are not played again")
+    parser.add_argument("--out", type=output_file, help="JSON file; episodes that it holds are not played again")
 
 
 def run(args: argparse.Namespace, env: gym.Env) -> None:

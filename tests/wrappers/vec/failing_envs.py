@@ -50,6 +50,12 @@ def broken():
     raise FileNotFoundError("no such rom")
 
 
+def deprecated():
+    """Warn as gymnasium warns of an old version."""
+    gym.logger.warn("an old environment")
+    return plain()
+
+
 def plain():
     """Make CartPole."""
     return gym.make("CartPole-v1", max_episode_steps=500)

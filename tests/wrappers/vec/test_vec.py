@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from sb3_dreamer.wrappers import ActionRepeat, RestartingVecEnv, SquashReward, WorkerError, make_vec_env
 from sb3_dreamer.wrappers.vec.make import is_slow
-from tests.wrappers.vec.failing_envs import Failing, FailingReset, broken
+from tests.wrappers.vec.failing_envs import Failing, FailingReset, broken, deprecated
 from tests.wrappers.vec.failing_envs import plain as make_plain
 
 PLAIN = functools.partial(make_plain)  # a partial travels without SB3 and torch, whose import takes the workers seconds
@@ -92,6 +92,13 @@ def test_a_worker_traceback_reaches_the_parent(vec):
 def test_an_error_while_making_the_environment_is_told():
     with pytest.raises(WorkerError, match="FileNotFoundError: no such rom"):
         RestartingVecEnv([functools.partial(broken)])
+
+
+def test_warnings_of_workers_have_no_colors_in_a_log(vec, capfd):
+    """Gymnasium colors its warnings wherever they go."""
+    vec([functools.partial(deprecated)]).close()
+    err = capfd.readouterr().err
+    assert "WARN: an old environment" in err and "\x1b" not in err
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])

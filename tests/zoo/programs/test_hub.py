@@ -19,6 +19,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "hub"
 
     class LocalApi:
+        def whoami(self) -> dict[str, str]:
+            return {"name": "me"}
+
         def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> str:
             (root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
             return f"https://hub/{repo_id}"
@@ -120,19 +123,33 @@ def test_what_the_hub_refuses_is_known_before_the_evaluation(
     """With the real client: names are checked on this machine, and nobody listens on port 9."""
     from sb3_dreamer.zoo.programs import evaluate
 
-    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", without_network(huggingface_hub.HfApi.create_repo))
+    monkeypatch.setattr(huggingface_hub.HfApi, "whoami", without_network(huggingface_hub.HfApi.whoami))
     monkeypatch.setattr(evaluate, "evaluate_run", lambda args: pytest.fail("evaluated"))
     assert main(["push_to_hub", "-f", str(logs), "-orga", organization]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
 
 
-def without_network(create_repo: Any) -> Any:
+def test_an_agent_that_cannot_be_evaluated_leaves_no_repository(
+    logs: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sb3_dreamer.zoo.config.errors import RunError
+    from sb3_dreamer.zoo.programs import evaluate
+
+    def fail(args: Any) -> None:
+        raise RunError("the environment broke")
+
+    monkeypatch.setattr(evaluate, "evaluate_run", fail)
+    assert main(["push_to_hub", "-f", str(logs), "-orga", "me"]) == 1
+    assert "the environment broke" in capsys.readouterr().err and not hub.exists()
+
+
+def without_network(call: Any) -> Any:
     """Send to a port of this machine on which nobody listens."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.endpoint, self.token = "http://127.0.0.1:9", "hf_none"
-        return create_repo(self, *args, **kwargs)
+        return call(self, *args, **kwargs)
 
     return method
 

@@ -52,7 +52,11 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         (["record_video", "--env-kwargs", "render_mode:human"], "the programs choose it; leave it out"),
         (["tune", "-f", __file__], "is a file"),
         (["suite", "classic", "-f", __file__], "is a file"),
-        (["suite", "classic", "--seeds", "-1"], "'-1' must be at least 0"),
+        (
+            ["suite", "classic", "--seeds", "-1"],
+            "'-1' would draw other seeds every time",
+        ),
+        (["suite", "classic", "--seeds", "0", "1e10"], "'1e10' must be from 0 to 4294967295"),
         (["suite", "classic", "--", "-i", "x"], "every job starts a run of its own"),
         (["suite", "classic", "--", "-f", "logs"], "use -f before --"),
         (["suite", "classic", "--", "-params", "lr:1"], "write learning_rate"),
@@ -67,6 +71,7 @@ def test_every_program_has_a_script_and_help(capsys) -> None:
         (["suite", "classic", "--", "--evn"], "did you mean '--env'"),
         (["list", "atri"], "did you mean 'atari'"),
         (["list", "--runs", "-f", "nowhere"], "there is no run"),
+        (["list", "atari", "--runs"], "'atari' names a suite to list the tasks of: leave it out"),
     ],
 )
 def test_errors_are_one_line(words: list[str], message: str, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -276,7 +281,7 @@ def test_suite_prints_commands_to_copy_and_each_job_once(tmp_path: Path, capsys)
     words = ["suite", "classic", "--tasks", "CartPole-v1", "CartPole-v1", "--seeds", "0", "1", "0", "-f", str(folder)]
     assert main([*words, "--dry-run", "--", "--hyperparams", value]) == 0
     *commands, states = capsys.readouterr().out.splitlines()
-    assert states == "2 new" and len(commands) == 2
+    assert states == "# 2 new" and len(commands) == 2
     for seed, command in enumerate(commands):
         start = ["sb3-dreamer", "train", "--algo", "dreamerv3", "-f", str(folder / f"CartPole-v1-seed{seed}")]
         rest = ["--hyperparams", value, "--env", "CartPole-v1", "--seed", str(seed)]

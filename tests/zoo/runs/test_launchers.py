@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from filelock import FileLock
 
 from sb3_dreamer.zoo.config.errors import UsageError
+from sb3_dreamer.zoo.programs import suite
 from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.runs import run_folder
 from sb3_dreamer.zoo.runs.jobs import Job, mark_done
@@ -110,6 +112,49 @@ def test_a_resumed_job_gets_the_flags_that_are_no_settings_of_the_run(tmp_path: 
     assert main([*words, *flags]) == 0
     command = capsys.readouterr().out.splitlines()[0]
     assert command.endswith(f"--device cpu -i {run.path}") and "-n" not in command.split() and "debug" not in command
+
+
+def test_a_job_that_has_begun_keeps_its_settings(trained_once: Path, tmp_path: Path, capsys) -> None:
+    """A job that is resumed gets no hyperparameters again: the flags of the list are those that it began with."""
+    folder = shutil.copytree(trained_once, tmp_path / "CartPole-v1-seed3")
+    for state, begun in (("done", True), ("stopped", True), ("failed", False)):
+        if state == "stopped":
+            (folder / "dreamerv3/CartPole-v1_1/CartPole-v1.zip").unlink()
+        elif state == "failed":
+            shutil.rmtree(folder / "dreamerv3/CartPole-v1_1/checkpoints")
+        old = Job("dreamerv3", "CartPole-v1", "CartPole-v1", 3, str(folder), ("-n", "200"))
+        new = replace(old, flags=("-n", "300"))
+        assert old.state() == state
+        assert suite.merge([old], [new]) == [old if begun else new]
+        suite.warn_of_other_flags([old], [new])
+        out = capsys.readouterr().out
+        assert ("began with other flags" in out and "-n 200" in out) is begun
+
+
+def test_a_dry_run_prints_what_a_shell_can_run(tmp_path: Path, capsys) -> None:
+    """Not the command of a job that another process runs, which would begin it once more."""
+    run = run_folder.create(tmp_path / "CartPole-v1-seed0", "dreamerv3", "CartPole-v1")
+    words = ["suite", "classic", "--tasks", "CartPole-v1", "-f", str(tmp_path), "--dry-run"]
+    with FileLock(run.path / ".lock"):
+        assert main(words) == 0
+    assert capsys.readouterr().out == "# 1 running\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["local", "--launcher-options", "num_cpus:2"], "--launcher-options belongs to --launcher slurm or ray"),
+        (["slurm", "--launcher-options", "cluster:debug"], "cluster:debug is unknown: use slurm or local"),
+        (["ray"], "--launcher ray needs Ray"),
+    ],
+)
+def test_what_a_launcher_refuses_leaves_nothing(flags, message, tmp_path: Path, monkeypatch, capsys) -> None:
+    if "slurm" in flags:
+        pytest.importorskip("submitit")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["suite", "classic", "-f", str(tmp_path / "logs"), "--launcher", *flags]) == 2
+    out, err = capsys.readouterr()
+    assert message in err and err.count("\n") == 1 and out == "" and not list(tmp_path.iterdir())
 
 
 def test_options_belong_to_a_cluster(tmp_path: Path, capsys) -> None:

@@ -31,7 +31,12 @@ WRONG = {
     "part": (["--parts", "flor"], "did you mean 'floor'"),
     "flag": (["--thread", "1"], "did you mean '--threads'"),
     "number": (["--updates", "0"], "must be at least 1"),
-    "ratio": (["--train-ratio", "0"], "must be positive"),
+    "ratio": (["--train-ratio", "0"], "'0' is not a number above 0"),
+    "ratio that is no number": (["--train-ratio", "x"], "'x' is not a number above 0"),
+    "results": (["--out", "nowhere/x.json"], "--out 'nowhere/x.json': there is no folder nowhere"),
+    "picture": (["scaling", "--plot", "nowhere/x.png"], "--plot 'nowhere/x.png': there is no folder nowhere"),
+    "picture without scaling": (["learn", "--plot", "x.png"], "--plot FILE belongs to: sb3-dreamer bench scaling"),
+    "two rivals of one name": (["rivals", "--rival", "a=b", "--rival", "a=c"], "two rivals have the same name"),
     "device": (["--device", "gpu"], "--device 'gpu' cannot be used"),
     "hyperparameter": (["--algo", "dreamerv3", "--hyperparams", "horizn:3"], "did you mean 'horizon'"),
     "hyperparameter with a flag": (["--algo", "dreamerv3", "--hyperparams", "batch_size:3"], "use --batch-size"),
@@ -48,7 +53,7 @@ WRONG = {
 def test_wrong_words_are_one_line(words: list[str], message: str, capsys) -> None:
     assert main(["bench", *words]) == 2
     captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and message in captured.err
+    assert captured.err.count("\n") == 1 and message in captured.err and captured.out == ""
 
 
 def measured_here(case: Case, measure: Callable[[Case], Result]) -> Result:
