@@ -262,7 +262,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._diagnosis = Diagnosis()
         if self.replay_buffer is None:
             self._make_replay_buffer()
-            self._check_replay_size(self.replay_buffer)
+            self._check_replay_size()
             if self.verbose >= 1:
                 print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
         self._graphed = self._make_graphed_update()
@@ -305,8 +305,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         )
         self.replay_buffer.normalizer = self._vec_normalize_env
 
-    def _check_replay_size(self, replay: SequenceReplayBuffer) -> None:
+    def _check_replay_size(self) -> None:
         """Refuse a buffer that never holds a whole sequence, so that no update would ever happen."""
+        replay = self.replay_buffer
         needed = replay.rows_for(self.batch_length)
         if replay.buffer_size < needed:
             raise ValueError(
@@ -1095,10 +1096,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         carry = stored.tensors.get("carry")
         if carry is not None and len(carry["deter"]) == self.n_envs and self._last_obs is not None:
             self._carry = PolicyState(**{key: value.to(self.device) for key, value in carry.items()})
-
-    def get_parameters(self) -> dict[str, dict]:
-        """State dicts of the policy and the optimizers, by name; SB3's ``set_parameters`` takes them back."""
-        return {name: getattr(self, name).state_dict() for name in self._get_torch_save_params()[0]}
 
     def set_parameters(
         self,

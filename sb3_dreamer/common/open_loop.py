@@ -44,6 +44,8 @@ class OpenLoopCallback(BaseCallback):
     :param seed: of the choice of sequences
     """
 
+    model: WorldModelAlgorithm
+
     def __init__(
         self,
         every: int = 10_000,
@@ -112,7 +114,6 @@ class OpenLoopCallback(BaseCallback):
 
         :return: errors by name, ``(H,)`` each; empty if replay is too short
         """
-        assert isinstance(self.model, WorldModelAlgorithm)
         policy, rows = self.model.policy, int(self.model.replay_buffer.filled.max())
         horizon = min(self.horizon, rows - self.context - 1)
         if horizon < 1:
@@ -133,13 +134,11 @@ class OpenLoopCallback(BaseCallback):
         self._warn_once("replay", f"nothing was predicted open loop: {needs}; {advice}")
 
     def _warn_once(self, subject: str, text: str) -> None:
-        assert isinstance(self.model, WorldModelAlgorithm)
         if subject not in self._warned:
             self._warned.add(subject)
             self.model.warn(text)
 
     def _images(self) -> list[ObsKey]:
-        assert isinstance(self.model, WorldModelAlgorithm)
         return [key for key in self.model.policy.keys if key.kind == "image"]
 
     def _log(self) -> None:
@@ -149,7 +148,6 @@ class OpenLoopCallback(BaseCallback):
             for steps in HORIZONS:
                 if steps <= len(values) and np.isfinite(values[steps - 1]):
                     self.logger.record(f"open_loop/{name}_{steps}", float(values[steps - 1]))
-        assert isinstance(self.model, WorldModelAlgorithm)
         if self.model._n_updates < MIN_UPDATES:
             return
         kind = next(name for name in ("image_error", "vector_error", "discrete_error") if name in self.errors)
@@ -161,7 +159,6 @@ class OpenLoopCallback(BaseCallback):
                 self.model.warn(text)
 
     def _show(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
-        assert isinstance(self.model, WorldModelAlgorithm)
         if not self.shown:
             return
         few = SequenceBatch(
