@@ -161,9 +161,7 @@ class OpenLoopCallback(BaseCallback):
     def _show(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
         if not self.shown:
             return
-        few = SequenceBatch(
-            {key: value[: self.shown] for key, value in batch.obs.items()}, *(part[: self.shown] for part in batch[1:])
-        )
+        few = batch.map(lambda part: part[: self.shown])
         for key in self._images():
             shown = OpenLoop({key.name: prediction.obs[key.name][: self.shown]}, prediction.reward, prediction.cont)
             frames = self.videos[key.name] = labeled_frames(shown, few, key, self.context)
