@@ -25,7 +25,7 @@ from sb3_dreamer.zoo.speed.report import (
 )
 
 PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
-SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
+SINGLE = PROGRAMS[1:]  # programs of one algorithm
 
 
 def main(words: Sequence[str]) -> int:

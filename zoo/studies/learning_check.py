@@ -42,19 +42,10 @@ from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 WINDOW = 10  # training episodes averaged in the plot
-SETTINGS: tuple[str, ...] = (
-    "env",
-    "env_kwargs",
-    "env_wrapper",
-    "policy",
-    "preset",
-    "params",
-    "n_envs",
-    "steps",
-    "minutes",
-    "goal",
+SETTINGS = (  # with the algorithm, all that decides a result
+    *("env", "env_kwargs", "env_wrapper", "policy", "preset", "params", "n_envs", "steps", "minutes", "goal"),
+    *("eval_every", "eval_episodes", "final_episodes", "device"),
 )
-SETTINGS += ("eval_every", "eval_episodes", "final_episodes", "device")  # with the algorithm, all that decides a result
 
 
 class Check(BaseCallback):
