@@ -76,7 +76,6 @@ from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plai
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
 from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_weights
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
-from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.common.vector_env import GymnasiumVecEnv
 from sb3_dreamer.common.world_model_view import WorldModelView
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
@@ -717,11 +716,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     @property
     def updates_per_step(self) -> Fraction:
-        """Updates that one agent step asks for, from ``train_ratio`` and the size of a batch.
-
-        :raises ValueError: for numbers that make no batch
-        """
-        return updates_per_step(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
+        """Updates that one agent step asks for: ``train_ratio / (B · T)``, B over all ranks."""
+        rows = self.batch_size * self._world_size * self.batch_length
+        return Fraction(self.train_ratio).limit_denominator(10**9) / rows
 
     def planned_updates(self, steps: int) -> float:
         """Updates that so many agent steps ask for; 0 if updates follow episodes, whose length nobody knows."""
@@ -740,9 +737,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if self.gradient_steps is not None:
             self._owed += self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
         else:
-            whole, carry = whole_updates(self.updates_per_step, rollout.episode_timesteps, Fraction(*self._ratio_state))
+            asked = Fraction(*self._ratio_state) + self.updates_per_step * rollout.episode_timesteps
+            whole, rest = divmod(asked, 1)  # nothing is lost in rounding
             self._owed += whole
-            self._ratio_state = [carry.numerator, carry.denominator]
+            self._ratio_state = [rest.numerator, rest.denominator]
         if not self.overlap:
             self._train_owed()
 
