@@ -40,7 +40,8 @@ from sb3_dreamer import DreamerV2, DreamerV3, PlaNet
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
 from sb3_dreamer.dreamer_v3 import DreamerV3Spec2024, OpenLoopCallback
 from sb3_dreamer.wrappers import SuiteNotInstalledError, make_env, make_vec_env
-from sb3_dreamer.wrappers.benchmarks.suites import SETTING_NAMES, SUITES, split_name
+from sb3_dreamer.wrappers.benchmarks.presets import SETTING_NAMES
+from sb3_dreamer.wrappers.benchmarks.suites import SUITES, split_name
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, algorithm_class
 from sb3_dreamer.zoo.config.arguments import parse_value
 from sb3_dreamer.zoo.config.hyperparams import find_entry, load_file

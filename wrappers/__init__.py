@@ -10,12 +10,7 @@ from sb3_dreamer.suite_presets import compare_presets, warn_if_different
 from sb3_dreamer.video import VideoWriter, write_video
 from sb3_dreamer.wrappers.action_repeat import ActionRepeat
 from sb3_dreamer.wrappers.benchmarks.errors import SuiteNotInstalledError
-from sb3_dreamer.wrappers.benchmarks.presets import (
-    PRESETS,
-    Settings,
-    SuiteInfo,
-    SuitePreset,
-)
+from sb3_dreamer.wrappers.benchmarks.presets import PRESETS, Settings, SuiteInfo, SuitePreset
 from sb3_dreamer.wrappers.benchmarks.suites import SUITES, make_env
 from sb3_dreamer.wrappers.benchmarks.table import suite_table
 from sb3_dreamer.wrappers.check import EnvReport, Finding, check_dreamer_env

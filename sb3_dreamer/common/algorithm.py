@@ -76,7 +76,6 @@ from sb3_dreamer.common.updates.cuda_graph import CudaGraph, GraphedUpdate, plai
 from sb3_dreamer.common.updates.malloc import keep_freed_memory
 from sb3_dreamer.common.updates.nonfinite import SkipWatch, broken, nonfinite_weights
 from sb3_dreamer.common.updates.precision import check_mixed_precision, update_precision
-from sb3_dreamer.common.updates.ratio import updates_per_step, whole_updates
 from sb3_dreamer.common.vector_env import GymnasiumVecEnv
 from sb3_dreamer.common.world_model_view import WorldModelView
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
@@ -268,7 +267,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._diagnosis = Diagnosis()
         if self.replay_buffer is None:
             self._make_replay_buffer()
-            self._check_replay_size(self.replay_buffer)
+            self._check_replay_size()
             if self.verbose >= 1:
                 print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
         self._graphed = self._make_graphed_update()
@@ -313,8 +312,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         )
         self.replay_buffer.normalizer = self._vec_normalize_env
 
-    def _check_replay_size(self, replay: SequenceReplayBuffer) -> None:
+    def _check_replay_size(self) -> None:
         """Refuse a buffer that never holds a whole sequence, so that no update would ever happen."""
+        replay = self.replay_buffer
         needed = replay.rows_for(self.batch_length)
         if replay.buffer_size < needed:
             raise ValueError(
@@ -724,11 +724,9 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
 
     @property
     def updates_per_step(self) -> Fraction:
-        """Updates that one agent step asks for, from ``train_ratio`` and the size of a batch.
-
-        :raises ValueError: for numbers that make no batch
-        """
-        return updates_per_step(self.train_ratio, self.batch_size * self._world_size, self.batch_length)
+        """Updates that one agent step asks for: ``train_ratio / (B · T)``, B over all ranks."""
+        rows = self.batch_size * self._world_size * self.batch_length
+        return Fraction(self.train_ratio).limit_denominator(10**9) / rows
 
     def planned_updates(self, steps: int) -> float:
         """Updates that so many agent steps ask for; 0 if updates follow episodes, whose length nobody knows."""
@@ -747,9 +745,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if self.gradient_steps is not None:
             self._owed += self.gradient_steps if self.gradient_steps >= 0 else rollout.episode_timesteps
         else:
-            whole, carry = whole_updates(self.updates_per_step, rollout.episode_timesteps, Fraction(*self._ratio_state))
+            asked = Fraction(*self._ratio_state) + self.updates_per_step * rollout.episode_timesteps
+            whole, rest = divmod(asked, 1)  # nothing is lost in rounding
             self._owed += whole
-            self._ratio_state = [carry.numerator, carry.denominator]
+            self._ratio_state = [rest.numerator, rest.denominator]
         if not self.overlap:
             self._train_owed()
 
@@ -1103,10 +1102,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         carry = stored.tensors.get("carry")
         if carry is not None and len(carry["deter"]) == self.n_envs and self._last_obs is not None:
             self._carry = PolicyState(**{key: value.to(self.device) for key, value in carry.items()})
-
-    def get_parameters(self) -> dict[str, dict]:
-        """State dicts of the policy and the optimizers, by name; SB3's ``set_parameters`` takes them back."""
-        return {name: getattr(self, name).state_dict() for name in self._get_torch_save_params()[0]}
 
     def set_parameters(
         self,

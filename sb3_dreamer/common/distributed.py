@@ -196,10 +196,7 @@ def rank_callbacks(callback: MaybeCallback) -> MaybeCallback:
     """The callbacks of this rank: SB3's that evaluate or write files are rank 0's alone."""
     if is_rank_zero():
         return callback
-    if isinstance(callback, list | CallbackList):
-        members = callback if isinstance(callback, list) else callback.callbacks
-        return [member for member in map(_without_rank_zero, members) if member is not None]
-    return _without_rank_zero(callback)
+    return _without_rank_zero(CallbackList(callback) if isinstance(callback, list) else callback)
 
 
 def _without_rank_zero(callback: Any) -> Any:

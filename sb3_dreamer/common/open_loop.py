@@ -45,6 +45,8 @@ class OpenLoopCallback(BaseCallback):
     :param seed: of the choice of sequences
     """
 
+    model: WorldModelAlgorithm
+
     def __init__(
         self,
         every: int = 10_000,
@@ -124,7 +126,6 @@ class OpenLoopCallback(BaseCallback):
 
         :return: errors by name, ``(H,)`` each; empty if replay is too short
         """
-        assert isinstance(self.model, WorldModelAlgorithm)
         policy, rows = self.model.policy, int(self.model.replay_buffer.filled.max())
         horizon = min(self.horizon, rows - self.context - 1)
         if horizon < 1:
@@ -145,13 +146,11 @@ class OpenLoopCallback(BaseCallback):
         self._warn_once("replay", f"nothing was predicted open loop: {needs}; {advice}")
 
     def _warn_once(self, subject: str, text: str) -> None:
-        assert isinstance(self.model, WorldModelAlgorithm)
         if subject not in self._warned:
             self._warned.add(subject)
             self.model.warn(text)
 
     def _images(self) -> list[ObsKey]:
-        assert isinstance(self.model, WorldModelAlgorithm)
         return [key for key in self.model.policy.keys if key.kind == "image"]
 
     def _log(self) -> None:
@@ -161,7 +160,6 @@ class OpenLoopCallback(BaseCallback):
             for steps in HORIZONS:
                 if steps <= len(values) and np.isfinite(values[steps - 1]):
                     self.logger.record(f"open_loop/{name}_{steps}", float(values[steps - 1]))
-        assert isinstance(self.model, WorldModelAlgorithm)
         if self.model._n_updates < MIN_UPDATES:
             return
         kind = next(name for name in ("image_error", "vector_error", "discrete_error") if name in self.errors)
@@ -173,12 +171,9 @@ class OpenLoopCallback(BaseCallback):
                 self.model.warn(text)
 
     def _show(self, prediction: OpenLoop, batch: SequenceBatch) -> None:
-        assert isinstance(self.model, WorldModelAlgorithm)
         if not self.shown:
             return
-        few = SequenceBatch(
-            {key: value[: self.shown] for key, value in batch.obs.items()}, *(part[: self.shown] for part in batch[1:])
-        )
+        few = batch.map(lambda part: part[: self.shown])
         for key in self._images():
             shown = OpenLoop({key.name: prediction.obs[key.name][: self.shown]}, prediction.reward, prediction.cont)
             frames = self.videos[key.name] = labeled_frames(shown, few, key, self.context)

@@ -1,1 +1,1 @@
-"""The maths and the networks of world models: imports torch only."""
+"""The math and the networks of world models: imports torch only."""

@@ -39,10 +39,8 @@ class MaskHead(Head):
 
     def mask(self, out: th.Tensor) -> th.Tensor:
         """The more likely mask, with the likeliest choice of each part always allowed, ``(..., A)`` bool."""
-        parts = []
-        for part in out.detach().split(self.sizes, -1):
-            parts.append((part > 0) | one_hot_argmax(part).bool())
-        return th.cat(parts, -1)
+        parts = out.detach().split(self.sizes, -1)
+        return th.cat([(part > 0) | one_hot_argmax(part).bool() for part in parts], -1)
 
 
 class PredictedMask:

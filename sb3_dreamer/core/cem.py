@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch as th
-import torch.nn.functional as F
+
+from sb3_dreamer.core.functional import one_hot_argmax
 
 Score = Callable[[th.Tensor], th.Tensor]  #: action sequences (N, J, H, A) to returns (N, J)
 Deviation = Literal["std", "mad"]
@@ -85,7 +86,6 @@ def cem_categorical(
         uniform = _noise(th.rand, candidates, probs, generators)
         gumbel = -th.log(-th.log(uniform.clamp(1e-20, 1.0 - 1e-7)))
         noisy = (probs.log().unsqueeze(1) + gumbel).split(sizes, -1)
-        hot = [F.one_hot(part.argmax(-1), size) for part, size in zip(noisy, sizes, strict=True)]
-        actions = th.cat(hot, -1).to(probs.dtype)
+        actions = th.cat([one_hot_argmax(part) for part in noisy], -1).to(probs.dtype)
         probs = select_elites(actions, score(actions), elites).mean(1)
     return probs

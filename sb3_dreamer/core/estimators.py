@@ -133,18 +133,12 @@ class GumbelSoftmax:
 
 
 @dataclass(frozen=True)
-class StraightThroughGumbel:
+class StraightThroughGumbel(GumbelSoftmax):
     """Straight-through Gumbel-softmax: forward ``one_hot(argmax y)``, backward ``dy`` (Jang et al. 2017, section 2.2).
 
     :param temperature: T > 0 of the relaxed sample y (default 1.0); a float or a 0-d tensor.
     :raises ValueError: if a float temperature is not positive and finite.
     """
-
-    temperature: Temperature = 1.0
-    pathwise: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_temperature(self.temperature)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Draw hard samples ``(..., K)`` whose gradient is that of the relaxed sample."""

@@ -44,9 +44,9 @@ def symlog_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
     return th.cat([half, -half[:-1].flip(0)])
 
 
-def symexp_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
+def symexp_bins(n: int = 255) -> th.Tensor:
     """Bins evenly spaced in symlog space but used in real space, exactly antisymmetric, ``(n,)`` (DreamerV3 2024)."""
-    return symexp(symlog_bins(n, limit))
+    return symexp(symlog_bins(n))
 
 
 def two_hot_loss(logits: th.Tensor, target: th.Tensor, bins: th.Tensor) -> th.Tensor:

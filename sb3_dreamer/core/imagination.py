@@ -127,19 +127,16 @@ class ImaginationActorCritic(Behavior):
 class ReturnNormalizer(nn.Module):
     """Scale of the returns: an average of their 5 to 95 percentile range, never below 1 (DreamerV3, Eq. 12 and 13).
 
-    :param decay: of the moving average (0.99), which starts at 0 and is not corrected for it
-    :param low: lower percentile as a share (0.05)
-    :param high: upper percentile as a share (0.95)
     :param minimum: smallest scale (1.0)
+    :cvar decay: of the moving average, which starts at 0 and is not corrected for it
     """
 
+    decay = 0.99
     low: th.Tensor
     high: th.Tensor
 
-    def __init__(self, *, decay: float = 0.99, low: float = 0.05, high: float = 0.95, minimum: float = 1.0):
+    def __init__(self, *, minimum: float = 1.0):
         super().__init__()
-        self.decay = decay
-        self.shares = (low, high)
         self.minimum = minimum
         self.register_buffer("low", th.zeros(()))
         self.register_buffer("high", th.zeros(()))
@@ -159,7 +156,7 @@ class ReturnNormalizer(nn.Module):
     def bounds(self, returns: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         """Lower and upper end of the range that one batch of returns ``(M,)`` spans: its percentiles."""
         ordered = returns.sort().values
-        return _quantile_of_sorted(ordered, self.shares[0]), _quantile_of_sorted(ordered, self.shares[1])
+        return _quantile_of_sorted(ordered, 0.05), _quantile_of_sorted(ordered, 0.95)
 
     def stats(self) -> tuple[th.Tensor, th.Tensor]:
         """Offset and scale, 0-d."""

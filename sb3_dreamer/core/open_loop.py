@@ -39,10 +39,7 @@ def predict_open_loop(
     length = batch.reward.shape[1]
     if not 1 <= context < length:
         raise ValueError(f"context={context} must be at least 1 and less than the {length} rows of the sequences")
-    seen = SequenceBatch(
-        {key: value[:, :context] for key, value in batch.obs.items()}, *(part[:, :context] for part in batch[1:])
-    )
-    observed = world_model.observe(seen, state).state
+    observed = world_model.observe(batch.map(lambda part: part[:, :context]), state).state
     last = LatentState(observed.deter[:, -1], observed.stoch[:, -1])
     actions = iter(batch.prev_action[:, context:].unbind(1))
     dreamed, _ = world_model.imagine(lambda _: next(actions), last, length - context)

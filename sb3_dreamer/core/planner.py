@@ -9,10 +9,10 @@ from numbers import Integral, Real
 from typing import Any
 
 import torch as th
-import torch.nn.functional as F
 
 from sb3_dreamer.core.behavior import Behavior
 from sb3_dreamer.core.cem import Deviation, cem_categorical, cem_normal
+from sb3_dreamer.core.functional import one_hot_argmax
 from sb3_dreamer.core.types import ActionLayout, LatentState
 from sb3_dreamer.core.world_model import WorldModel
 
@@ -174,8 +174,7 @@ class CEMPlanner(Behavior):
                 plan = cem_categorical(score, start, self.layout.sizes, generators=generators, **numbers)
         action = plan[:, 0]
         if self.layout.kind == "discrete":
-            parts = action.split(self.layout.sizes, -1)
-            action = th.cat([F.one_hot(part.argmax(-1), part.shape[-1]) for part in parts], -1).to(plan.dtype)
+            action = th.cat([one_hot_argmax(part) for part in action.split(self.layout.sizes, -1)], -1).to(plan.dtype)
         self.plan = plan if self.warm_start else None
         return action
 

@@ -96,7 +96,7 @@ class RSSM(StateSpaceModel):
         """See :meth:`StateSpaceModel.img_dist`."""
         deter = self.cell(state.deter, state.stoch.flatten(1), self.cell.project_action(limit_action(action)))
         prior = self.prior(deter)
-        return LatentState(deter, self.latent.mode(prior) if mode else self.latent.sample(prior)), prior
+        return self.draw(deter, prior, mode=mode), prior
 
     def obs_step(
         self,
@@ -114,8 +114,7 @@ class RSSM(StateSpaceModel):
         deter = th.where(first, start.deter, state.deter)
         stoch = th.where(first, start.stoch.flatten(1), state.stoch.flatten(1))
         deter, out = self._transition(deter, stoch, action, self.project_embed(embed))
-        post = self.latent.params(out)
-        return LatentState(deter, self.latent.mode(post) if mode else self.latent.sample(post))
+        return self.draw(deter, self.latent.params(out), mode=mode)
 
     def observe(
         self,
@@ -167,7 +166,7 @@ class RSSM(StateSpaceModel):
         if taps:
             deter, out = deter + taps[0], out + taps[1]
         post = self.latent.params(out)
-        now = LatentState(deter, self.latent.sample(post))
+        now = self.draw(deter, post, mode=False)
         return now, (now, post)
 
 

@@ -75,6 +75,13 @@ class StateSpaceModel(nn.Module):
         """
         raise NotImplementedError
 
+    def draw(self, deter: th.Tensor, params: Params, *, mode: bool) -> LatentState:
+        """A state whose latent is the mode of a distribution, or a sample of it.
+
+        :param params: of the posterior or the prior
+        """
+        return LatentState(deter, self.latent.mode(params) if mode else self.latent.sample(params))
+
     def img_step(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> LatentState:
         """One step of the dream: ``(N, ...)`` state and action ``(N, A)`` to the next state.
 
@@ -137,13 +144,10 @@ class StochasticSSM(StateSpaceModel):
         hidden = self.post_mlp(th.cat([prior.mean, prior.std, embed], -1))
         return self.latent.params(self.post_out(hidden))
 
-    def _draw(self, params: GaussianParams, like: LatentState, mode: bool) -> LatentState:
-        return LatentState(like.deter, self.latent.mode(params) if mode else self.latent.sample(params))
-
     def img_dist(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> tuple[LatentState, Params]:
         """See :meth:`StateSpaceModel.img_dist`."""
         prior = self._prior(state.stoch, limit_action(action))
-        return self._draw(prior, state, mode), prior
+        return self.draw(state.deter, prior, mode=mode), prior
 
     def obs_step(
         self,
@@ -158,7 +162,7 @@ class StochasticSSM(StateSpaceModel):
         first = is_first.unsqueeze(1)
         stoch = state.stoch.masked_fill(first, 0.0)
         prior = self._prior(stoch, limit_action(prev_action).masked_fill(first, 0.0))
-        return self._draw(self._post(prior, embed), state, mode)
+        return self.draw(state.deter, self._post(prior, embed), mode=mode)
 
     def observe(
         self,
@@ -169,10 +173,8 @@ class StochasticSSM(StateSpaceModel):
     ) -> Observed:
         """See :meth:`StateSpaceModel.observe`."""
         if state is None:
-            state, is_first = (
-                self.initial(len(embed)),
-                th.cat([th.ones_like(is_first[:, :1]), is_first[:, 1:]], 1),
-            )
+            state = self.initial(len(embed))
+            is_first = th.cat([th.ones_like(is_first[:, :1]), is_first[:, 1:]], 1)
         first = is_first.unsqueeze(-1)
         actions = limit_action(prev_action).masked_fill(first, 0.0)
 
@@ -181,7 +183,7 @@ class StochasticSSM(StateSpaceModel):
         ) -> tuple[LatentState, tuple[LatentState, Params, Params]]:
             prior = self._prior(carry.stoch.masked_fill(first, 0.0), action)
             post = self._post(prior, embed)
-            now = self._draw(post, carry, False)
+            now = self.draw(carry.deter, post, mode=False)
             return now, (now, post, prior)
 
         states, post, prior = unroll(step, state, (actions, embed, first))

@@ -15,6 +15,7 @@ Symbols used in shapes: B batch, T time, H horizon, N = B*T imagination starts, 
 E embed, F feat.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch as th
@@ -61,6 +62,10 @@ class SequenceBatch(NamedTuple):
     is_first: th.Tensor
     is_last: th.Tensor
     is_terminal: th.Tensor
+
+    def map(self, change: Callable[[th.Tensor], th.Tensor]) -> "SequenceBatch":
+        """The batch with every tensor changed alike."""
+        return SequenceBatch({name: change(value) for name, value in self.obs.items()}, *map(change, self[1:]))
 
 
 class ModelOutput(NamedTuple):

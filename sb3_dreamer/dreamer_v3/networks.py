@@ -46,7 +46,7 @@ def build_explorer(spec: DreamerV3Spec, world_model: WorldModel, actions: Action
     if isinstance(spec, DreamerV3Spec2024):
         behavior, style = behavior_2024(spec, world_model, actions), style_2024(spec)
     else:
-        behavior, style = behavior_2023(spec, world_model, actions), NormStyle(norm="layer", act=spec.act, eps=1e-3)
+        behavior, style = behavior_2023(spec, world_model, actions), style_2023(spec)
     rssm = world_model.rssm
     ensemble = Ensemble(rssm.feat_size, actions.size, rssm.latent.flat_size, spec.mlp, heads=spec.ensemble, style=style)
     return Explorer(behavior, ensemble)
@@ -57,7 +57,7 @@ def build_explorer(spec: DreamerV3Spec, world_model: WorldModel, actions: Action
 
 def world_model_2023(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: ActionLayout) -> WorldModel:
     """Encoder, RSSM, decoder, reward and continue heads."""
-    style, latent = NormStyle(norm="layer", act=spec.act, eps=1e-3), make_latent(spec)
+    style, latent = style_2023(spec), make_latent(spec)
     encoder = Encoder(keys, depth=spec.cnn_depth, units=spec.codec_mlp, style=style, symlog_inputs=spec.symlog_inputs)
     cell = layer_norm_gru(latent, action=actions.size, hidden=spec.units, deter=spec.deter, style=style)
     rssm = RSSM(cell, latent, embed=encoder.out_size, hidden=spec.units, style=style, learned_start=True)
@@ -84,7 +84,7 @@ def world_model_2023(spec: DreamerV3Spec, keys: tuple[ObsKey, ...], actions: Act
 def behavior_2023(spec: DreamerV3Spec, world_model: WorldModel, actions: ActionLayout) -> DreamerV3Behavior:
     """Actor, critic and return statistics: dynamics gradients for Box actions, REINFORCE for discrete ones."""
     feat_size = world_model.rssm.feat_size
-    style = NormStyle(norm="layer", act=spec.act, eps=1e-3)
+    style = style_2023(spec)
     critic = make_scalar_head(spec, feat_size, spec.mlp, style=style)
     actor: ActionHead
     if actions.kind == "continuous":
@@ -92,6 +92,11 @@ def behavior_2023(spec: DreamerV3Spec, world_model: WorldModel, actions: ActionL
         return DreamerV3Behavior(actor, critic, actor_gradient="dynamics")
     actor = discrete_actor(spec, world_model, actions, style=style, unimix=spec.unimix, outscale=1.0)
     return DreamerV3Behavior(actor, critic, actor_gradient="dynamics" if spec.actor_estimator else "reinforce")
+
+
+def style_2023(spec: DreamerV3Spec) -> NormStyle:
+    """LayerNorm with epsilon 1e-3, initialized by the average of both fans."""
+    return NormStyle(norm="layer", act=spec.act, eps=1e-3)
 
 
 # ---- 2024 (the authors' December 2024 code) ------------------------------------------------------------------------

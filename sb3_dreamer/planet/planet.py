@@ -343,7 +343,7 @@ class PlaNet(WorldModelAlgorithm):
         )
 
     def _plan_seconds(self) -> float:
-        """Seconds of one planning call, after one that warms up; the run goes on as if there had been none."""
+        """Seconds of one planning call, after one that warms up; the run continues as if there had been none."""
         first = th.ones(self.n_envs, dtype=th.bool, device=self.device)
         obs, state = self._obs_tensors(), self.policy.initial_state(self.n_envs)
         planner = CEMPlanner(self.policy.codec.layout, **self.policy.planner_settings)

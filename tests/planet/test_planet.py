@@ -19,6 +19,7 @@ from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBa
 from sb3_dreamer.planet import SIZES, PlaNetSpec, RecentReplayBuffer
 from sb3_dreamer.planet.networks import build_rssm, build_world_model
 from sb3_dreamer.planet.spec import resolve_spec
+from tests.algorithms import PLANS
 
 RELU = NormStyle(norm="none", act="relu")
 BOX2 = ActionLayout("continuous", (2,))
@@ -50,21 +51,8 @@ class CountEnv(gym.Env):
 
 def tiny(env, policy="MlpPolicy", **changes):
     """The smallest PlaNet."""
-    numbers = {
-        "model_size": "debug",
-        "batch_size": 4,
-        "batch_length": 5,
-        "seed_episodes": 2,
-        "collect_interval": 3,
-        "planning_horizon": 3,
-        "planning_iterations": 2,
-        "planning_candidates": 10,
-        "planning_elites": 3,
-        "buffer_size": 1000,
-        "seed": 0,
-        "device": "cpu",
-    }
-    return PlaNet(policy, env, **(numbers | changes))
+    numbers = {"batch_size": 4, "batch_length": 5, "seed_episodes": 2, "seed": 0, "device": "cpu"}
+    return PlaNet(policy, env, **(PLANS | numbers | changes))
 
 
 # ---- model ----------------------------------------------------------------------------------------------------------

@@ -55,7 +55,6 @@ class CrafterEnv(gym.Env, gym.utils.EzPickle):
         seed = int(np.random.default_rng().integers(2**31 - 1))
         self._env = crafter.Env(size=tuple(size[::-1]), reward=reward, length=None, seed=seed)
         self.action_names: list[str] = list(self._env.action_names)
-        self.achievement_names: list[str] = list(crafter.constants.achievements)
         self.observation_space = spaces.Box(0, 255, (*size, 3), np.uint8)
         self.action_space = spaces.Discrete(len(self.action_names))
         self.render_mode, self.render_size, self.length = render_mode, render_size, length

@@ -113,6 +113,9 @@ class Settings:
             _check(name, value, f"one of {', '.join(map(repr, known))}", value in known)
 
 
+SETTING_NAMES = tuple(field.name for field in fields(Settings))
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -176,11 +179,10 @@ def apply_overrides(settings: Settings, overrides: Mapping[str, Any]) -> Setting
     :param overrides: setting name to value; ``size`` may be one number
     :raises ValueError: for an unknown name, with the nearest known one
     """
-    known = [field.name for field in fields(Settings)]
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in overrides.items()}
     for name in values:
-        if name not in known:
-            raise ValueError(f"unknown setting {name!r}{near(name, known)}: use {', '.join(known)}")
+        if name not in SETTING_NAMES:
+            raise ValueError(f"unknown setting {name!r}{near(name, SETTING_NAMES)}: use {', '.join(SETTING_NAMES)}")
     for name in ("size", "noops"):
         if isinstance(values.get(name), int):
             values[name] = (values[name],) * 2

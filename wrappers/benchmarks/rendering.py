@@ -22,25 +22,34 @@ assert renderer.render().max() > 0, "black image"
 
 
 @functools.lru_cache(maxsize=len(BACKENDS))
-def probe_backend(backend: str, timeout: float = 60.0) -> str | None:
+def probe_backend(backend: str) -> str | None:
     """Draw one image with a backend in a process of its own (a bad driver can crash the process).
 
     :param backend: ``"egl"``, ``"osmesa"`` or ``"glfw"``
-    :param timeout: seconds
     :return: None if it works, else the last line of the error
     """
     variables = {**os.environ, "MUJOCO_GL": backend}
     variables.pop("PYOPENGL_PLATFORM", None)
+    return run_python(_PROBE, 60.0, variables)
+
+
+def run_python(code: str, seconds: float, variables: dict[str, str] | None = None) -> str | None:
+    """Run code in a new Python process.
+
+    :param code: program text
+    :param seconds: time limit
+    :param variables: of its environment; None: those of this process
+    :return: None if it succeeded, else the last line of its errors
+    """
+    command = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE], env=variables, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return f"no image after {timeout:.0f} s"
+        return f"not finished after {seconds:.0f} s"
     if done.returncode == 0:
         return None
     lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"process ended with {done.returncode}"
+    return lines[-1] if lines else f"process ended with exit code {done.returncode}"
 
 
 def choose_backend() -> str | None:

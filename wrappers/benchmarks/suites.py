@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -18,7 +18,14 @@ from sb3_dreamer.wrappers.benchmarks.bsuite import make_bsuite
 from sb3_dreamer.wrappers.benchmarks.crafter import make_crafter
 from sb3_dreamer.wrappers.benchmarks.dmlab import make_dmlab
 from sb3_dreamer.wrappers.benchmarks.minecraft import make_minecraft
-from sb3_dreamer.wrappers.benchmarks.presets import Settings, SuiteInfo, SuitePreset, apply_overrides, find_preset
+from sb3_dreamer.wrappers.benchmarks.presets import (
+    SETTING_NAMES,
+    Settings,
+    SuiteInfo,
+    SuitePreset,
+    apply_overrides,
+    find_preset,
+)
 from sb3_dreamer.wrappers.benchmarks.rendering import check_renderer, choose_backend
 from sb3_dreamer.wrappers.discount_info import DiscountInfo
 from sb3_dreamer.wrappers.frame_counter import FrameCounter
@@ -72,7 +79,6 @@ SUITES: dict[str, Suite] = {
 _ID_OPTIONS = ("action_repeat", "time_limit", "size", "resize", "grayscale", "pixels", "lives", "max_pool")
 _ALE_OPTIONS = ("sticky", "noops", "all_actions")
 NAMESPACES = {"ALE": "ale_py", "dm_control": "shimmy", "bsuite": "shimmy", "meltingpot": "shimmy"}
-SETTING_NAMES = tuple(field.name for field in fields(Settings))
 
 
 def split_name(name: str) -> tuple[str, str]:

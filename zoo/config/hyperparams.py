@@ -47,7 +47,12 @@ class Entry:
     @property
     def run_name(self) -> str:
         """Name of the run's folder and model file: the environment without ``/`` and ``:``."""
-        return re.sub(r"[^\w.+-]", "-", self.env if self.suite in SUITES else self.task)
+        return slug(self.env if self.suite in SUITES else self.task)
+
+
+def slug(env: str) -> str:
+    """Write an environment's name as the name of a folder."""
+    return re.sub(r"[^\w.+-]", "-", env)
 
 
 def suite_files(algo: str) -> dict[str, Path]:
@@ -130,12 +135,8 @@ def find_entry(algo: str, name: str, conf_file: str | None = None) -> Entry:
     values = entries.get(task, entries.get("default"))
     if values is None:
         raise UsageError(f"{files[suite]} has neither an entry {task!r} nor a default: use --conf-file")
-    env = values.get("env") or (name if suite == PLAIN else _full_name(suite, task))
+    env = values.get("env") or (f"{suite}:{task}" if suite in SUITES else task)
     return Entry(algo, task, suite, env, values, _for_task(run_defaults, task), note, f"{algo}/{suite}.yml")
-
-
-def _full_name(suite: str, task: str) -> str:
-    return f"{suite}:{task}" if suite in SUITES else task
 
 
 def _place(algo: str, name: str, files: dict[str, Path]) -> tuple[str, str, str]:

@@ -35,7 +35,7 @@ from sb3_dreamer.zoo.speed.rivals import read_rival
 
 PROGRAMS = ("table", "learn", "scaling", "profile", "rivals", "gpu")
 PICTURE = "docs/media/bench_scaling.png"  #: of ``scaling``
-SINGLE = ("learn", "scaling", "profile", "rivals", "gpu")  # programs of one algorithm
+SINGLE = PROGRAMS[1:]  # programs of one algorithm
 
 
 def main(words: Sequence[str]) -> int:

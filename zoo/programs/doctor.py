@@ -9,14 +9,13 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sb3_dreamer.wrappers.benchmarks.rendering import BACKENDS, probe_backend
+from sb3_dreamer.wrappers.benchmarks.rendering import BACKENDS, probe_backend, run_python
 from sb3_dreamer.zoo.config.arguments import OneLineParser
 from sb3_dreamer.zoo.config.errors import plural
 
@@ -94,25 +93,6 @@ function = th.compile(lambda x: (x.sin() * 2 + x).sum())
 x = th.linspace(0, 1, 64)
 assert th.allclose(function(x), (x.sin() * 2 + x).sum(), atol=1e-4)
 """
-
-
-def run_python(code: str, seconds: float) -> str | None:
-    """Run code in a new Python process.
-
-    :param code: program text
-    :param seconds: time limit
-    :return: None if it succeeded, else the last line of its errors
-    """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"not finished after {seconds:.0f} s"
-    if done.returncode == 0:
-        return None
-    lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else f"process ended with exit code {done.returncode}"
 
 
 def check_compile() -> Diagnosis:

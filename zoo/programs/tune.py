@@ -17,6 +17,7 @@ from filelock import FileLock
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, check_algorithm
 from sb3_dreamer.zoo.config.arguments import (
@@ -493,6 +494,5 @@ def export(study: Any, path: Path, args: Namespace) -> None:
         "python": system["python"],
         "versions": system["packages"],
     }
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_dreamer.zoo.config.errors import UsageError, quote
-from sb3_dreamer.zoo.config.hyperparams import find_entry
+from sb3_dreamer.zoo.config.hyperparams import find_entry, slug
 from sb3_dreamer.zoo.config.values import UNSUPPORTED
 from sb3_dreamer.zoo.config.yaml_files import read_yaml, write_yaml
 
@@ -143,13 +143,6 @@ def create(root: str | Path, algo: str, name: str, uuid: str = "") -> RunFolder:
         raise UsageError(f"cannot make a run folder in {parent}: {error}") from error
 
 
-def next_path(root: str | Path, algo: str, name: str, uuid: str = "") -> Path:
-    """Return the folder that :func:`create` would make now."""
-    parent = Path(root) / algo
-    number = max(run_numbers(parent, name), default=0) + 1
-    return parent / (f"{name}_{number}_{uuid}" if uuid else f"{name}_{number}")
-
-
 def run_numbers(parent: Path, name: str) -> list[int]:
     """List the numbers of the runs of an environment."""
     pattern = re.compile(re.escape(name) + r"_(\d+)(_.*)?")
@@ -173,11 +166,6 @@ def runs_of_jobs(root: str | Path, algo: str) -> list[RunFolder]:
 def _with_seed(job: Path) -> tuple[str, int]:
     name, _, number = job.name.rpartition("-seed")
     return name, int(number) if number.isdecimal() else 0
-
-
-def slug(env: str) -> str:
-    """Write an environment's name as the name of a folder."""
-    return re.sub(r"[^\w.+-]", "-", env)
 
 
 def names_for(root: str | Path, algo: str, env: str) -> list[str]:

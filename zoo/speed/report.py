@@ -70,8 +70,8 @@ def header_rows(head: dict[str, Any]) -> list[tuple[str, str]]:
     git = system["git"]
     source = f"{git['commit'][:10]}, {git['changed_files']} changed files" if git else "installed package"
     packages = system["packages"]
-    shown = {"torch": "torch", "numpy": "numpy", "gymnasium": "gymnasium", "stable-baselines3": "stable-baselines3"}
-    versions = [f"{label} {packages[name]}" for name, label in shown.items() if name in packages]
+    shown = ("torch", "numpy", "gymnasium", "stable-baselines3")
+    versions = [f"{name} {packages[name]}" for name in shown if name in packages]
     return [
         ("command", head["command"]),
         ("sb3-dreamer", f"{packages.get('sb3-dreamer', '?')} ({source})"),

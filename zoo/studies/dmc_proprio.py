@@ -92,7 +92,7 @@ def check_protocol(path: Path, protocol: dict[str, Any]) -> None:
         raise ValueError(f"{path.parent} holds a run with {begun}, not {protocol}: take its settings or another --out.")
 
 
-def log_and_save(folder: Path, repeat: int, save_every: int, seconds: float = math.inf) -> Callable[..., bool]:
+def log_and_save(folder: Path, repeat: int, save_every: int, seconds: float) -> Callable[..., bool]:
     """Make the callback that writes each training episode as a line, and model and replay every so often.
 
     :param folder: of the run

@@ -21,6 +21,7 @@ import torch as th
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.core import estimators as est
 from sb3_dreamer.core.baselines import darn_loss, muprop_loss, score_function_loss
 from sb3_dreamer.zoo.programs.cli import run_study
@@ -171,8 +172,8 @@ def run_cell(row: str, method: str, seed: int, epochs: int, out: Path) -> dict[s
         searched = seed != SEARCH_SEED and run_cell(row, method, SEARCH_SEED, epochs, out)["learning_rate"]
         rates = (searched,) if searched else LEARNING_RATES
         result = min((train(row, method, seed, epochs, rate) for rate in rates), key=lambda item: item["valid"])
-        file.with_suffix(".tmp").write_text(json.dumps(result), encoding="utf-8")
-        file.with_suffix(".tmp").replace(file)  # an interrupted run leaves no half-written result
+        with atomic_write(file) as handle:  # an interrupted run leaves no half-written result
+            handle.write(json.dumps(result).encode())
         print(f"{file.stem:<48} lr {result['learning_rate']:<6g} test {result['test']:7.3f}", flush=True)
     return dict(json.loads(file.read_text(encoding="utf-8")))
 

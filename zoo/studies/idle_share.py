@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch as th
 
 from sb3_dreamer import DreamerV3
@@ -100,11 +101,10 @@ def _filled(model: DreamerV3) -> Any:
     """Draw an empty batch, so that the metrics of an update are known before the first one."""
     replay = model.replay_buffer
     shape = (replay.n_envs, *(model.observation_space.shape or ()))
-    obs = th.zeros(shape, dtype=th.uint8).numpy()
-    actions = th.zeros((replay.n_envs, 1), dtype=th.int64).numpy()
-    ends = th.zeros(replay.n_envs).numpy()
+    obs, actions = np.zeros(shape, np.uint8), np.zeros((replay.n_envs, 1), np.int64)
+    rewards, ends = np.zeros(replay.n_envs, np.float32), np.zeros(replay.n_envs, bool)
     for _ in range(model.batch_length + 1):
-        replay.add(obs, obs, actions, ends, ends.astype(bool), [{}] * replay.n_envs)
+        replay.add(obs, obs, actions, rewards, ends, [{}] * replay.n_envs)
     batch = replay.sample_sequences(2, 4)
     replay.reset()
     return batch

@@ -30,6 +30,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_dreamer.common.files.atomic import atomic_write
 from sb3_dreamer.wrappers import make_env
 from sb3_dreamer.zoo.config import environments
 from sb3_dreamer.zoo.config.algorithms import CLASSES, algorithm_class
@@ -42,19 +43,10 @@ from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.runs.provenance import describe_system
 
 WINDOW = 10  # training episodes averaged in the plot
-SETTINGS: tuple[str, ...] = (
-    "env",
-    "env_kwargs",
-    "env_wrapper",
-    "policy",
-    "preset",
-    "params",
-    "n_envs",
-    "steps",
-    "minutes",
-    "goal",
+SETTINGS = (  # with the algorithm, all that decides a result
+    *("env", "env_kwargs", "env_wrapper", "policy", "preset", "params", "n_envs", "steps", "minutes", "goal"),
+    *("eval_every", "eval_episodes", "final_episodes", "device"),
 )
-SETTINGS += ("eval_every", "eval_episodes", "final_episodes", "device")  # with the algorithm, all that decides a result
 
 
 class Check(BaseCallback):
@@ -211,10 +203,8 @@ def read_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def store(path: Path, results: dict[str, Any]) -> None:
     """Write the results, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(results, indent=1) + "\n")
-    draft.replace(path)
+    with atomic_write(path) as file:
+        file.write((json.dumps(results, indent=1) + "\n").encode())
 
 
 def print_run(run: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from sb3_dreamer.zoo.programs.cli import run_study
 from sb3_dreamer.zoo.runs.curves import moving_average
 from sb3_dreamer.zoo.studies.planning_baselines import ENVS, read_rows
 
+WIDTH = 200  #: pixels of an episode's video
 COLORS = {"planet": "#1f77b4", "random-shooting": "#d62728", "random-collection": "#7f7f7f"}
 TASKS = {
     "pendulum": "Pendulum-v1, action repeat 2",
@@ -125,7 +126,7 @@ def collect(folders: list[Path]) -> str:
 
 
 @th.no_grad()
-def open_loop(model: PlaNet, context: int, length: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def open_loop(model: PlaNet, context: int, length: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a replayed sequence and what the model predicts of it from ``context`` frames and the actions alone.
 
     :return: real and predicted images, ``(length, C, H, W)`` each, 0 to 255
@@ -166,7 +167,7 @@ def open_loop_video(folder: Path, out: Path, context: int, length: int) -> dict[
     return {"context": context, "mse": mse.round(5).tolist(), "mse_last_frame": copy.round(5).tolist()}
 
 
-def episode_video(folder: Path, out: Path, seed: int = 1000, width: int = 200) -> float:
+def episode_video(folder: Path, out: Path) -> float:
     """Write a GIF of one episode of a trained model, planned by CEM.
 
     :return: its return
@@ -174,14 +175,14 @@ def episode_video(folder: Path, out: Path, seed: int = 1000, width: int = 200) -
     name, kwargs = ENVS[json.loads((folder / "result.json").read_text())["env"]]
     env = make_env(name, **kwargs, render_mode="rgb_array")
     model = PlaNet.load(folder / "model.zip", device="cpu")
-    obs, _ = env.reset(seed=seed)
+    obs, _ = env.reset(seed=1000)
     images, state, total, over = [], None, 0.0, False
     while not over:
         action, state = model.predict(obs, state, np.array([state is None]), deterministic=True)
         obs, reward, terminated, truncated, _ = env.step(action)
         total, over = total + float(reward), terminated or truncated
         image = Image.fromarray(np.asarray(env.render()))
-        size = (width, width * image.height // image.width)
+        size = (WIDTH, WIDTH * image.height // image.width)
         images.append(np.asarray(image.resize(size, Image.Resampling.LANCZOS)))
     write_video(out, images, fps=1000 / 80)
     return total

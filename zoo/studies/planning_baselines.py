@@ -30,6 +30,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_dreamer import PlaNet
+from sb3_dreamer.common.files.atomic import atomic_path
 from sb3_dreamer.core.behavior import Behavior, RandomBehavior
 from sb3_dreamer.core.planner import CEMPlanner, random_shooting
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey
@@ -130,18 +131,15 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 def write_rows(file: Path, fields: tuple[str, ...], rows: list[dict[str, str]]) -> None:
     """Write a CSV file, whole or not at all."""
-    part = file.with_suffix(".part")
-    with part.open("w", newline="") as stream:
+    with atomic_path(file) as part, part.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fields, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(file)
 
 
 def save(model: Any, folder: Path) -> None:
     """Save replay first, the model last: where a model is, there is a replay that is at least as new."""
-    model.save_replay_buffer(folder / "replay.part")
-    (folder / "replay.part").replace(folder / "replay.safetensors")
+    model.save_replay_buffer(folder / "replay.safetensors")
     model.save(folder / "model.zip")
 
 

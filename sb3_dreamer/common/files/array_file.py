@@ -16,9 +16,8 @@ from sb3_dreamer.common.files.json_text import ModelFileError, NotEncodable, dum
 from sb3_dreamer.common.files.tensors import FROM_SOURCE, check_name, is_pickle, not_safetensors, read_header
 
 FORMAT = "sb3-dreamer arrays"
-ARRAYS_VERSION = (
-    2  #: format version of files of arrays; 1 had no checksums, and all environments of a replay in one array
-)
+#: format version of files of arrays; 1 had no checksums, and all environments of a replay in one array
+ARRAYS_VERSION = 2
 
 
 def write_arrays(path: PathOrFile, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, object]) -> None:

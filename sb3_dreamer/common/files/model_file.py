@@ -14,7 +14,7 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from importlib import metadata as package_metadata
 from typing import IO, Any, NamedTuple
 
@@ -26,13 +26,8 @@ from sb3_dreamer.common.files.json_codec import decode, encode
 from sb3_dreamer.common.files.json_text import MAX_JSON_BYTES, ModelFileError, dumps, loads, one_line
 from sb3_dreamer.common.files.tensors import FROM_SOURCE, is_pickle, tensors_from_bytes, tensors_to_bytes
 
-FORMAT_VERSION = 2
-# version -> function (data.json as parsed, tensors) -> the same in the layout of version + 1
-MIGRATIONS: dict[
-    int,
-    Callable[[dict[str, Any], dict[str, dict[str, th.Tensor]]], tuple[dict[str, Any], dict[str, dict[str, th.Tensor]]]],
-] = {1: lambda data, tensors: (data, tensors)}  # 1 had no list of members
-
+FORMAT_VERSION = 2  #: 1 had no list of members
+FINITE = ("policy", "carry")  #: names of tensors that must hold neither NaN nor infinity
 _SLACK = 16 * 2**20  # what a file may unpack to beyond four times its own size
 _MAX_MEMBERS = 1000
 _FIXED_MEMBERS = ("format.json", "data.json", "system_info.txt")
@@ -60,11 +55,10 @@ class ModelFile(NamedTuple):
     Contents of a model file.
 
     ``data`` holds the decoded attributes without the skipped ones, ``tensors`` one dict of tensors for each name given
-    to ``write_model``, ``version`` the format version of the file, ``system_info`` the writer's machine in words.
+    to ``write_model``, ``system_info`` the writer's machine in words.
     """
 
     kind: str
-    version: int
     data: dict[str, Any]
     tensors: dict[str, dict[str, th.Tensor]]
     system_info: str
@@ -134,7 +128,6 @@ def read_model(
     kind: str | None = None,
     device: th.device | str = "cpu",
     skip: Collection[str] = (),
-    finite: Collection[str] = ("policy", "carry"),
 ) -> ModelFile:
     """
     Read a model file after checking it; a file of unknown origin can at worst be refused.
@@ -143,7 +136,6 @@ def read_model(
     :param kind: class name that the file must hold; None takes any
     :param device: where the tensors go, ``"auto"`` as in SB3
     :param skip: names of data entries that are not decoded (those that ``custom_objects`` replaces)
-    :param finite: names of tensors that must hold neither NaN nor infinity
     :raises FileNotFoundError: naming the names tried
     :raises ModelFileError: when the file is damaged, hostile, of another kind or of a newer version
     """
@@ -179,19 +171,13 @@ def read_model(
             raise ModelFileError(
                 f"{what} is truncated, damaged or not a model file ({reason}): {FROM_SOURCE}"
             ) from error
-    for step in range(version, FORMAT_VERSION):
-        if step not in MIGRATIONS:
-            raise ModelFileError(
-                f"{what} has format version {version}, which is no longer read: load it with an older release"
-            )
-        raw, tensors = MIGRATIONS[step](raw, tensors)
     if not isinstance(raw, dict):
         raise ModelFileError(f"data.json in {what} is not a table of attributes: {FROM_SOURCE}")
     data = {name: _decode_entry(name, value, what) for name, value in raw.items() if name not in skip}
-    for name in finite:
+    for name in FINITE:
         _check_finite(tensors.get(name, {}), f"{name} in {what}")
     moved = {name: {key: tensor.to(target) for key, tensor in items.items()} for name, items in tensors.items()}
-    return ModelFile(found, version, data, moved, info)
+    return ModelFile(found, data, moved, info)
 
 
 def _check_directory(handle: IO[bytes], members: int, what: str) -> None:

@@ -66,9 +66,8 @@ def load_optimizer(optimizer: th.optim.Optimizer, tensors: Mapping[str, th.Tenso
     for index, items in state.items():
         for key, value in items.items():
             loaded = optimizer.state[order[index]][key]
-            if (
-                isinstance(value, th.Tensor) and value.dtype != loaded.dtype
-            ):  # torch casts state to the parameter's type
+            # torch casts state to the parameter's type
+            if isinstance(value, th.Tensor) and value.dtype != loaded.dtype:
                 optimizer.state[order[index]][key] = value.to(loaded.device)
 
 

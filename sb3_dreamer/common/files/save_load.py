@@ -140,7 +140,7 @@ def left_out_sentences(left_out: Mapping[str, float | None]) -> list[str]:
     return sentences
 
 
-def warn_left_out(stored: "StoredModel", given: Iterable[str]) -> None:
+def warn_left_out(stored: StoredModel, given: Iterable[str]) -> None:
     """Warn of what a file could not hold and was not passed again.
 
     :param given: names of what was passed
@@ -159,8 +159,7 @@ def read_algorithm(path: Path, kind: str, custom_objects: Mapping[str, Any]) -> 
     :param custom_objects: values to use instead of stored ones, by attribute name
     :raises ModelFileError: if the file is damaged, of another algorithm, or holds pickled data
     """
-    finite = ("policy", "carry")
-    file = read_model(cast(Any, path), kind=kind, device="cpu", skip=tuple(custom_objects), finite=finite)
+    file = read_model(cast(Any, path), kind=kind, skip=tuple(custom_objects))
     data = file.data | {name: custom_objects[name] for name in NEEDED if name in custom_objects}
     for name in NEEDED:
         if name not in data:

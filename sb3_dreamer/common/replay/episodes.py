@@ -11,8 +11,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_dreamer.common.checks import Place, check_observation, check_reward
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, space_dict
-from sb3_dreamer.common.spec import near
 from sb3_dreamer.core.types import ObsKey
+from sb3_dreamer.hints import near
 
 ROUNDING = 1e-3  #: of Box actions scaled to [-1, 1], beyond their bounds
 

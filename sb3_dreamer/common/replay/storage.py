@@ -78,7 +78,7 @@ class DiskRows:
         """
         if self.occupied:
             raise FileExistsError(
-                f"replay_dir='{self.folder}' holds the replay of an earlier run: go on with it through "
+                f"replay_dir='{self.folder}' holds the replay of an earlier run: resume it through "
                 "load_checkpoint() or load_replay_buffer(replay_dir), or name another folder"
             )
         self.folder.mkdir(parents=True, exist_ok=True)

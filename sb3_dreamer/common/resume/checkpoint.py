@@ -81,7 +81,7 @@ def read_training(path: Path, kind: str) -> TrainingState:
 
     :raises ModelFileError: if the file is damaged, or of another algorithm
     """
-    file = read_model(path, kind=kind, device="cpu")
+    file = read_model(path, kind=kind)
     data, tensors = file.data, file.tensors
     kinds = {"step": int, "restart_seed": int, "random": dict, "callbacks": list, "logger": dict, "metric_counts": dict}
     for name, expected in kinds.items():
@@ -108,7 +108,7 @@ def same_ranks(folder: Path, kind: str, allow_other: bool) -> bool:
     :param allow_other: do not raise if it was not
     :raises ModelFileError: if it was not
     """
-    ranks = read_model(folder / TRAINING, kind=kind, device="cpu").data.get("ranks", 1)
+    ranks = read_model(folder / TRAINING, kind=kind).data.get("ranks", 1)
     now = distributed.world_size()
     if ranks != now and not allow_other:
         raise ModelFileError(

@@ -1,1 +1,1 @@
-"""Run updates: how many are owed, in which precision, from a CUDA graph or not."""
+"""Run updates: in which precision, compiled or not, from a CUDA graph or not."""

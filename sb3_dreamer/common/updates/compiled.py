@@ -11,7 +11,6 @@ from typing import Any
 
 import torch as th
 
-CHOICES = (False, True, "auto")
 PAYS_FROM = 5_000  #: updates of a run from which ``auto`` compiles
 ABOUT = "takes a minute or two, once: later runs find it on disk"
 
@@ -21,7 +20,7 @@ def check_compile(wanted: Any) -> None:
 
     :raises ValueError: quoting the value, and saying what to write instead
     """
-    if not any(wanted is choice or (isinstance(wanted, str) and wanted == choice) for choice in CHOICES):
+    if not isinstance(wanted, bool | str) or wanted not in (False, True, "auto"):
         raise ValueError(f"compile={wanted!r} is unknown: use False, True or 'auto'")
 
 

@@ -137,7 +137,7 @@ class GraphedUpdate:
         return UpdateResult(dict(zip(self.names, self.values.clone().unbind(), strict=True)), self.post)
 
     def _capture(self, batch: SequenceBatch, graph: Graph) -> None:
-        static = SequenceBatch({name: value.clone() for name, value in batch.obs.items()}, *map(th.clone, batch[1:]))
+        static = batch.map(th.clone)
 
         def update() -> tuple[th.Tensor, LatentState]:
             metrics, post = self.update(static)
