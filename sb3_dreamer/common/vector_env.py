@@ -146,9 +146,7 @@ def _check_single_resets(env: gym.vector.VectorEnv) -> None:
     """Refuse what cannot start an episode without a step of the others."""
     base: Any = env.unwrapped
     why = ""
-    if not hasattr(gym.vector, "AutoresetMode"):
-        why = f"gymnasium {gym.__version__} has only one autoreset mode: install gymnasium 1.1 or newer"
-    elif not isinstance(base, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
+    if not isinstance(base, gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv):
         name = repr(base.spec.id) if getattr(base, "spec", None) is not None else "..."
         why = (
             f"{type(base).__name__} cannot reset single environments: make it with "

@@ -180,14 +180,12 @@ def seconds(value: float) -> str:
 
 
 def write_json(path: str | Path, values: dict[str, Any]) -> None:
-    """Write a result file, making its folder.
+    """Write a result file.
 
     :param path: target
     :param values: plain values
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(rounded(values), indent=1) + "\n", encoding="utf-8")
+    Path(path).write_text(json.dumps(rounded(values), indent=1) + "\n", encoding="utf-8")
 
 
 def rounded(value: Any) -> Any:

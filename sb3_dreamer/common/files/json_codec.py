@@ -222,7 +222,7 @@ def _unpack_box(parts: list[Any]) -> spaces.Box:
 
 def _unpack_discrete(parts: list[Any]) -> spaces.Discrete:
     n, start, dtype = parts
-    extra = {} if dtype == np.int64 else {"dtype": dtype.type}  # gymnasium 1.0 has no dtype argument
+    extra = {} if dtype == np.int64 else {"dtype": dtype.type}  # gymnasium 1.1 has no dtype argument
     return spaces.Discrete(n, start=start, **extra)
 
 

@@ -1,5 +1,6 @@
 """Mixed precision: the forward pass and the losses of an update with bfloat16 products."""
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 
 import torch as th
@@ -34,4 +35,20 @@ def update_precision(device: th.device, mixed: bool) -> AbstractContextManager[o
     :param device: of the model
     :param mixed: whether to
     """
-    return th.autocast(device.type, dtype=th.bfloat16) if mixed else nullcontext()
+    if not mixed:
+        return nullcontext()
+    return th.autocast(device.type, dtype=th.bfloat16, cache_enabled=_cached_weights_learn())
+
+
+@functools.cache
+def _cached_weights_learn() -> bool:
+    """Whether a weight that was first used without gradients gets one later; in torch 2.6 it does not.
+
+    Autocast keeps bfloat16 copies of weights. Those made in a dream without gradients served the losses as well
+    (pytorch/pytorch#158232).
+    """
+    weight = th.ones(1, 1, requires_grad=True)
+    with th.autocast("cpu", dtype=th.bfloat16):
+        with th.no_grad():
+            weight @ weight
+        return (weight @ weight).requires_grad

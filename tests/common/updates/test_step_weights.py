@@ -20,7 +20,7 @@ ALL = {
 }
 
 
-def setup(name: str) -> tuple[Any, Any, Any]:
+def prepare(name: str) -> tuple[Any, Any, Any]:
     """World model, a batch in which an episode begins, and the state before its first row."""
     model = build(ALL[name])
     batch = model.replay_buffer.sample_sequences(model.batch_size, model.batch_length)
@@ -42,7 +42,7 @@ def gradients(world_model: Any, batch: Any, start: Any) -> tuple[Any, dict[str, 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("with_state", [True, False])
 def test_gradients_are_those_of_the_plain_loop(name: str, with_state: bool, monkeypatch) -> None:
-    world_model, batch, start = setup(name)
+    world_model, batch, start = prepare(name)
     start = start if with_state else None
     post, plain = gradients(world_model, batch, start)
     monkeypatch.setattr(rssm, "AT_ONCE_ON", {"cpu"})
@@ -59,7 +59,7 @@ def test_gradients_are_those_of_the_plain_loop(name: str, with_state: bool, monk
 @pytest.mark.parametrize("name", ALL)
 def test_in_mixed_precision(name: str, monkeypatch) -> None:
     """Weights are converted once before the loop; norms keep theirs. The error is not larger than the plain loop's."""
-    exact = setup(name)
+    exact = prepare(name)
     _, truth = gradients(*exact)
     with th.autocast("cpu", dtype=th.bfloat16):
         _, plain = gradients(*exact)
@@ -78,7 +78,7 @@ def test_in_mixed_precision(name: str, monkeypatch) -> None:
 
 def test_no_gradient_wanted(monkeypatch) -> None:
     monkeypatch.setattr(rssm, "AT_ONCE_ON", {"cpu"})
-    world_model, batch, start = setup("dreamerv3")
+    world_model, batch, start = prepare("dreamerv3")
     with th.no_grad():
         assert not world_model.loss(batch, start).post.deter.requires_grad
     world_model.requires_grad_(False)
@@ -87,7 +87,7 @@ def test_no_gradient_wanted(monkeypatch) -> None:
 
 def test_some_weights_do_not_learn(monkeypatch) -> None:
     monkeypatch.setattr(rssm, "AT_ONCE_ON", {"cpu"})
-    world_model, batch, start = setup("dreamerv3")
+    world_model, batch, start = prepare("dreamerv3")
     _, all_of_them = gradients(world_model, batch, start)
     world_model.rssm.cell.requires_grad_(False)
     th.manual_seed(0)
@@ -100,7 +100,7 @@ def test_some_weights_do_not_learn(monkeypatch) -> None:
 def test_memory_is_free_after_the_backward_pass(monkeypatch) -> None:
     """Nothing refers to itself: the graph goes without the garbage collector."""
     monkeypatch.setattr(rssm, "AT_ONCE_ON", {"cpu"})
-    world_model, batch, start = setup("dreamerv3")
+    world_model, batch, start = prepare("dreamerv3")
     gc.collect()
     gc.disable()
     try:
@@ -116,7 +116,7 @@ def test_memory_is_free_after_the_backward_pass(monkeypatch) -> None:
 
 def test_steps_are_compiled_as_well(monkeypatch) -> None:
     monkeypatch.setattr(rssm, "AT_ONCE_ON", {"cpu"})
-    case = setup("dreamerv3-2024")
+    case = prepare("dreamerv3-2024")
     _, plain = gradients(*case)
     runner = CompiledSteps("aot_eager")
     with run_steps_by(runner):

@@ -2,6 +2,8 @@
 
 import functools
 import multiprocessing as mp
+import subprocess
+import sys
 import time
 import types
 
@@ -94,11 +96,12 @@ def test_an_error_while_making_the_environment_is_told():
         RestartingVecEnv([functools.partial(broken)])
 
 
-def test_warnings_of_workers_have_no_colors_in_a_log(vec, capfd):
+def test_warnings_of_workers_have_no_colors_in_a_log():
     """Gymnasium colors its warnings wherever they go."""
-    vec([functools.partial(deprecated)]).close()
-    err = capfd.readouterr().err
-    assert "WARN: an old environment" in err and "\x1b" not in err
+    lines = ["from sb3_dreamer.wrappers import RestartingVecEnv", f"from {deprecated.__module__} import deprecated"]
+    program = "; ".join([*lines, "RestartingVecEnv([deprecated]).close()"])
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "WARN: an old environment" in run.stderr and "\x1b" not in run.stderr
 
 
 @pytest.mark.parametrize("how", ["exit", "kill"])

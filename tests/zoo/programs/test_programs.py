@@ -346,7 +346,7 @@ def test_runs_of_a_suite_are_found_together(tmp_path: Path, small: list[str], ca
     capsys.readouterr()
     assert main([*words, "--seeds", "5", "--", "-n", "80"]) == 0
     out = capsys.readouterr().out
-    assert "1 job had other flags after --" in out and "-n 60" in out and "1 job, 1 already done" in out
+    assert "1 job began with other flags after --" in out and "-n 60" in out and "1 job, 1 already done" in out
     assert main(["list", "--runs", "-f", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("-seed") == 2
     assert main(["plot", "-f", str(tmp_path), "-o", str(tmp_path / "x.png")]) == 0

@@ -69,7 +69,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_table_measures_every_part(tmp_path: Path, capsys) -> None:
-    out = tmp_path / "new" / "speed.json"
+    out = tmp_path / "speed.json"
     words = ["bench", "--algo", "dreamerv3", "--sizes", "debug", "--obs", "images", "--action", "discrete", *TINY]
     assert main([*words, "--train-ratio", "4", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
