@@ -5,8 +5,7 @@ Symbols: N environments, J candidates, K elites, H horizon, A action. All enviro
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from numbers import Integral, Real
-from typing import Any
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch as th
 
@@ -103,11 +102,11 @@ class CEMPlanner(Behavior):
             raise TypeError(f"layout={layout!r} must be an ActionLayout: pass model.policy.codec.layout")
         numbers = {"horizon": horizon, "iterations": iterations, "candidates": candidates, "elites": elites}
         for name, number in numbers.items():
-            if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+            if not isinstance(number, SupportsIndex) or isinstance(number, bool) or number < 1:
                 raise ValueError(f"{name}={number!r} must be an integer of at least 1")
         if elites > candidates:
             raise ValueError(f"elites={elites} must not be more than candidates={candidates}")
-        if not (isinstance(gamma, Real) and 0.0 < gamma <= 1.0):
+        if not (isinstance(gamma, SupportsFloat) and 0.0 < gamma <= 1.0):
             raise ValueError(f"gamma={gamma!r} must be a number above 0 and at most 1")
         if value is not None and not callable(value):
             raise TypeError(f"value={value!r} must be a function of features: pass model.behavior.value")
