@@ -132,7 +132,7 @@ def _add_cases(parser: OneLineParser) -> None:
 
 def _add_measuring(parser: OneLineParser) -> None:
     group = parser.add_argument_group("how")
-    group.add_argument("--device", default="cpu", metavar="NAME", help="auto, cpu, cuda or cuda:1")
+    group.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:1 (default: cpu; gpu: cuda)")
     group.add_argument("--threads", type=positive, metavar="N", help="of torch (default: its own choice)")
     group.add_argument(
         "--updates", type=positive, metavar="N", help="timed (default: 8; 4 for scaling, 3 for profile, 30 for gpu)"
@@ -181,7 +181,7 @@ def make_cases(args: argparse.Namespace) -> list[Case]:
         raise UsageError("two rivals have the same name")
     if args.plot is not None and args.program != "scaling":
         raise UsageError("--plot FILE belongs to: sb3-dreamer bench scaling")
-    device = check_device(args.device)
+    device = check_device(args.device or ("cuda" if args.program == "gpu" else "cpu"))
     base = Case(
         algo="",
         size="",

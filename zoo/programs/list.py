@@ -92,7 +92,7 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
     """
     table = Table(box=box.ROUNDED)
     table.add_column("run", overflow="fold")
-    for name in ("steps", "seed", "best evaluation", "final model"):
+    for name in ("steps", "seed", "best evaluation", "saved model"):
         table.add_column(name)
     for algo in algorithms:
         for run in run_folder.all_runs(folder, algo):
@@ -101,9 +101,9 @@ def run_table(folder: Path, algorithms: Sequence[str]) -> Table:
             except UsageError as error:
                 print(f"Left out: {error}")
                 continue
+            saved = "yes" if run.model.exists() else "no"
             steps = f"{run.steps_done:,} of {int(values.get('n_timesteps') or 0):,}"
-            finished = "yes" if run.model.exists() else "no"
-            table.add_row(str(run.path.relative_to(folder)), steps, str(values.get("seed")), best, finished)
+            table.add_row(str(run.path.relative_to(folder)), steps, str(values.get("seed")), best, saved)
     if not table.rows:
         raise UsageError(f"there is no run of {', '.join(algorithms)} in {folder} that can be read")
     return table

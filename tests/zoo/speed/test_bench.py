@@ -56,6 +56,12 @@ def test_wrong_words_are_one_line(words: list[str], message: str, capsys) -> Non
     assert captured.err.count("\n") == 1 and message in captured.err and captured.out == ""
 
 
+@pytest.mark.skipif(th.cuda.is_available(), reason="there is one")
+def test_a_gpu_is_not_measured_on_a_cpu(capsys) -> None:
+    assert main(["bench", "gpu"]) == 2
+    assert "--device 'cuda' cannot be used" in capsys.readouterr().err
+
+
 def measured_here(case: Case, measure: Callable[[Case], Result]) -> Result:
     """What ``run_case`` does, in this process and on little replay."""
     return {"case": asdict(case), **json.loads(json.dumps(measure(replace(case, replay_rows=1000))))}
