@@ -108,7 +108,7 @@ def test_mask_head() -> None:
 def test_the_mask_is_learned_and_obeyed_in_dreams() -> None:
     model = make(learning_rate=3e-3, batch_size=16).learn(80)
     world_model, replay = model.policy.world_model, model.replay_buffer
-    for _ in range(150):
+    for _ in range(250):
         losses = world_model.loss(replay.sample_sequences(16, 6)).losses
         model.optimizers["model_optim"].step(world_model.total(losses))
     batch = replay.sample_sequences(16, 6)
