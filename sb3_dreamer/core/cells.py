@@ -97,8 +97,7 @@ class InputGRU(RecurrentCell):
         self.action_in = linear(action, hidden, bias=False)
         for layer in (self.stoch_in, self.action_in):
             init_weight(layer.weight, stoch + action, hidden, fan=style.fan)
-        self.norm = style.make_norm(hidden)
-        self.act = style.activation
+        self.norm = style.make_norm_act(hidden)
         self.cell = cell
         self.deter_size = cell.deter_size
 
@@ -108,7 +107,7 @@ class InputGRU(RecurrentCell):
 
     def forward(self, deter: th.Tensor, stoch: th.Tensor, action: th.Tensor) -> th.Tensor:
         """See :class:`RecurrentCell`."""
-        x = self.act(self.norm(th.addmm(action, stoch, self.stoch_in.weight.T)))
+        x = self.norm(th.addmm(action, stoch, self.stoch_in.weight.T))
         return self.cell(x, deter)  # type: ignore[no-any-return]
 
 
@@ -162,8 +161,7 @@ class BlockGRU(RecurrentCell):
         self.shared_hidden = linear(3 * hidden, deter, bias=style.bias)
         init_weight(self.shared_hidden.weight, fan_in, deter // blocks, fan="in")
         self.block_hidden = BlockLinear(blocks, deter // blocks, deter // blocks, bias=False, fan_in=fan_in)
-        self.norm = style.make_norm(deter)
-        self.act = style.activation
+        self.norm = style.make_norm_act(deter)
         self.gates = BlockLinear(blocks, deter // blocks, 3 * deter // blocks)
         self.deter_size = deter
         self.blocks = blocks
@@ -177,7 +175,7 @@ class BlockGRU(RecurrentCell):
         shared = self.shared_hidden(th.cat([self.deter_in(deter), self.stoch_in(stoch), action], -1))
         # Sums and gates are computed on (G, N, D/G), as the products leave them; the first operand's layout, which is
         # that of (N, D), passes to the result, so that nothing is copied.
-        hidden = self.act(self.norm(ungroup(self.group(shared) + self.block_hidden(deter))))
+        hidden = self.norm(ungroup(self.group(shared) + self.block_hidden(deter)))
         return ungroup(gate(self.group(deter), self.gates(hidden)))
 
     def group(self, x: th.Tensor) -> th.Tensor:

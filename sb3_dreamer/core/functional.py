@@ -98,8 +98,8 @@ def symmetric_mean(probs: th.Tensor, bins: th.Tensor) -> th.Tensor:
     """
     middle = (len(bins) - 1) // 2
     # The bin below zero is minus the one above it: only the difference of their probabilities counts.
-    with th.autocast(probs.device.type, enabled=False):  # not a product of bfloat16
-        return (probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) @ bins[middle + 1 :]
+    # Not a matrix product, which would be one of bfloat16 under autocast, and by itself if this is compiled.
+    return ((probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) * bins[middle + 1 :]).sum(-1)
 
 
 def softmax(logits: th.Tensor) -> th.Tensor:
@@ -249,14 +249,15 @@ _runner: Runner | None = None
 
 
 def repeated(step: Callable[P, T]) -> Callable[P, T]:
-    """Mark a function that an update calls once per time step, always with the same shapes.
+    """Mark a function that an update calls many times: a step of a loop over time, or a part of many layers.
 
-    :func:`run_steps_by` replaces how it is run, for example by its compiled form.
+    :func:`run_steps_by` replaces how it is run, for example by its compiled form, of which it is a part if another
+    marked function calls it.
     """
 
     @functools.wraps(step)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if _runner is None:
+        if th.compiler.is_compiling() or _runner is None:
             return step(*args, **kwargs)
         result: T = _runner(step, *args, **kwargs)
         return result

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sb3_dreamer.core.functional import (
+    repeated,
     symexp,
     symexp_bins,
     symlog,
@@ -86,8 +87,14 @@ class TwoHotHead(ScalarHead):
 
     def mean(self, out: th.Tensor) -> th.Tensor:
         """See :class:`ScalarHead`."""
-        mean = symmetric_mean(F.softmax(out.float(), -1), self.bins)
+        mean = mean_of_bins(out, self.bins)
         return symexp(mean) if self.in_symlog_space else mean
+
+
+@repeated
+def mean_of_bins(logits: th.Tensor, bins: th.Tensor) -> th.Tensor:
+    """Mean of the bins' positions ``(K,)`` under the distribution with these logits, ``(..., K)`` to ``(...)``."""
+    return symmetric_mean(F.softmax(logits.float(), -1), bins)
 
 
 class MSEHead(ScalarHead):

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from sb3_dreamer.core.functional import repeated
+
 NormKind = Literal["layer", "rms", "none"]
 Activation = Callable[[th.Tensor], th.Tensor]
 
@@ -44,14 +46,19 @@ def linear(inputs: int, outputs: int, *, bias: bool = True, scale: float = 1.0, 
     return layer
 
 
-def make_norm(kind: NormKind, size: int, *, eps: float = 1e-3) -> nn.Module:
-    """LayerNorm (2023, eps 1e-3), RMSNorm (2024, eps 1e-4) or nothing, over the last axis."""
+def identity(x: th.Tensor) -> th.Tensor:
+    """Return the tensor itself."""
+    return x
+
+
+def make_norm(kind: NormKind, size: int, *, eps: float = 1e-3, act: Activation = identity) -> nn.Module:
+    """LayerNorm (2023, eps 1e-3), RMSNorm (2024, eps 1e-4) or nothing, over the last axis, and then an activation."""
     if kind == "layer":
-        return LayerNorm(size, eps=eps)
+        return LayerNorm(size, eps, act)
     if kind == "rms":
-        return RMSNorm(size, eps=eps)
+        return RMSNorm(size, eps, act)
     if kind == "none":
-        return nn.Identity()
+        return NoNorm(act)
     raise ValueError(f"norm={kind!r} is unknown: use 'layer', 'rms' or 'none'")
 
 
@@ -60,20 +67,46 @@ def widen(x: th.Tensor) -> th.Tensor:
     return x.float() if x.dtype in (th.bfloat16, th.float16) else x
 
 
-class LayerNorm(nn.LayerNorm):
-    """Torch's in float32 at least: on a CPU autocast leaves it to bfloat16, which cannot add up its gradients."""
+class NoNorm(nn.Module):
+    """The activation alone."""
+
+    def __init__(self, act: Activation):
+        super().__init__()
+        self.act = act
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """``(..., size)`` to ``(..., size)``."""
-        return super().forward(widen(x))
+        return self.act(x)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Torch's in float32 at least: on a CPU autocast leaves it to bfloat16, which cannot add up its gradients."""
+
+    def __init__(self, size: int, eps: float, act: Activation = identity):
+        super().__init__(size, eps=eps)
+        self.act = act
+
+    def forward(self, x: th.Tensor) -> th.Tensor:
+        """``(..., size)`` to ``(..., size)``."""
+        return self.act(super().forward(widen(x)))
 
 
 class RMSNorm(nn.RMSNorm):
     """``x / sqrt(mean(x²) + eps) · weight``; on a CPU with half the passes over memory that torch's own makes."""
 
+    def __init__(self, size: int, eps: float, act: Activation = identity):
+        super().__init__(size, eps=eps)
+        self.act = act
+
     def forward(self, x: th.Tensor) -> th.Tensor:
         """``(..., size)`` to ``(..., size)``."""
-        return rms_norm(x, self.weight, self.eps)
+        return activated_rms_norm(x, self.weight, self.eps, self.act)
+
+
+@repeated  # LayerNorm is not: compiled with its activation it is slower than torch's own
+def activated_rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None, act: Activation) -> th.Tensor:
+    """``act(rms_norm(x, weight, eps))``: one pass over memory where it is compiled."""
+    return act(rms_norm(x, weight, eps))
 
 
 def rms_norm(x: th.Tensor, weight: th.Tensor, eps: float | None) -> th.Tensor:
@@ -145,14 +178,13 @@ class NormStyle(nn.Module):
         self.bias = bias or norm == "none"
         self.fan = fan
 
-    @property
-    def activation(self) -> Activation:
-        """The activation as a function."""
-        return ACTIVATIONS[self.act]
-
     def make_norm(self, size: int) -> nn.Module:
         """A norm over the last axis of ``size`` entries."""
         return make_norm(self.norm, size, eps=self.eps)
+
+    def make_norm_act(self, size: int) -> nn.Module:
+        """A norm over the last axis of ``size`` entries, and the activation."""
+        return make_norm(self.norm, size, eps=self.eps, act=ACTIVATIONS[self.act])
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
         """The linear map of a hidden layer."""
@@ -171,14 +203,13 @@ class MLP(nn.Module):
         super().__init__()
         sizes = (inputs, *units)
         self.linears = nn.ModuleList(style.linear(a, b) for a, b in itertools.pairwise(sizes))
-        self.norms = nn.ModuleList(style.make_norm(size) for size in units)
-        self.act = style.activation
+        self.norms = nn.ModuleList(style.make_norm_act(size) for size in units)
         self.out_size = sizes[-1]
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """``(..., inputs)`` to ``(..., units[-1])``."""
         for layer, norm in zip(self.linears, self.norms, strict=True):
-            x = self.act(norm(layer(x)))
+            x = norm(layer(x))
         return x
 
 

@@ -54,8 +54,7 @@ class RSSM(StateSpaceModel):
         self.post_embed = linear(embed, hidden, bias=False)
         for layer in (self.post_deter, self.post_embed):
             init_weight(layer.weight, deter + embed, hidden, fan=style.fan)
-        self.post_norm = style.make_norm(hidden)
-        self.post_act = style.activation
+        self.post_norm = style.make_norm_act(hidden)
         self.post_out = linear(hidden, latent.param_size, fan=style.fan)
         self.start = nn.Parameter(th.zeros(deter)) if learned_start else None
         self.feat_size = deter + latent.flat_size
@@ -89,7 +88,7 @@ class RSSM(StateSpaceModel):
         :param embed_part: of :meth:`project_embed`, ``(N, hidden)``
         """
         deter = self.cell(deter, stoch, action)
-        hidden = self.post_act(self.post_norm(th.addmm(embed_part, deter, self.post_deter.weight.T)))
+        hidden = self.post_norm(th.addmm(embed_part, deter, self.post_deter.weight.T))
         return deter, self.post_out(hidden)
 
     def img_dist(self, state: LatentState, action: th.Tensor, *, mode: bool = False) -> tuple[LatentState, Params]:

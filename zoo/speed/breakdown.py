@@ -1,6 +1,7 @@
 """``bench profile``: where the time of an update goes, by part and by operator."""
 
 import argparse
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from sb3_dreamer.zoo.speed.report import case_words, new_table, seconds
 
 TOP = 10  # operators shown
 REST = "other"
+COMPILED = re.compile(r"## Call CompiledFxGraph (\w{6})\w* ##")  # the profiler names a graph by a long hash
 PREFIX = "part: "  # of the labels in the profiler's own record
 
 
@@ -141,7 +143,8 @@ def _operators(update: Callable[[], float], count: int, device: th.device) -> li
     for event in record.key_averages():
         spent = event.self_device_time_total if cuda else event.self_cpu_time_total
         if not event.key.startswith(PREFIX):
-            rows.append({"name": event.key, "seconds": spent / count / 1e6, "calls": event.count / count})
+            name = COMPILED.sub(r"compiled graph \1", event.key)
+            rows.append({"name": name, "seconds": spent / count / 1e6, "calls": event.count / count})
     total = sum(row["seconds"] for row in rows) or 1.0
     rows.sort(key=lambda row: -row["seconds"])
     return [row | {"share": row["seconds"] / total} for row in rows[:TOP]]

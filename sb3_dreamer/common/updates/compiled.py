@@ -1,8 +1,9 @@
-"""Compile the steps that an update repeats: the posterior step and that of a dream.
+"""Compile what an update repeats: the posterior step, that of a dream, RMSNorms with activations, and means of bins.
 
-They are marked by :func:`sb3_dreamer.core.functional.repeated`. Most operations of an update are in these two loops,
-and at small sizes the time of an update is proportional to their number. Compiling a whole loop takes minutes, and
-longer the more steps it has; compiling one step takes the same time for any number of steps.
+They are marked by :func:`sb3_dreamer.core.functional.repeated`. Most operations of an update are in the loops of the
+two steps, and at small sizes the time of an update is proportional to their number. Compiling a whole loop takes
+minutes, and longer the more steps it has; compiling one step takes the same time for any number of steps. Norms and
+means count at large sizes, where each of their operations is a pass over memory: compiled, they are one.
 """
 
 import warnings
@@ -12,6 +13,7 @@ from typing import Any
 import torch as th
 
 PAYS_FROM = 5_000  #: updates of a run from which ``auto`` compiles
+SHAPES = 64  #: of one function's arguments that are compiled; torch's own limit is 8, and a norm follows every layer
 ABOUT = "takes a minute or two, once: later runs find it on disk"
 
 
@@ -42,6 +44,8 @@ class CompiledSteps:
         self.backend = backend
         self.possible = True
         self.steps: dict[Callable[..., Any], Callable[..., Any]] = {}
+        limits: Any = th._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, SHAPES)
 
     def __call__(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run a step: see :func:`sb3_dreamer.core.functional.run_steps_by`."""

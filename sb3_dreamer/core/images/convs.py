@@ -54,8 +54,7 @@ class StridedEncoder(nn.Module):
             init_conv(nn.Conv2d(a, b, 4, 2, padding, bias=style.bias), a, b, style=style)
             for a, b in itertools.pairwise(depths)
         )
-        self.norms = nn.ModuleList(ChannelNorm(style.make_norm(b)) for b in depths[1:])
-        self.act = style.activation
+        self.norms = nn.ModuleList(ChannelNorm(style.make_norm_act(b)) for b in depths[1:])
         self.out_shape = (depths[-1], *last)
         self.out_size = math.prod(self.out_shape)
 
@@ -63,7 +62,7 @@ class StridedEncoder(nn.Module):
         """Image in [-0.5, 0.5] to ``(N, E)``."""
         x = image.contiguous(memory_format=th.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = self.act(norm(conv(x)))
+            x = norm(conv(x))
         return x.flatten(1)
 
 
@@ -99,14 +98,13 @@ class StridedDecoder(nn.Module):
             last = i == len(kernels) - 1
             deconv = nn.ConvTranspose2d(a, b, kernels[i], 2, padding, added[i], bias=last or style.bias)
             self.deconvs.append(init_conv(deconv, a, b, style=style))
-            self.norms.append(nn.Identity() if last else ChannelNorm(style.make_norm(b)))
-        self.act = style.activation
+            self.norms.append(nn.Identity() if last else ChannelNorm(style.make_norm_act(b)))
 
     def forward(self, feat: th.Tensor) -> th.Tensor:
         """``(N, F)`` to ``(N, C, H, W)``."""
         x = self.dense(feat).unflatten(1, self.start_shape).contiguous(memory_format=th.channels_last)
         for deconv, norm in zip(self.deconvs[:-1], self.norms[:-1], strict=True):
-            x = self.act(norm(deconv(x)))
+            x = norm(deconv(x))
         return self.deconvs[-1](x) + 0.5  # type: ignore[no-any-return]
 
 

@@ -56,8 +56,7 @@ class PoolingEncoder(nn.Module):
         self.convs = nn.ModuleList(
             init_conv(nn.Conv2d(a, b, 5, 1, 2), a, b, style=style) for a, b in itertools.pairwise(depths)
         )
-        self.norms = nn.ModuleList(ChannelNorm(style.make_norm(b)) for b in depths[1:])
-        self.act = style.activation
+        self.norms = nn.ModuleList(ChannelNorm(style.make_norm_act(b)) for b in depths[1:])
         self.out_shape = (depths[-1], *self.sizes[-1])
         self.out_size = math.prod(self.out_shape)
 
@@ -66,7 +65,7 @@ class PoolingEncoder(nn.Module):
         x = image.contiguous(memory_format=th.channels_last)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             # Rounding up keeps the last row and column of an odd side.
-            x = self.act(norm(F.max_pool2d(conv(x), 2, ceil_mode=True)))
+            x = norm(F.max_pool2d(conv(x), 2, ceil_mode=True))
         return x.flatten(1)
 
 
@@ -106,23 +105,22 @@ class BlockDecoder(nn.Module):
         start = math.prod(self.start_shape)
         self.deter_in = BlockLinear(self.blocks, deter // self.blocks, start // self.blocks)
         self.stoch_in = style.linear(inputs - deter, 2 * units)
-        self.stoch_norm = style.make_norm(2 * units)
+        self.stoch_norm = style.make_norm_act(2 * units)
         self.stoch_out = style.linear(2 * units, start)
-        self.start_norm = ChannelNorm(style.make_norm(depths[0]))
+        self.start_norm = ChannelNorm(style.make_norm_act(depths[0]))
         pairs = itertools.pairwise([*depths, channels])
         self.convs = nn.ModuleList(init_conv(nn.Conv2d(a, b, 5, 1, 2), a, b, style=style) for a, b in pairs)
-        self.norms = nn.ModuleList(ChannelNorm(style.make_norm(b)) for b in depths[1:])
-        self.act = style.activation
+        self.norms = nn.ModuleList(ChannelNorm(style.make_norm_act(b)) for b in depths[1:])
 
     def forward(self, feat: th.Tensor) -> th.Tensor:
         """``(N, F)`` to ``(N, C, H, W)``."""
         deter, stoch = feat[:, : self.deter], feat[:, self.deter :]
-        hidden = self.act(self.stoch_norm(self.stoch_in(stoch)))
+        hidden = self.stoch_norm(self.stoch_in(stoch))
         start = ungroup(self.deter_in(deter)) + self.stoch_out(hidden)
         x = start.unflatten(1, self.start_shape).contiguous(memory_format=th.channels_last)
-        x = self.act(self.start_norm(x))
+        x = self.start_norm(x)
         for conv, norm, size in zip(self.convs[:-1], self.norms, self.sizes[1:-1], strict=True):
-            x = self.act(norm(enlarge(x, conv, size)))
+            x = norm(enlarge(x, conv, size))
         return th.sigmoid(enlarge(x, self.convs[-1], self.sizes[-1]))
 
 
