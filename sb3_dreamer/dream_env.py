@@ -34,7 +34,8 @@ class DreamVecEnv(VecEnv):
         means in the observation space of the task, without the keys that the model ignores; normalized, as the agent
         sees them, if the model learns under ``VecNormalize``
     :param threshold: a dream ends where the probability to continue is below it; None: by chance, with that
-        probability. PlaNet's dreams never end
+        probability. With ``hard_continue`` (default of DreamerV3's 2023 version) it is 0 or 1. PlaNet's dreams never
+        end, unless it has an ``end_head``
     :param context: rows of a replayed sequence that are filtered before the first start, so that a start knows more
         than one observation; less than the model's ``batch_length``
     :param seed: of the choice of starts and of the dreams; one stream for all of them
@@ -193,7 +194,7 @@ class DreamVecEnv(VecEnv):
         return taken
 
     def _filter_replay(self, wanted: int) -> LatentState:
-        """Posterior states of replayed sequences in random order, without ends of episodes: about as many as wanted."""
+        """Posterior states of replayed sequences in random order, without terminal ones: about as many as wanted."""
         model = self.model
         sequences = max(model.batch_size, -(-wanted // (model.batch_length - self.context)))
         batch, state = model.replay_buffer.sample_aside(self._rng, sequences, model.batch_length)

@@ -29,7 +29,7 @@ def parameter_count(module: nn.Module) -> int:
 
 
 def network_rows(policy: WorldModelPolicy) -> list[tuple[str, str]]:
-    """Rows of the table that is shown before training: what is observed, done and learned."""
+    """Describe what is observed, done and learned, as rows of a table."""
     rows, decoded = [], "" if policy.world_model.decoder is None else ", reconstructed"
     for key in policy.keys:
         network = {"image": "CNN", "vector": "MLP", "discrete": "one-hot, MLP"}[key.kind]

@@ -19,7 +19,7 @@ class Latents(NamedTuple):
     """Latent states as arrays.
 
     :param deter: ``(..., D)``
-    :param stoch: ``(..., S, K)``
+    :param stoch: ``(..., S, K)`` (categorical) or ``(..., S)`` (Gaussian)
     """
 
     deter: np.ndarray
@@ -109,7 +109,7 @@ class WorldModelView:
             return self.policy.world_model.reward(self._feat(state)).cpu().numpy()
 
     def cont(self, state: Latents) -> np.ndarray:
-        """Whether the episode continues, ``(...)``: 0 or 1 (2023), or the probability times γ (2024)."""
+        """Whether the episode continues, ``(...)``: the probability; DreamerV3 2023: 0 or 1, 2024: times γ."""
         with th.no_grad():
             return self.policy.world_model.cont(self._feat(state)).cpu().numpy()
 

@@ -88,7 +88,7 @@ class ImaginedTrajectory(NamedTuple):
 
         state   s_0 --a_0--> s_1 --a_1--> ... s_H         s_0 is a replayed posterior, the rest come from the prior
         reward        r_1          r_2        r_H         r_{t+1} belongs to a_t
-        cont    c_0         c_1               c_H         c_0 is the real flag of the replayed row
+        cont    c_0         c_1               c_H         c_0 is the real flag of the replayed row, or predicted
 
     :param feat: ``(N, H+1, F)``
     :param action: ``(N, H, A)``

@@ -20,7 +20,7 @@ ENDS = {
     "planet": "the limit truncates",
     "crafter": "health 0; the limit truncates",
     "bsuite": "the experiment's own",
-    "dmlab": "the level's time, told as terminal",
+    "dmlab": "the level's time, reported as terminal",
     "minecraft": "death; the limit truncates",
 }
 ACTIONS = {"dmc_vision": "[-1, 1]", "dmc_proprio": "[-1, 1]", "planet": "[-1, 1]", "crafter": "17", "bsuite": "own"}

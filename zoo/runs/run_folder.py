@@ -7,7 +7,7 @@
         best_model.zip                the model of the best evaluation
         rl_model_20000_steps.zip      the model so far (--save-freq)
         checkpoints/                  all that the run needs to resume exactly: train -i RUN_FOLDER
-        replay_buffer.safetensors     --save-replay-buffer, or after Ctrl-C
+        replay_buffer.safetensors     --save-replay-buffer, or after Ctrl-C without checkpoints
         evaluations.npz               episodes of all evaluations, SB3's format
         0.monitor.csv                 every training episode, SB3's format and more columns
         progress.csv                  the training log

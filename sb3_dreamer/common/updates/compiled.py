@@ -27,7 +27,7 @@ def check_compile(wanted: Any) -> None:
 
 
 def rows(wanted: bool | str) -> list[tuple[str, str]]:
-    """Row of the table that is shown before training; none without compilation."""
+    """Say what is compiled, as a row of a table; none without compilation."""
     when = {True: "from the first update on", "auto": f"if the run has {PAYS_FROM:,} updates or more"}
     return [("compile", f"steps of an update, {when[wanted]}; {ABOUT}")] if wanted else []
 
