@@ -29,17 +29,17 @@ def one_hot_argmax(scores: th.Tensor) -> th.Tensor:
 
 
 def symlog(x: th.Tensor) -> th.Tensor:
-    """``sign(x) ln(|x| + 1)``: compresses large magnitudes of either sign (DreamerV3, Eq. 9)."""
+    """``sign(x) ln(|x| + 1)``: compresses large magnitudes of either sign (DreamerV3, Eq. 2)."""
     return th.sign(x) * th.log1p(x.abs())
 
 
 def symexp(x: th.Tensor) -> th.Tensor:
-    """``sign(x) (exp(|x|) - 1)``, the inverse of :func:`symlog` (DreamerV3, Eq. 9)."""
+    """``sign(x) (exp(|x|) - 1)``, the inverse of :func:`symlog` (DreamerV3, Eq. 2)."""
     return th.sign(x) * th.expm1(x.abs())
 
 
 def symlog_bins(n: int = 255, limit: float = 20.0) -> th.Tensor:
-    """Evenly spaced bins in symlog space, ``(n,)`` (DreamerV3 2023, Eq. 10: -20 .. +20); n is odd."""
+    """Evenly spaced bins in symlog space, ``(n,)`` (DreamerV3 2023, Eq. 8 to 10: -20 .. +20); n is odd."""
     half = th.linspace(-limit, 0, (n + 1) // 2)  # mirrored, so that uniform probabilities give exactly 0
     return th.cat([half, -half[:-1].flip(0)])
 
@@ -50,7 +50,7 @@ def symexp_bins(n: int = 255) -> th.Tensor:
 
 
 def two_hot_loss(logits: th.Tensor, target: th.Tensor, bins: th.Tensor) -> th.Tensor:
-    """Cross-entropy with the two-hot encoding of a target (DreamerV3, Eq. 10 and 11), without building the encoding.
+    """Cross-entropy with the two-hot encoding of a target (DreamerV3, Eq. 8 to 10), without building the encoding.
 
     :param logits: of the bins, normalized or not, ``(..., K)``
     :param target: in the space of the bins, ``(...)``, or ``(..., M)`` for the sum of the losses of M targets; beyond

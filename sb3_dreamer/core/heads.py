@@ -54,7 +54,7 @@ class ScalarHead(Head):
 
 
 class TwoHotHead(ScalarHead):
-    """Two-hot regression on 255 bins, zero at the start (DreamerV3, Eq. 8 to 11).
+    """Two-hot regression on 255 bins, zero at the start (DreamerV3, Eq. 8 to 10).
 
     :param bins: ``symlog``: bins evenly spaced in symlog space, the mean is taken there and then expanded (2023);
         ``symexp``: exponentially spaced bins, the mean is taken in real space (2024)
