@@ -132,6 +132,33 @@ def test_a_train_ratio_set_after_construction_counts() -> None:
     assert model._n_updates == updates + 40
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("train_ratio", -1, "train_ratio=-1 must be a number from 0"),
+        ("batch_size", 0, "batch_size=0 must be an integer from 1"),
+        ("batch_length", 10_000, "a sequence of batch_length=10000 takes 10000"),
+        ("horizon", 0, "horizon=0 must be an integer from 1"),
+        ("train_freq", 0, "train_freq=0 must be an integer from 1"),
+        ("train_freq", (1, "epoch"), "must be either 'step' or 'episode' not 'epoch'"),
+    ],
+)
+def test_what_is_set_after_construction_is_checked_when_learning_begins(name: str, wrong: Any, message: str) -> None:
+    model = tiny(DreamerV2, "MlpPolicy", "CartPole-v1").learn(30)
+    setattr(model, name, wrong)
+    for reset in (True, False):
+        with pytest.raises(ValueError, match=message):
+            model.learn(10, reset_num_timesteps=reset)
+    with pytest.raises(ValueError, match="batch_length=10000" if name == "batch_length" else message):
+        model.learn_offline(1)
+
+
+def test_a_train_freq_may_be_set_as_the_constructor_takes_it() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    model.train_freq = (1, "episode")
+    assert model.learn(10).train_freq.unit.value == "episode"
+
+
 @pytest.mark.parametrize("env", [None])
 def test_no_environment(env: Any) -> None:
     with pytest.raises(ValueError, match="env=None: pass an environment"):
