@@ -105,7 +105,8 @@ class DreamVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Dream one step, and start a new dream in place of each that ended."""
-        assert self._state is not None, "call reset() first"
+        if self._state is None:
+            raise RuntimeError("step() before reset(): call reset() first, which starts the dreams")
         world_model = self.model.policy.world_model
         self._steps += 1
         with self._own_random_state():

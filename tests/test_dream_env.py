@@ -51,6 +51,12 @@ def actions(env: DreamVecEnv) -> np.ndarray:
     return np.stack([env.action_space.sample() for _ in range(env.num_envs)])
 
 
+def test_a_step_needs_a_reset(model: Any) -> None:
+    env = DreamVecEnv(model, 2)
+    with pytest.raises(RuntimeError, match=r"step\(\) before reset\(\): call reset\(\) first"):
+        env.step(actions(env))
+
+
 # ---- SB3's contract ------------------------------------------------------------------------------------------------
 
 

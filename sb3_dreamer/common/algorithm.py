@@ -197,7 +197,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         warn_other_preset(self.suite_preset, self.env)
 
     def _check_arguments(self) -> None:
-        """Refuse numbers that cannot work, of a constructor or of a file.
+        """Refuse numbers that cannot work: of a constructor, of a file, or set since then.
 
         :raises ValueError: quoting the value, and saying what is allowed
         """
@@ -226,15 +226,15 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         compiled.check_compile(self.compile)
         if self.gradient_steps is not None:
             check_range("gradient_steps", self.gradient_steps, -1, whole=True)
+        self._convert_train_freq()
+        every: Any = self.train_freq
+        check_range("train_freq", every.frequency, 1, whole=True, hint=f"{every.unit.value}s")
 
     def _setup_model(self) -> None:
         if self.env is None and not hasattr(self, "observation_space"):
             raise ValueError("env=None: pass an environment, its id, or OfflineEnv(observation_space, action_space)")
         self._check_arguments()
         self._setup_lr_schedule()
-        self._convert_train_freq()
-        every: Any = self.train_freq
-        check_range("train_freq", every.frequency, 1, whole=True, hint=f"{every.unit.value}s")
         self._world_size = distributed.world_size()
         if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, WorldModelPolicy)):
             raise ValueError(
@@ -649,6 +649,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         tb_log_name: str = "run",
         progress_bar: bool = False,
     ) -> tuple[int, BaseCallback]:
+        self._check_arguments()
+        self._check_replay_size()
         if reset_num_timesteps:
             self._resume = self._restart_seed = None
         self._join_ranks()
@@ -828,6 +830,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         """
         check_range("updates", updates, 0, whole=True)
         check_range("log_interval", log_interval, 1, whole=True)
+        self._check_arguments()
         if not self.replay_buffer.ready(self.batch_length):
             raise ValueError(
                 f"replay holds no stretch of batch_length={self.batch_length} rows: add_episodes() first, "

@@ -3,7 +3,8 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -140,6 +141,24 @@ def check_flags(owner: Any, *names: str, none: bool = False) -> None:
         value = getattr(owner, name)
         if not (isinstance(value, bool) or (none and value is None)):
             raise ValueError(f"{name}={value!r} must be True{', False or None' if none else ' or False'}")
+
+
+def default_values(cls: type) -> dict[str, Any]:
+    """Defaults of the arguments that a constructor takes, by name."""
+    return {name: one.default for name, one in inspect.signature(cls).parameters.items()}
+
+
+def warn_of_unused(owner: Any, defaults: Mapping[str, Any], *parts: tuple[bool, Iterable[str], str]) -> None:
+    """Name the arguments that were changed but act in a part that is off.
+
+    :param owner: has them as attributes
+    :param defaults: of the arguments, by name
+    :param parts: for each whether it is on, the arguments that act in it alone, and what to do about them
+    """
+    for on, names, advice in parts:
+        changed = [f"{name}={getattr(owner, name)!r}" for name in names if getattr(owner, name) != defaults[name]]
+        if changed and not on:
+            warnings.warn(f"no effect: {', '.join(changed)}. {advice}", stacklevel=5)
 
 
 def check_policy(policy: Any, kwargs: Any, known: Mapping[str, Any]) -> None:

@@ -6,11 +6,12 @@ with the modules enc, rssm, decoder, reward, discount, actor, critic, slow, and 
 
 import numpy as np
 
-from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, decoder_of, swapped
+from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, check_version, decoder_of, swapped
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.images.valid_convs import ValidImageDecoder, ValidImageEncoder
 from sb3_dreamer.dreamer_v2.policies import MlpPolicy
+from sb3_dreamer.dreamer_v2.spec import DreamerV2Spec
 
 MODEL = "world_model"
 HEADS = {
@@ -27,8 +28,9 @@ def weights_v2(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
     :param policy: of a ``DreamerV2`` of the same size, observations and actions
     :param theirs: arrays by the names above, such as ``rssm/obs_out/kernel``
     :return: arrays by our names
-    :raises ValueError: for an array that is missing or has no place here
+    :raises ValueError: for another version, and for an array that is missing or has no place here
     """
+    check_version(policy, DreamerV2Spec, "DreamerV2")
     names = Renaming(theirs)
     deter, stoch = policy.spec.deter, policy.world_model.rssm.latent.flat_size
     feat = swapped(stoch, deter)

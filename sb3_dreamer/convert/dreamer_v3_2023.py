@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, decoder_of, swapped
+from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, check_version, decoder_of, swapped
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.codecs import Decoder, Encoder
 from sb3_dreamer.core.images.convs import ImageDecoder, ImageEncoder
 from sb3_dreamer.dreamer_v3.policies import MlpPolicy
+from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec
 
 MODEL, THEIRS = "world_model", "agent/wm"
 CRITIC = "agent/task_behavior/critic"
@@ -26,8 +27,9 @@ def weights_2023(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
     :param policy: of a ``DreamerV3`` of the 2023 version, of the same size, observations and actions
     :param theirs: arrays by the authors' names, such as ``agent/wm/rssm/gru/kernel``
     :return: arrays by our names
-    :raises ValueError: for an array that is missing or has no place here
+    :raises ValueError: for another version, and for an array that is missing or has no place here
     """
+    check_version(policy, DreamerV3Spec, "DreamerV3's 2023 version")
     names = Renaming(theirs)
     pixels = _encoder(names, policy.world_model.encoder)
     _dynamics(names, policy, pixels)

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, decoder_of, swapped
+from sb3_dreamer.convert.renaming import Arrays, Renaming, after, channels_first, check_version, decoder_of, swapped
 from sb3_dreamer.core.action_heads import OneHotHead
 from sb3_dreamer.core.codecs import Decoder, Encoder, flat_size
 from sb3_dreamer.core.images.convs2024 import BlockDecoder, PoolingEncoder
 from sb3_dreamer.dreamer_v3.policies import MlpPolicy
+from sb3_dreamer.dreamer_v3.spec import DreamerV3Spec2024
 
 MODEL = "world_model"
 PARTS = ("enc", "dyn", "dec", "rew", "con", "pol", "val", "slowval")  #: names of modules with weights
@@ -20,8 +21,9 @@ def weights_2024(policy: MlpPolicy, theirs: Arrays) -> dict[str, np.ndarray]:
     :param policy: of a ``DreamerV3`` of the 2024 version, of the same size, observations and actions
     :param theirs: arrays by the authors' names, such as ``dyn/dyngru/kernel``; the slow critic is ``slowval``
     :return: arrays by our names
-    :raises ValueError: for an array that is missing or has no place here, and for several images
+    :raises ValueError: for another version, for an array that is missing or has no place here, and for several images
     """
+    check_version(policy, DreamerV3Spec2024, "DreamerV3's 2024 version")
     names = Renaming(theirs)
     encoder, decoder = policy.world_model.encoder, decoder_of(policy.world_model)
     if len(encoder.keys) - len(encoder.flat_keys) > 1:

@@ -25,6 +25,19 @@ def decoder_of(world_model: WorldModel) -> Decoder:
     return world_model.decoder
 
 
+def check_version(policy: th.nn.Module, spec: type, version: str) -> None:
+    """Refuse a policy of another version than the weights are of.
+
+    :param spec: of the policies of that version
+    :param version: its name, for the message
+    :raises ValueError: naming both
+    """
+    found = getattr(policy, "spec", None)
+    if type(found) is not spec:
+        what = type(policy if found is None else found).__name__
+        raise ValueError(f"the weights are of {version}, and this is a {what}: pass the policy of a model of {version}")
+
+
 class Renaming:
     """Takes the authors' arrays one by one and collects ours.
 

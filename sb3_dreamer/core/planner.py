@@ -40,6 +40,7 @@ def dream_returns(
     :param value: adds the value of s_H where a critic exists
     :param mode: follow the modes of the prior instead of samples
     :return: ``(N, J)``
+    :raises ValueError: if ``value`` does not take the features of this model
     """
     count = actions.shape[1]
     latent = LatentState(*(part.repeat_interleave(count, 0) for part in state))
@@ -54,7 +55,13 @@ def dream_returns(
         if world_model.cont_head is not None:
             weight = weight * world_model.continue_probability(feat)
     if value is not None:
-        total = total + weight * value(latent.feat)
+        try:
+            total = total + weight * value(latent.feat)
+        except RuntimeError as error:  # torch's, of matrices that do not fit
+            raise ValueError(
+                f"value does not take the {latent.feat.shape[-1]} features of this world model ({error}): pass "
+                "model.behavior.value of the same model"
+            ) from error
     return total.view(-1, count)
 
 
@@ -73,7 +80,7 @@ class CEMPlanner(Behavior):
     :param candidates: action sequences of each iteration, J
     :param elites: sequences that the belief is refitted to, K
     :param gamma: discount of predicted rewards (PlaNet: 1)
-    :param value: values of features, for what comes after the horizon
+    :param value: values of features, for what comes after the horizon; a critic of the model that plans
     :param deviation: see :func:`cem_normal`
     :param warm_start: start from the last plan, shifted by a step, with the initial spread (PlaNet: no). Calls then
         depend on the ones before; :meth:`begin` forgets

@@ -75,7 +75,8 @@ class WorldModel(nn.Module):
         self.cont_target: Callable[[th.Tensor], th.Tensor] = continues
         self.overshooting: LatentOvershooting | None = None
         if representation is None:
-            assert decoder is not None, "a world model needs a decoder or another representation objective"
+            if decoder is None:
+                raise ValueError("decoder=None: pass a decoder, or another representation objective as representation")
             representation = Reconstruction(decoder)
         self.representation = representation
         own = {"reward": 1.0} | ({"cont": 1.0} if cont is not None else {}) | representation.scales

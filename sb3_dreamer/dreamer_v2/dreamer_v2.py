@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.common.arguments import check_flags, check_range, explained
+from sb3_dreamer.common.arguments import check_flags, check_range, default_values, explained, warn_of_unused
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spec import one_of
@@ -218,6 +218,7 @@ class DreamerV2(WorldModelAlgorithm):
         self.pretrain = pretrain
         if _init_setup_model:
             self._setup_model()
+            self._warn_of_unused_arguments()
 
     # ---- construction ----------------------------------------------------------------------------------------------
 
@@ -256,6 +257,18 @@ class DreamerV2(WorldModelAlgorithm):
         self._set_up_world_model(resolve_auto("free_nats", self.free_nats, kind))
         self.behavior.actor_gradient = gradient_kind(self.schedules["rho"])
         self._set_up_estimators()
+
+    def _warn_of_unused_arguments(self) -> None:
+        """Name the arguments that were changed but act in a part that is off."""
+        spec, behavior = self.policy.spec, self.behavior
+        through_actions = isinstance(behavior.actor, OneHotHead) and behavior.actor_gradient != "reinforce"
+        warn_of_unused(
+            self,
+            default_values(DreamerV2),
+            (spec.discount_head, ["discount_scale"], "Remove it, or add policy_kwargs={'discount_head': True}"),
+            (spec.latent == "categorical", ["latent_temperature"], "It is for categorical latents: remove it"),
+            (through_actions, ["actor_temperature"], "It is for discrete actions with rho below 1: remove it"),
+        )
 
     def _set_up_world_model(self, free_nats: float) -> None:
         """Set the KL objective, the scales of the losses and the gradients that are cut (Table 2)."""

@@ -174,7 +174,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_scale": 1.0,
         "kl_balance": None,
         "free_nats": 3.0,
-        "discount_scale": 10.0,  # code, if policy_kwargs adds a discount head
         "target_update_interval": 1,  # with tau=1 the slow critic is the critic: there is no target network
     },
 }

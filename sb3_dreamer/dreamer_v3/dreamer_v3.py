@@ -1,6 +1,5 @@
 """DreamerV3 (arXiv 2301.04104v1) as an SB3 algorithm."""
 
-import inspect
 import warnings
 from collections.abc import Iterable
 from dataclasses import replace
@@ -16,7 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_dreamer.common import distributed, report
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.common.arguments import check_flags, check_range, explained
+from sb3_dreamer.common.arguments import check_flags, check_range, default_values, explained, warn_of_unused
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.spaces import observation_keys
@@ -298,18 +297,15 @@ class DreamerV3(WorldModelAlgorithm):
         self._set_up_ablations()
 
     def _warn_of_unused_arguments(self) -> None:
-        """Name the arguments that were changed but only act in the other family."""
-        family = self.policy.spec.family
-        other = "2023" if family == "2024" else "2024"
-        defaults = {name: one.default for name, one in inspect.signature(DreamerV3).parameters.items()}
-        defaults |= default_arguments(self.model_size)
-        changed = [f"{n}={getattr(self, n)!r}" for n in ONLY[other] if getattr(self, n) != defaults[n]]
-        if changed:
-            warnings.warn(
-                f"no effect: {', '.join(changed)}. model_size={self.model_size!r} belongs to the {family} version (see "
-                f"docs/dreamer_v3.md): remove the argument, or choose a size of the {other} version",
-                stacklevel=4,
-            )
+        """Name the arguments that were changed but only act in the other family, or in a part that is off."""
+        size, family = self.model_size, self.policy.spec.family
+        advice = f"model_size={size!r} belongs to the {family} version (see docs/dreamer_v3.md): remove it, or choose"
+        warn_of_unused(
+            self,
+            default_values(DreamerV3) | default_arguments(size),
+            *((family == year, names, f"{advice} a size of the {year} version") for year, names in ONLY.items()),
+            (self._stores_latents, ["context_dtype"], "Remove it, or set replay_context=True"),
+        )
 
     def _set_up_ablations(self) -> None:
         """Set the KL objective, the critic's target and the normalization of returns (Figures D.1 to D.3).

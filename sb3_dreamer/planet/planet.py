@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, RolloutReturn, Schedule
 
 from sb3_dreamer.common.algorithm import WorldModelAlgorithm
-from sb3_dreamer.common.arguments import check_flags, check_range, explained
+from sb3_dreamer.common.arguments import check_flags, check_range, default_values, explained, warn_of_unused
 from sb3_dreamer.common.policy import WorldModelPolicy
 from sb3_dreamer.common.replay.buffer import SequenceReplayBuffer
 from sb3_dreamer.common.report import duration
@@ -194,6 +194,7 @@ class PlaNet(WorldModelAlgorithm):
         self.max_grad_norm = max_grad_norm
         if _init_setup_model:
             self._setup_model()
+            self._warn_of_unused_arguments()
 
     # ---- construction ----------------------------------------------------------------------------------------------
 
@@ -243,6 +244,19 @@ class PlaNet(WorldModelAlgorithm):
                 self.overshooting_distance, scale=self.overshooting_scale, free=self.free_nats
             )
             model.scales |= model.overshooting.scales
+
+    def _warn_of_unused_arguments(self) -> None:
+        """Name the arguments that were changed but act in a part that is off."""
+        drawn = isinstance(self.replay_buffer, RecentReplayBuffer)
+        warn_of_unused(
+            self,
+            default_values(PlaNet),
+            (self.overshooting_distance > 1, ["overshooting_scale"], "Remove it, or set overshooting_distance above 1"),
+            (self.policy.codec.layout.kind == "continuous", ["planning_deviation"], "It is for Box actions: remove it"),
+            (self.collection == "planner", ["exploration_noise"], "Remove it, or collection='random'"),
+            (self.recent_share > 0.0, ["recent_episodes"], "Remove it, or set recent_share above 0"),
+            (drawn, ["recent_share", "recent_episodes"], "It is for RecentReplayBuffer: remove it"),
+        )
 
     def _own_replay_class(self) -> type[SequenceReplayBuffer]:
         return RecentReplayBuffer

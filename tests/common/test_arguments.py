@@ -72,6 +72,40 @@ def test_names_of_other_algorithms_are_told_with_what_takes_their_place(wrong: d
         tiny(DreamerV3, "MlpPolicy", "CartPole-v1", **wrong)
 
 
+NO_HEAD = {"policy_kwargs": {"discount_head": False}}
+GAUSSIAN = {"policy_kwargs": {"latent": "gaussian"}}
+PENDULUM = {"env": "Pendulum-v1"}
+UNUSED: list[tuple[type, str, dict[str, Any], dict[str, Any]]] = [  # with what switches their part off, or on
+    (DreamerV2, "discount_scale", NO_HEAD, {}),
+    (DreamerV2, "latent_temperature", GAUSSIAN, {}),
+    (DreamerV2, "actor_temperature", {"rho": 1.0}, {"rho": 0.5}),
+    (DreamerV2, "actor_temperature", PENDULUM, {"rho": 0.5}),
+    (PlaNet, "overshooting_scale", {}, {"overshooting_distance": 2}),
+    (PlaNet, "planning_deviation", {}, PENDULUM),
+    (PlaNet, "exploration_noise", {"collection": "random"}, {}),
+    (PlaNet, "recent_episodes", {"recent_share": 0.0}, {}),
+    (PlaNet, "recent_share", {"replay_buffer_class": SequenceReplayBuffer}, {}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "name", "off", "on"), UNUSED)
+def test_arguments_of_a_part_that_is_off_are_named(algorithm: type, name: str, off: Any, on: Any) -> None:
+    value = {"recent_episodes": 3, "planning_deviation": "mad"}.get(name, 0.25)
+    with pytest.warns(UserWarning, match=rf"no effect: {name}={value!r}\. .*[Rr]emove it"):
+        tiny(algorithm, "MlpPolicy", **{"env": "CartPole-v1", **off, name: value})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny(algorithm, "MlpPolicy", **{"env": "CartPole-v1", **off})
+        tiny(algorithm, "MlpPolicy", **{"env": "CartPole-v1", **on, name: value})
+
+
+def test_presets_hold_no_argument_without_effect() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, env in (("atari", "CartPole-v1"), ("dmc", "Pendulum-v1"), ("dreamer_v1", "Pendulum-v1")):
+            DreamerV2("MlpPolicy", env, **DreamerV2.presets[name])
+
+
 def test_state_dependent_exploration() -> None:
     tiny(DreamerV3, "MlpPolicy", "Pendulum-v1", use_sde=False)
     with pytest.raises(ValueError, match="use_sde=True"):
@@ -96,6 +130,33 @@ def test_a_train_ratio_set_after_construction_counts() -> None:
     model.train_ratio = 16
     model.learn(40, reset_num_timesteps=False)
     assert model._n_updates == updates + 40
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("train_ratio", -1, "train_ratio=-1 must be a number from 0"),
+        ("batch_size", 0, "batch_size=0 must be an integer from 1"),
+        ("batch_length", 10_000, "a sequence of batch_length=10000 takes 10000"),
+        ("horizon", 0, "horizon=0 must be an integer from 1"),
+        ("train_freq", 0, "train_freq=0 must be an integer from 1"),
+        ("train_freq", (1, "epoch"), "must be either 'step' or 'episode' not 'epoch'"),
+    ],
+)
+def test_what_is_set_after_construction_is_checked_when_learning_begins(name: str, wrong: Any, message: str) -> None:
+    model = tiny(DreamerV2, "MlpPolicy", "CartPole-v1").learn(30)
+    setattr(model, name, wrong)
+    for reset in (True, False):
+        with pytest.raises(ValueError, match=message):
+            model.learn(10, reset_num_timesteps=reset)
+    with pytest.raises(ValueError, match="batch_length=10000" if name == "batch_length" else message):
+        model.learn_offline(1)
+
+
+def test_a_train_freq_may_be_set_as_the_constructor_takes_it() -> None:
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    model.train_freq = (1, "episode")
+    assert model.learn(10).train_freq.unit.value == "episode"
 
 
 @pytest.mark.parametrize("env", [None])

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_dreamer.convert import weights_2023
+from sb3_dreamer.convert import weights_2023, weights_2024, weights_v2
 from sb3_dreamer.core.types import SequenceBatch
 from tests.convert.traces import (
     Trace,
     close,
     make_2023,
+    make_2024,
     make_batch,
+    make_v2,
     params,
     record,
     same_changes,
@@ -60,6 +62,17 @@ def test_updates(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     close("deter", result.post.deter, expected["post/deter"], 1e-4)
     changes = {name: value - before[name] for name, value in params(model).items()}
     same_changes(changes, weights_2023(model.policy, trace.sampled("delta")), 1e-2)
+
+
+def test_weights_of_another_version_are_refused() -> None:
+    models = {weights_2023: make_2023("discrete"), weights_2024: make_2024("discrete"), weights_v2: make_v2("discrete")}
+    for convert, own in models.items():
+        for model in models.values():
+            if model is not own:
+                with pytest.raises(ValueError, match=f"this is a {type(model.policy.spec).__name__}: pass"):
+                    convert(model.policy, {})
+        with pytest.raises(ValueError, match=f"this is a {type(own).__name__}: pass the policy of a model of Dreamer"):
+            convert(own, {})
 
 
 def check_dream(model, dream, targets, metrics: dict[str, th.Tensor], expected: dict[str, np.ndarray]) -> None:

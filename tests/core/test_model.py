@@ -18,6 +18,7 @@ from sb3_dreamer.core.objectives import BalancedKL, DynRepKL, FreeNatsKL
 from sb3_dreamer.core.optim import Adam, LaProp, OptimizerGroup, make_adam
 from sb3_dreamer.core.state_space import limit_action
 from sb3_dreamer.core.types import ActionLayout, LatentState, ObsKey, SequenceBatch
+from sb3_dreamer.core.world_model import WorldModel
 from sb3_dreamer.dreamer_v3.behavior import DreamerV3Behavior
 from sb3_dreamer.dreamer_v3.networks import build_networks
 from sb3_dreamer.dreamer_v3.spec import SIZES
@@ -312,6 +313,12 @@ def test_loss_names_and_gradients(kind) -> None:
     assert unused == [], "every weight of the world model learns"
     with pytest.raises(ValueError, match="different names"):
         world_model.total({"reward": th.zeros(1)})
+
+
+def test_a_world_model_without_a_decoder_needs_another_objective() -> None:
+    parts = dict.fromkeys(("encoder", "rssm", "decoder", "reward", "cont", "objective"))
+    with pytest.raises(ValueError, match="decoder=None: pass a decoder, or another representation objective"):
+        WorldModel(**parts)
 
 
 def test_detached_heads_do_not_train_the_representation() -> None:

@@ -153,14 +153,16 @@ def test_auto_at_load_keeps_the_size_of_the_file(tmp_path) -> None:
     assert DreamerV3.load(tmp_path / "model.zip", model_size="auto").model_size == "100k"
 
 
-def test_arguments_of_the_other_version_are_named() -> None:
+def test_arguments_of_the_other_version_or_of_a_part_that_is_off_are_named() -> None:
     with pytest.warns(UserWarning, match=r"no effect: actor_learning_rate=0\.5, max_grad_norm=1\.0\. .*'100k'.*2024"):
         DreamerV3("MlpPolicy", "CartPole-v1", actor_learning_rate=0.5, max_grad_norm=1.0)
     with pytest.warns(UserWarning, match=r"no effect: warmup_updates=5\. .*'debug'.*2023"):
         DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", warmup_updates=5)
+    with pytest.warns(UserWarning, match=r"no effect: context_dtype='float32'\. Remove it, or set replay_context=True"):
+        DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", context_dtype="float32")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        DreamerV3("MlpPolicy", "CartPole-v1", warmup_updates=5)
+        DreamerV3("MlpPolicy", "CartPole-v1", warmup_updates=5, context_dtype="float32")
         DreamerV3("MlpPolicy", "CartPole-v1", model_size="debug", actor_learning_rate=0.5)
 
 

@@ -404,6 +404,10 @@ def test_a_dreamer_plans_with_its_critic():
     np.testing.assert_array_equal(action, again)
     assert not np.array_equal(action, model.predict(obs, deterministic=True)[0])
     assert state is not None and "critic" not in dict(planner.named_modules())
+    other = DreamerV3("MlpPolicy", CountEnv(6), model_size="debug2024", device="cpu")
+    planner = CEMPlanner(model.policy.codec.layout, candidates=10, elites=2, value=other.behavior.value)
+    with pytest.raises(ValueError, match=r"value does not take the 32 features of this world model .*: pass model"):
+        model.predict(obs, planner=planner)
 
 
 # ---- true simulator -------------------------------------------------------------------------------------------------

@@ -122,8 +122,11 @@ def explain(name: str, error: Exception) -> str:
     if package in EXTRAS:
         return f'{name!r} needs the package {package}: pip install "sb3-dreamer[{EXTRAS[package]}]"'
     if isinstance(error, gym.error.UnregisteredEnv):
-        where = "sb3-dreamer list shows the suites' tasks, --gym-packages imports a package that registers more"
-        return f"unknown environment {name!r}{near(name, known_names())}: {where}"
+        where = (
+            "sb3-dreamer list shows the suites' tasks, gymnasium.pprint_registry() in Python the other ids, "
+            "--gym-packages imports a package that registers more"
+        )
+        return f"unknown environment {name!r}{near(name, known_names(), cutoff=0.7)}: {where}"
     return f"environment {name!r} cannot be made: {text}"
 
 

@@ -91,15 +91,21 @@ def check_study(study: Any, space: dict[str, Any]) -> None:
     """
     for trial in study.trials:
         for name in set(trial.distributions) & set(space):
+            former, wanted = trial.distributions[name], _distribution(space[name])
             try:
-                optuna.distributions.check_distribution_compatibility(
-                    trial.distributions[name], _distribution(space[name])
-                )
+                optuna.distributions.check_distribution_compatibility(former, wanted)
             except ValueError:
                 raise UsageError(
-                    f"the study {study.study_name!r} searched {name} in {quote(trial.distributions[name])}, not in "
-                    f"{quote(space[name])}: pass another --study-name"
+                    f"the study {study.study_name!r} searched {name} in {_as_in_a_file(former)}, not in "
+                    f"{_as_in_a_file(wanted)}: pass another --study-name"
                 ) from None
+
+
+def _as_in_a_file(distribution: Any) -> str:
+    """Write Optuna's form of choices or a range as a file has it."""
+    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
+        return quote(list(distribution.choices))
+    return quote({name: getattr(distribution, name) for name in ("low", "high", "log")})
 
 
 def _distribution(choices: Any) -> Any:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +54,9 @@ def check_package(name: str, fix: str, required: bool = False, module: str | Non
     :param module: module name where it differs
     """
     try:
-        importlib.import_module(module or name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(module or name)
     except Exception as error:
         try:
             importlib.metadata.version(name)
@@ -106,8 +110,11 @@ def check_compile() -> Diagnosis:
     )
 
 
-def check_rendering() -> list[Diagnosis]:
-    """Render one image with every MuJoCo backend; one that works is enough."""
+def check_rendering(chosen: str = "") -> list[Diagnosis]:
+    """Render one image with every MuJoCo backend; one that works is enough.
+
+    :param chosen: what ``MUJOCO_GL`` is set to
+    """
     mujoco = check_package("mujoco", 'pip install "sb3-dreamer[dmc]"')
     if mujoco.status != "ok":
         return [mujoco]
@@ -115,9 +122,16 @@ def check_rendering() -> list[Diagnosis]:
     works = [backend for backend, error in errors.items() if error is None]
     found = [mujoco]
     for backend, error in errors.items():
-        status = "ok" if error is None else ("note" if works else "broken")
-        fix = "" if error is None or works else FIXES[backend]
-        found.append(Diagnosis(f"rendering with {backend}", status, error or f"export MUJOCO_GL={backend}", fix))
+        name = f"rendering with {backend}"
+        if error is None:
+            found.append(Diagnosis(name, "ok", f"export MUJOCO_GL={backend}"))
+        elif works:
+            found.append(Diagnosis(name, "note", f"does not work here; {works[0]} does"))
+        else:
+            found.append(Diagnosis(name, "broken", f"does not work here ({error})", FIXES[backend]))
+    if chosen and probe_backend(chosen) is not None:
+        fix = f"export MUJOCO_GL={works[0]}" if works else "unset MUJOCO_GL"
+        found.append(Diagnosis(f"MUJOCO_GL={chosen}", "broken", "does not work here", fix))
     return found
 
 
@@ -174,13 +188,17 @@ def check_memory() -> Diagnosis:
 
 
 def diagnose() -> list[Diagnosis]:
-    """Run all tests and return their results in order."""
+    """Run all tests and return their results in order.
+
+    Without ``MUJOCO_GL``: with a backend that is missing, mujoco and what uses it could not even be imported.
+    """
+    chosen = os.environ.pop("MUJOCO_GL", "")
     checks: list[Callable[[], Diagnosis | list[Diagnosis]]] = [
         check_torch,
         check_compile,
         lambda: check_package("gymnasium", "pip install gymnasium", required=True),
         lambda: check_package("stable_baselines3", "pip install stable-baselines3", required=True),
-        check_rendering,
+        lambda: check_rendering(chosen),
         lambda: check_package("dm_control", 'pip install "sb3-dreamer[dmc]"'),
         lambda: check_package("shimmy", 'pip install "sb3-dreamer[dmc]"'),
         check_ale,

@@ -103,15 +103,22 @@ def hub_errors(what: str) -> Iterator[None]:
     :param what: repository or file
     :raises UsageError: for them
     """
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         yield
+    except (LocalEntryNotFoundError, ConnectionError) as error:  # the reason is its cause, if the Hub's client has one
+        raise unreachable(what, error.__cause__ or error) from error
     except (EntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(f"{what}: {one_line(error)}") from error
     except Exception as error:  # of the HTTP library, which depends on the version of huggingface_hub
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise UsageError(f"{what}: the Hub cannot be reached ({reason}): check your connection") from error
+        raise unreachable(what, error) from error
+
+
+def unreachable(what: str, reason: BaseException) -> UsageError:
+    """Make the error of a Hub that does not answer."""
+    text = f"{type(reason).__name__}: {one_line(reason)}"
+    return UsageError(f"{what}: the Hub cannot be reached ({text}): check your connection")
 
 
 def download_words(args: Namespace, agent: Agent) -> list[str]:

@@ -325,13 +325,19 @@ class Objective:
     def check(self) -> Plan:
         """Make environments and a model with the values that are fixed, so that wrong flags fail before a trial.
 
-        :return: the plan with these values
+        Each name that can be chosen (a size, a kind of target) is tried as well: numbers may need other numbers.
+
+        :return: the plan with the fixed values
         :raises UsageError: for whatever no trial could do
         """
-        plan = self.plan(self.args.hyperparams or {}, self.args.seed)
+        fixed, seed = self.args.hyperparams or {}, self.args.seed
+        lists = {name: choices for name, choices in self.space.items() if isinstance(choices, list)}
+        named = [{name: choice} for name, choices in lists.items() for choice in choices if isinstance(choice, str)]
+        plan = self.plan(fixed, seed)
         env = building.make_training_env(plan, None)
         try:
-            building.make_model(plan, env, self.args.device)
+            for each in (plan, *(self.plan(fixed | one, seed) for one in named)):
+                building.make_model(each, env, self.args.device)
         finally:
             env.close()
         return plan

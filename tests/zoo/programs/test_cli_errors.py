@@ -15,6 +15,7 @@ CASES = {
     "empty word": (["train", ""], "unknown argument ''"),
     "unknown algorithm": (["train", "--algo", "dreamer3"], "did you mean 'dreamerv3'"),
     "unknown environment": (["train", "--env", "CartPol-v1"], "did you mean 'CartPole-v1'"),
+    "environment like no other": (["train", "--env", "nope"], "unknown environment 'nope': sb3-dreamer list shows the"),
     "unknown suite": (["train", "--env", "atary:pong"], "did you mean 'atari'"),
     "unknown size": (["train", "-params", "model_size:XSS"], "did you mean 'XS'"),
     "unknown hyperparameter": (["train", "-params", "train_ration:3"], "train_ration=3 (did you mean 'train_ratio'?)"),

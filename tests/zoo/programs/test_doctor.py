@@ -67,8 +67,31 @@ def test_doctor_names_a_rendering_backend_that_fails(monkeypatch):
     from sb3_dreamer.zoo.programs import doctor
 
     monkeypatch.setattr(doctor, "probe_backend", lambda backend: None if backend == "egl" else "no library")
-    status = {item.name: item.status for item in doctor.check_rendering()[1:]}
-    assert status == {"rendering with egl": "ok", "rendering with osmesa": "note", "rendering with glfw": "note"}
+    found = doctor.check_rendering("osmesa")[1:]
+    status = {item.name: item.status for item in found}
+    notes = {"rendering with egl": "ok", "rendering with osmesa": "note", "rendering with glfw": "note"}
+    assert status == notes | {"MUJOCO_GL=osmesa": "broken"} and found[-1].fix == "export MUJOCO_GL=egl"
+    assert "no library" not in doctor.report(found) and len(doctor.check_rendering("egl")) == 4
     monkeypatch.setattr(doctor, "probe_backend", lambda backend: "no library")
-    broken = doctor.check_rendering()[1:]
+    broken = doctor.check_rendering("osmesa")[1:]
+    assert broken.pop() == doctor.Diagnosis("MUJOCO_GL=osmesa", "broken", "does not work here", "unset MUJOCO_GL")
     assert all(item.status == "broken" and item.fix for item in broken) and "apt-get" in broken[0].fix
+
+
+def test_doctor_imports_packages_whatever_mujoco_gl_is_and_hides_their_warnings(monkeypatch, tmp_path, recwarn):
+    from sb3_dreamer.zoo.programs import doctor
+
+    (tmp_path / "fussy.py").write_text(
+        "import os, warnings\nassert 'MUJOCO_GL' not in os.environ\nwarnings.warn('no display')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.0")
+    check = doctor.check_package
+    monkeypatch.setattr(doctor, "check_package", lambda name, fix, **_: check(name, fix, module="fussy"))
+    monkeypatch.setattr(doctor, "check_rendering", lambda chosen: doctor.Diagnosis(chosen, "ok", "chosen"))
+    for name in ("check_torch", "check_compile", "check_ale", "check_video", "check_memory"):
+        monkeypatch.setattr(doctor, name, list)
+    found = doctor.diagnose()
+    assert {item.status for item in found} == {"ok"} and "osmesa" in [item.name for item in found]
+    assert not [str(warning.message) for warning in recwarn if "no display" in str(warning.message)]

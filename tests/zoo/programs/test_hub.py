@@ -130,6 +130,21 @@ def test_what_the_hub_refuses_is_known_before_the_evaluation(
     assert message in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("reason", [None, ConnectionRefusedError("nobody\nlistens")])
+def test_a_download_says_that_the_hub_cannot_be_reached(
+    reason: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The client's own error only tells of its cache; the reason is its cause, if there is one."""
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not in the cache") from reason
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    assert main(["load_from_hub", "-orga", "me"]) == 2
+    why = "ConnectionRefusedError: nobody listens" if reason else "LocalEntryNotFoundError: not in the cache"
+    assert f"the Hub cannot be reached ({why}): check your connection" in capsys.readouterr().err
+
+
 def test_an_agent_that_cannot_be_evaluated_leaves_no_repository(
     logs: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

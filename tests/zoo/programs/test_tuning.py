@@ -172,6 +172,7 @@ def test_stopped_before_a_trial_is_complete(tmp_path: Path, monkeypatch, capsys)
         ("model_size: {low: XS, high: XXS}", "a range is for numbers"),
         ("- horizon", "must hold a mapping (name: value), not list"),
         ("", "names no hyperparameter"),
+        ("critic_target: [fast, slo]", "critic_target='slo' is unknown (did you mean 'slow'?)"),
         ("train_ratio: [1, 2]", "--hyperparams fixes all that is searched: train_ratio"),
     ],
 )
@@ -192,4 +193,7 @@ def test_another_space_is_another_study_and_mappings_are_choices(tmp_path: Path,
     space.write_text("horizon: [5, 6]\n")
     assert main(words(tmp_path, "--space", str(space), "--n-trials", "1")) == 2
     err = capsys.readouterr().err
-    assert "searched horizon in" in err and "pass another --study-name" in err
+    assert "searched horizon in [5], not in [5, 6]: pass another --study-name" in err
+    space.write_text("horizon: {low: 5, high: 9}\n")
+    assert main(words(tmp_path, "--space", str(space), "--n-trials", "1")) == 2
+    assert "searched horizon in [5], not in {'low': 5, 'high': 9, 'log': False}: pass" in capsys.readouterr().err
