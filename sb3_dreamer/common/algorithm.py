@@ -663,6 +663,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             )
         self._warned.discard(ENV_MOVED)
         self._resume_random()
+        self._close_logger()
         resets = reset_num_timesteps or self._last_obs is None
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         if resets:
@@ -679,6 +680,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         self._callback = result[1]
         self._forecast = report.Forecast(self.device)
         return result
+
+    def _close_logger(self) -> None:
+        """Close the log of the last ``learn``, which the next one replaces: TensorBoard's has a thread of its own."""
+        if not self._custom_logger and hasattr(self, "_logger"):
+            self._logger.close()
 
     def _join_ranks(self) -> None:
         """Make all ranks start from rank 0's weights, and let it alone write the log."""
@@ -838,6 +844,7 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             )
         self._join_ranks()
         if not self._custom_logger:
+            self._close_logger()
             name = tb_log_name or type(self).__name__
             self._logger = utils.configure_logger(self.verbose, self.tensorboard_log, name, True)
         self._forecast = report.Forecast(self.device, updates)
@@ -1090,8 +1097,11 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         kwargs = dict(kwargs)
         if kwargs.get("model_size") == "auto":
             del kwargs["model_size"]  # the file's own
-        if kwargs.get("replay_buffer_kwargs"):
-            kwargs["replay_buffer_kwargs"] = (data.get("replay_buffer_kwargs") or {}) | kwargs["replay_buffer_kwargs"]
+        if "stats_window_size" in kwargs:  # SB3 keeps it under another name
+            kwargs["_stats_window_size"] = kwargs.pop("stats_window_size")
+        if "replay_buffer_kwargs" in kwargs:
+            stored, passed = data.get("replay_buffer_kwargs") or {}, kwargs["replay_buffer_kwargs"] or {}
+            kwargs["replay_buffer_kwargs"] = stored | passed
         if "policy_kwargs" in kwargs and kwargs["policy_kwargs"] != data["policy_kwargs"]:
             raise ValueError(
                 f"The specified policy kwargs do not equal the stored policy kwargs. "

@@ -118,7 +118,10 @@ class OpenLoopCallback(BaseCallback):
     def _on_step(self) -> bool:
         if self.step >= self.next_step:
             self.next_step += self.every
-            self.look()
+            try:
+                self.look()
+            except OSError as error:
+                self.model.warn(f"no open-loop video: {error}; training continues")
         return True
 
     def look(self) -> dict[str, np.ndarray]:

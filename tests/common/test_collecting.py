@@ -1,6 +1,7 @@
 """What reaches replay while collecting: executed actions, raw values, whole episodes; and what is refused."""
 
 import copy
+import threading
 import warnings
 from typing import Any
 
@@ -354,6 +355,15 @@ class StopAt(BaseCallback):
 def test_a_callback_that_stops_at_the_end_of_an_episode_counts_it() -> None:
     model = tiny(DreamerV3, "MlpPolicy", CountingEnv(lengths=(6,))).learn(60, callback=StopAt(12))
     assert (model.num_timesteps, model._episode_num) == (12, 2)
+
+
+def test_learning_again_and_again_keeps_no_log_open(tmp_path) -> None:
+    """TensorBoard's log has a thread of its own, and SB3 makes a new log for each learn()."""
+    model = tiny(DreamerV3, "MlpPolicy", "CartPole-v1", tensorboard_log=str(tmp_path)).learn(1)
+    before = threading.active_count()
+    for _ in range(3):
+        model.learn(1, reset_num_timesteps=False)
+    assert threading.active_count() == before
 
 
 def test_a_model_can_be_copied_after_learning() -> None:

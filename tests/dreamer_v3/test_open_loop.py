@@ -163,6 +163,14 @@ def test_a_loaded_model_needs_no_log(tmp_path) -> None:
     assert callback.look()["image_error"].shape == (4,) and "cam" in callback.videos
 
 
+def test_a_video_that_cannot_be_written_does_not_end_training(tmp_path) -> None:
+    """As on a full disk."""
+    (tmp_path / "videos").write_text("no folder")
+    callback = OpenLoopCallback(40, context=2, horizon=4, sequences=3, folder=tmp_path / "videos")
+    with pytest.warns(UserWarning, match=r"no open-loop video: .*videos'; training continues"):
+        assert make().learn(50, callback).num_timesteps == 50
+
+
 def test_a_folder_for_videos_of_vectors_is_told(tmp_path) -> None:
     env = SpacesEnv(spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(3))
     model = DreamerV3("MlpPolicy", env, model_size="debug", buffer_size=100, device="cpu", seed=0)

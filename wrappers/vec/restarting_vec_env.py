@@ -74,10 +74,11 @@ class RestartingVecEnv(SubprocVecEnv):
         self._last_obs: list[Any] = [None] * len(env_fns)
         self._first_seeds: list[int | None] = [None] * len(env_fns)
         self._dead: set[int] = set()
+        self._unread = [0] * len(env_fns)  # answers that are still to come from each worker
         for index in range(len(env_fns)):
             self._start(index)
         try:
-            self.remotes[0].send(("get_spaces", None))
+            self._send(0, "get_spaces", None)
             observation_space, action_space = self._receive(0)
             VecEnv.__init__(self, len(env_fns), observation_space, action_space)
         except (Exception, _WorkerDiedError) as error:
@@ -95,20 +96,28 @@ class RestartingVecEnv(SubprocVecEnv):
         process = self._context.Process(target=run_worker, args=args, daemon=True)  # type: ignore[attr-defined]
         process.start()
         work_remote.close()
-        self.remotes[index], self.processes[index] = remote, process
+        self.remotes[index], self.processes[index], self._unread[index] = remote, process, 0
 
     def _send(self, index: int, command: str, data: Any) -> None:
         try:
             self.remotes[index].send((command, data))
+            self._unread[index] += 1
         except OSError:
             self._dead.add(index)
 
     def _receive(self, index: int, timeout: float | None = None) -> Any:
-        """Return a worker's answer; raise ``WorkerError`` for a failure there, ``_WorkerDiedError`` without answer."""
+        """Return a worker's answer; raise ``WorkerError`` for a failure there, ``_WorkerDiedError`` without answer.
+
+        It is the answer to the last command: those before were not read if Ctrl-C came in between.
+        """
         try:
-            if index in self._dead or (timeout is not None and not self.remotes[index].poll(timeout)):
-                raise _WorkerDiedError
-            fine, answer = self.remotes[index].recv()
+            while True:
+                if index in self._dead or (timeout is not None and not self.remotes[index].poll(timeout)):
+                    raise _WorkerDiedError
+                fine, answer = self.remotes[index].recv()
+                self._unread[index] -= 1
+                if not self._unread[index]:
+                    break
         except (EOFError, OSError):
             raise _WorkerDiedError from None
         if not fine:

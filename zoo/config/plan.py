@@ -81,7 +81,7 @@ def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]
     algo = check_algorithm(args.algo or config.get("algo") or DEFAULT_ALGORITHM)
     if args.trained_agent and algo != config.get("algo", algo):
         raise UsageError(f"--algo {algo}: {args.trained_agent} is an agent of {config['algo']}; leave --algo out")
-    same = args.env in (None, config.get("env"), config.get("run_name"))
+    same = is_env_of(config, args, algo)
     _refuse_unused_files(args, config, same)
     if config and same:
         plan, run_defaults = _from_config(config, algo, args.config or args.trained_agent), config
@@ -99,6 +99,17 @@ def make_plan(args: Namespace, config: dict[str, Any]) -> tuple[Plan, list[str]]
         plan.seed = secrets.randbelow(2**31)
     plan.trained_agent = args.trained_agent
     return plan, notes
+
+
+def is_env_of(config: dict[str, Any], args: Namespace, algo: str) -> bool:
+    """Whether ``--env`` names the environment of a run, as it does if it is left out.
+
+    :param config: settings of the run; empty for none
+    """
+    own = config.get("env")
+    if args.env in (None, own, config.get("run_name")):
+        return True
+    return own is not None and find_entry(algo, args.env, args.conf_file).env == own
 
 
 def _refuse_unused_files(args: Namespace, config: dict[str, Any], same: bool) -> None:

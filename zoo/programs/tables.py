@@ -115,7 +115,7 @@ def too_short_rows(plan: Plan, model: Any) -> Rows:
     waits = max(0, model.learning_starts - model.num_timesteps, rows)
     by_episode = model.planned_updates(1) == 0
     is_long = waits < steps and (by_episode or model.planned_updates(steps - waits) >= 1)
-    if is_long and stored >= replay.rows_for(model.batch_length):
+    if steps <= 0 or (is_long and stored >= replay.rows_for(model.batch_length)):
         return []
     values = f"learning_starts={model.learning_starts}, batch_length={model.batch_length}"
     return [("too short", f"{plural(steps, 'step')} without any update ({values}): pass more steps with -n")]

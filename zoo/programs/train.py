@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from sb3_dreamer.common.files.atomic import remove_left_overs
 from sb3_dreamer.suite_presets import suite_preset
 from sb3_dreamer.zoo.config import building, environments
 from sb3_dreamer.zoo.config.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
@@ -32,7 +33,7 @@ from sb3_dreamer.zoo.config.errors import RunError, UsageError, one_line, plural
 from sb3_dreamer.zoo.config.plan import DEFAULT_ENV, LARGEST_EVAL_FREQ, SAVE_FREQ, Plan, make_plan
 from sb3_dreamer.zoo.config.values import ZOO_KEYS, constructor_arguments
 from sb3_dreamer.zoo.programs import tables
-from sb3_dreamer.zoo.runs import logs, resume, tracking
+from sb3_dreamer.zoo.runs import logs, resume, run_folder, tracking
 from sb3_dreamer.zoo.runs.episodes import Episode, play
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
 
@@ -259,6 +260,7 @@ class Session:
         try:
             if checkpoint is not None:
                 self._lock(checkpoint.resolve().parents[1])
+                remove_left_overs(checkpoint.resolve().parents[1])
             self.env = self._keep(building.make_training_env(plan, args.vec_env))
             plan.suite_preset = suite_preset(self.env)
             self.model = self._load() if plan.trained_agent else building.make_model(plan, self.env, args.device)
@@ -310,13 +312,13 @@ class Session:
     def _load(self) -> Any:
         """Load the model to resume, with its replay buffer, and set the total of steps."""
         path = Path(self.plan.trained_agent)
-        given = self.args.hyperparams or {}
-        changes = {name: self.plan.hyperparams[name] for name in given if name in self.plan.hyperparams}
         if self.checkpoint is not None:
-            model = resume.load_checkpoint(self.checkpoint, self.plan, self.env, self.args.device, changes)
+            model = resume.load_checkpoint(self.checkpoint, self.plan, self.env, self.args.device)
             rows = f"{model.replay_buffer.size():,} rows (steps, and the first states of episodes)"
             self.replay_note = f"{rows}, and all else, from {self.checkpoint}"
         else:
+            given = self.args.hyperparams or {}
+            changes = {name: self.plan.hyperparams[name] for name in given if name in self.plan.hyperparams}
             changes |= {"seed": self.plan.seed, "verbose": 0}
             try:
                 model = building.load_model(path, self.plan.algo, self.env, self.args.device, **changes)
@@ -326,10 +328,18 @@ class Session:
         done = model.num_timesteps
         if self.args.n_timesteps is not None:
             self.plan.n_timesteps = done + self.args.n_timesteps
-        elif self.plan.n_timesteps <= done:
+        elif self.plan.n_timesteps <= done and not self._ended_before_its_model(done):
             total = self.plan.n_timesteps
             raise UsageError(f"{path} was trained for {done:,} of {total:,} steps: add -n STEPS to train it further")
         return model
+
+    def _ended_before_its_model(self, done: int) -> bool:
+        """Whether the run was killed, or its disk was full, between its last checkpoint and its model at the end.
+
+        :param done: agent steps of the checkpoint
+        """
+        run = None if self.checkpoint is None else run_folder.of_model(self.checkpoint / resume.MODEL)
+        return run is not None and run.model_steps < done
 
     def _check_memory(self) -> None:
         from sb3_dreamer.common.report import check_memory
@@ -398,7 +408,7 @@ class Session:
         try:
             with stop:
                 model.learn(
-                    plan.n_timesteps - model.num_timesteps,
+                    max(0, plan.n_timesteps - model.num_timesteps),
                     callback=[stop, *recorded, progress],
                     log_interval=interval,
                     reset_num_timesteps=False,
@@ -429,18 +439,23 @@ class Session:
         from sb3_dreamer.common.updates.nonfinite import NonFiniteError
 
         path = self.run.path / (f"error_rank_{self.rank}.txt" if self.rank else "error.txt")
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        kept = self.run.path / f"rl_model_{self.model.num_timesteps}_steps.zip"
+        trace = f"the traceback is in {path}"
+        try:
+            path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        except OSError as problem:
+            trace = f"the traceback could not be written: {one_line(problem)}"
+        what = one_line(error) or type(error).__name__
         if self.rank:
-            return RunError(f"rank {self.rank}: {one_line(error) or type(error).__name__} (the traceback is in {path})")
+            return RunError(f"rank {self.rank}: {what} ({trace})")
         if isinstance(error, NonFiniteError):  # It names the model.
-            return RunError(f"{one_line(error)} (the traceback is in {path})")
+            return RunError(f"{what} ({trace})")
+        kept = self.run.path / f"rl_model_{self.model.num_timesteps}_steps.zip"
         try:
             self.model.save(kept)
             text = f"the model at step {self.model.num_timesteps:,} is in {kept}"
         except Exception:
             text = "the model could not be saved"
-        return RunError(f"{one_line(error) or type(error).__name__} ({text}, the traceback in {path})")
+        return RunError(f"{what} ({text}; {trace})")
 
     def _save(self, with_replay: bool) -> str:
         """Save the model; return what went wrong and what to do, empty if all is well."""
@@ -478,7 +493,7 @@ class Session:
         total = self.model.num_timesteps
         in_all = f" ({total:,} in all)" if self.steps_before else ""
         rows = [("training", f"{total - self.steps_before:,} steps in {duration(seconds)}{in_all}")]
-        if self.model._n_updates == self.updates_before and self.model.planned_updates(plan.n_timesteps) > 0:
+        if self.model._n_updates == self.updates_before and self.model.planned_updates(total - self.steps_before) > 0:
             names = ("learning_starts", "batch_size", "batch_length")
             values = ", ".join(f"{name}={getattr(self.model, name)}" for name in names)
             rows.append(("updates", f"none: the run was too short for one ({values})"))

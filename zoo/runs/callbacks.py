@@ -1,5 +1,6 @@
 """Callbacks of a training run: episode log, evaluation, checkpoints, progress, and what ends it early."""
 
+import contextlib
 import re
 import signal
 import sys
@@ -95,9 +96,10 @@ class EpisodeLog(BaseCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the length of the file and the seconds that it covers."""
-        if not self.writer.file_handler.closed:
+        with contextlib.suppress(OSError, ValueError):  # a full disk; or the file is closed
             self.writer.file_handler.flush()
-        return {"bytes": self.path.stat().st_size, "seconds": time.time() - self.start}
+        size = self.path.stat().st_size if self.path.exists() else 0
+        return {"bytes": size, "seconds": time.time() - self.start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Remove the episodes that came after a checkpoint."""
@@ -125,7 +127,8 @@ class EpisodeLog(BaseCallback):
         return True
 
     def _on_training_end(self) -> None:
-        self.writer.close()
+        with contextlib.suppress(OSError):  # the rows that a full disk did not take were named
+            self.writer.close()
 
 
 class Evaluation(EvalCallback):

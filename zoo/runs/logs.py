@@ -35,7 +35,7 @@ def make_logger(folder: Path, tensorboard: Path, tables: bool, tracked: Iterable
     if tables:
         formats.append(logger.HumanOutputFormat(_Screen()))  # type: ignore[arg-type]
     for each in formats:
-        each.write = _survive_full_disk(each.write)
+        each.write, each.close = _survive_full_disk(each, each.write), _survive_full_disk(each, each.close)
     return logger.Logger(str(folder), formats)
 
 
@@ -51,7 +51,7 @@ def shared_tensorboard(folder: Path, run: Path) -> Path:
     return folder / place.relative_to(above)
 
 
-def _survive_full_disk(write: Callable[..., None]) -> Callable[..., None]:
+def _survive_full_disk(output: Any, write: Callable[..., None]) -> Callable[..., None]:
     """Turn errors of the file system into warnings: a full disk must not end a training."""
 
     def write_or_warn(*args: Any, **kwargs: Any) -> None:
@@ -59,5 +59,8 @@ def _survive_full_disk(write: Callable[..., None]) -> Callable[..., None]:
             write(*args, **kwargs)
         except OSError as error:
             warnings.warn(f"the log was not written: {error}; training continues", stacklevel=2)
+            writer = getattr(output, "writer", None)
+            if hasattr(writer, "file_writer"):  # TensorBoard's thread has ended: the next row begins a new file
+                writer.file_writer = writer.all_writers = None
 
     return write_or_warn

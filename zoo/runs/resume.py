@@ -9,9 +9,8 @@ from typing import Any
 from sb3_dreamer.hints import near
 from sb3_dreamer.zoo.config import building
 from sb3_dreamer.zoo.config.algorithms import algorithm_class
-from sb3_dreamer.zoo.config.errors import UsageError
-from sb3_dreamer.zoo.config.hyperparams import find_entry
-from sb3_dreamer.zoo.config.plan import Plan
+from sb3_dreamer.zoo.config.errors import UsageError, one_line
+from sb3_dreamer.zoo.config.plan import FIXED, Plan, is_env_of
 from sb3_dreamer.zoo.config.yaml_files import read_yaml
 from sb3_dreamer.zoo.runs import provenance, run_folder
 from sb3_dreamer.zoo.runs.run_folder import RunFolder
@@ -115,9 +114,7 @@ def check_env(args: Namespace, config: dict[str, Any]) -> None:
     :raises UsageError: naming both
     """
     own = config.get("env")
-    if own is None or args.env in (None, own, config.get("run_name")):
-        return
-    if find_entry(str(config.get("algo")), args.env, args.conf_file).env != own:
+    if own is not None and not is_env_of(config, args, str(config.get("algo"))):
         raise UsageError(f"--env {args.env}: a run resumes in its own environment, {own}; leave --env out")
 
 
@@ -161,16 +158,16 @@ def seed_of(config: dict[str, Any], args: Namespace) -> int:
     return int(config["seed"])
 
 
-def load_checkpoint(path: Path, plan: Plan, env: Any, device: str, changes: dict[str, Any]) -> Any:
+def load_checkpoint(path: Path, plan: Plan, env: Any, device: str) -> Any:
     """Load the model of a checkpoint, whose ``learn`` resumes exactly.
 
-    :param changes: hyperparameters that were changed on the command line
+    The plan's hyperparameters count: they may have been changed since, now or in a session that wrote no checkpoint.
+
     :raises UsageError: if it is damaged or does not fit
     """
-    cls = algorithm_class(plan.algo)
+    cls, fixed = algorithm_class(plan.algo), (*FIXED, *OF_THE_REPLAY)
+    changes = {name: value for name, value in plan.hyperparams.items() if name not in fixed}
     values = building.to_constructor_or_attribute(changes, cls) | {"verbose": 0}
-    if plan.hyperparams.get("replay_buffer_kwargs"):  # a file does not choose where its reader writes
-        values.setdefault("replay_buffer_kwargs", plan.hyperparams["replay_buffer_kwargs"])
     try:
         return cls.load_checkpoint(path, env=env, device=device, **values)
     except Exception as error:
@@ -205,15 +202,22 @@ def replay_of(path: Path) -> Path | None:
 
 
 def make_folder(args: Namespace, plan: Plan, checkpoint: Path | None, command: str, uuid: str = "") -> RunFolder:
-    """Make the folder of a new run, or open that of the checkpoint, and write what the run was started with."""
-    if checkpoint is None:
-        run = run_folder.create(args.log_folder, plan.algo, plan.run_name, uuid)
-        run.write_settings(plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system())
-        return run
-    reopened = run_folder.of_model(checkpoint / MODEL)
-    assert reopened is not None
-    former = run_folder.read_config(reopened)
-    with open(reopened.settings / "command.txt", "a", encoding="utf-8") as file:
-        file.write(command + "\n")
-    reopened.write_config(plan.to_config() | {"trained_agent": former.get("trained_agent", "")})
-    return reopened
+    """Make the folder of a new run, or open that of the checkpoint, and write what the run was started with.
+
+    :raises UsageError: if it cannot be written
+    """
+    run = None if checkpoint is None else run_folder.of_model(checkpoint / MODEL)
+    run = run or run_folder.create(args.log_folder, plan.algo, plan.run_name, uuid)
+    try:
+        if checkpoint is None:
+            run.write_settings(
+                plan.to_config(), vars(args) | {"seed": plan.seed}, command, provenance.describe_system()
+            )
+        else:
+            former = run_folder.read_config(run)
+            with open(run.command, "a", encoding="utf-8") as file:
+                file.write(command + "\n")
+            run.write_config(plan.to_config() | {"trained_agent": former.get("trained_agent", "")})
+    except OSError as error:  # of a full disk, which names no file
+        raise UsageError(f"cannot write the settings of the run to {run.settings}: {one_line(error)}") from error
+    return run

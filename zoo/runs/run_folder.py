@@ -95,12 +95,18 @@ class RunFolder:
         """Count the agent steps that its checkpoints, model and episode log tell of; damaged files tell of none."""
         names = [path.name for path in (*self.path.glob("rl_model_*.zip"), *self.path.glob(f"{CHECKPOINTS}/*"))]
         steps = [int(match[1] or match[2]) for match in map(STEPS.search, names) if match]
-        with contextlib.suppress(Exception), zipfile.ZipFile(self.model) as file:  # zipfile raises a dozen kinds
-            steps.append(int(json.loads(file.read("data.json"))["num_timesteps"]))
+        steps.append(self.model_steps)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, csv.Error):
             *_, last = csv.DictReader((self.path / "0.monitor.csv").read_text(encoding="utf-8").splitlines()[1:])
             steps.append(int(last["timesteps"]) if last["env"] else 0)
         return max(steps, default=0)
+
+    @property
+    def model_steps(self) -> int:
+        """Count the agent steps of the model at the end; a damaged file tells of none."""
+        with contextlib.suppress(Exception), zipfile.ZipFile(self.model) as file:  # zipfile raises a dozen kinds
+            return int(json.loads(file.read("data.json"))["num_timesteps"])
+        return 0
 
     def write_settings(
         self, config: dict[str, Any], args: dict[str, Any], command: str, system: dict[str, Any]

@@ -31,14 +31,15 @@ def make_callbacks(model: Any, env: Any, every: int, deterministic: bool) -> lis
 class AgentVideo(BaseCallback):
     """Log a video of an episode, ``eval/video``, at an interval. An environment that cannot be drawn is a warning.
 
-    :param env: vector environment; its first one is shown, for at most 500 steps
+    :param eval_env: vector environment; its first one is shown, for at most 500 steps. By this name it is
+        seeded at checkpoints
     :param every: agent steps between two videos
     :param deterministic: take the most likely action
     """
 
-    def __init__(self, env: Any, every: int, deterministic: bool):
+    def __init__(self, eval_env: Any, every: int, deterministic: bool):
         super().__init__()
-        self.env, self.every, self.deterministic = env, every, deterministic
+        self.eval_env, self.every, self.deterministic = eval_env, every, deterministic
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds: when the next video is due."""
@@ -56,7 +57,7 @@ class AgentVideo(BaseCallback):
             self.next_step += self.every
             try:
                 frames = self._act()
-                log_video(self.logger, "eval/video", frames, frames_per_second(self.env), self.num_timesteps)
+                log_video(self.logger, "eval/video", frames, frames_per_second(self.eval_env), self.num_timesteps)
             except (UsageError, OSError) as error:
                 warnings.warn(f"no video at step {self.num_timesteps:,}: {one_line(error)}", stacklevel=2)
         return True
@@ -66,12 +67,12 @@ class AgentVideo(BaseCallback):
         frames: list[np.ndarray] = []
 
         def keep() -> None:
-            image = render_image(self.env)
+            image = render_image(self.eval_env)
             step, scale = max(1, min(image.shape[:2]) // SIDE), whole_scale(image.shape[:2], SIDE)
             frames.append(image[::step, ::step].repeat(scale, axis=0).repeat(scale, axis=1))
 
-        steps = LONGEST * self.env.num_envs
-        for episode in play(self.model, self.env, self.deterministic, n_steps=steps, on_state=keep):
+        steps = LONGEST * self.eval_env.num_envs
+        for episode in play(self.model, self.eval_env, self.deterministic, n_steps=steps, on_state=keep):
             if episode.env_index == 0:
                 break
         return np.stack(frames)

@@ -4,12 +4,14 @@ import contextlib
 import io
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Iterator
 from typing import IO, Any
 
 from sb3_dreamer.common.files.json_text import ModelFileError, one_line
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 PathOrFile = str | os.PathLike[str] | IO[bytes]
 
 
@@ -59,6 +61,14 @@ def atomic_write(path: PathOrFile) -> Iterator[IO[bytes]]:
     _check_stream(path, "writable")
     yield path
     path.flush()
+
+
+def remove_left_overs(folder: pathlib.Path) -> None:
+    """Remove the temporary files of processes that died while they wrote to a folder, where nobody else writes now."""
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def sync_folder(folder: pathlib.Path) -> None:

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dreamer.common.files.json_text import ModelFileError, one_line
 from sb3_dreamer.common.replay import episodes
-from sb3_dreamer.common.replay.storage import DiskRows, Layout, MemoryRows
+from sb3_dreamer.common.replay.storage import RESERVED, DiskRows, Layout, MemoryRows
 from sb3_dreamer.common.spaces import ActionCodec, as_dict, observation_keys, space_dict
 from sb3_dreamer.core.types import LatentState, SequenceBatch
 
@@ -130,9 +130,12 @@ class SequenceReplayBuffer(ReplayBuffer):
         is_terminal: bool = False,
     ) -> None:
         """Write the next row of one environment; see :class:`SequenceBatch` for what belongs in a row."""
-        if self.on_disk and self.written[env] >= self.limit[env]:
-            self.flush()
         row = self.cursor[env]
+        if isinstance(self.storage, DiskRows):
+            if self.written[env] >= self.limit[env]:
+                self.flush()
+            if row % RESERVED == 0:
+                self.storage.reserve(env, int(row))
         for key in self.keys:
             self.arrays[f"obs.{key.name}"][env, row] = np.reshape(obs[key.name], key.shape)
         values = {"action": action, "reward": reward, "is_first": is_first}
@@ -404,6 +407,9 @@ class SequenceReplayBuffer(ReplayBuffer):
         same = ring == self.ring
         if filled.any():
             self.allocate()
+        if isinstance(self.storage, DiskRows):
+            for env in range(self.n_envs):
+                self.storage.reserve(env, 0, len(arrays.get(f"{env}.reward", ())))
         for key, array in self.arrays.items():
             for env in range(self.n_envs):
                 found = arrays.pop(f"{env}.{key}")

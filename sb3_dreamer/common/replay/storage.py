@@ -1,5 +1,6 @@
 """Where the rows of a replay buffer are kept: in memory, or in files of a folder that survive a crash."""
 
+import errno
 import json
 import math
 import mmap
@@ -19,6 +20,7 @@ Arrays = dict[str, np.ndarray]  #: ``(n_envs, rows, *shape)`` by name
 JOURNAL = "journal.json"
 JOURNAL_VERSION = 2  #: 1 had no checksum
 MAX_JOURNAL = 4 * 2**20
+RESERVED = 1024  #: rows for which disk space is taken at a time
 
 
 def lazy_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -113,6 +115,27 @@ class DiskRows:
             for index, (name, (shape, dtype)) in enumerate(layout.items())
         }
         return self.arrays
+
+    def reserve(self, env: int, row: int, count: int = 1) -> None:
+        """Take disk space for rows, in steps of 1,024: writing to a mapped file on a full disk kills the process.
+
+        :raises OSError: if there is none left
+        """
+        if not hasattr(os, "posix_fallocate"):
+            return
+        first, last = row // RESERVED * RESERVED, row + count
+        for index, array in enumerate(self.arrays.values()):
+            rows, size = array.shape[1], array.itemsize * math.prod(array.shape[2:])
+            stop = min(rows, -(-last // RESERVED) * RESERVED)
+            try:
+                with open(self._file(index), "rb+") as handle:
+                    os.posix_fallocate(handle.fileno(), (env * rows + first) * size, (stop - first) * size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):  # others: the file system does not know it
+                    raise OSError(
+                        f"the disk of replay_dir='{self.folder}' has no space left for further rows: free some, and "
+                        "resume from the last checkpoint"
+                    ) from error
 
     def _file(self, index: int) -> Path:
         return self.folder / f"rows_{index:02d}.bin"

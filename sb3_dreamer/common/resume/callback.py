@@ -9,6 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
 from sb3_dreamer.common import distributed
 from sb3_dreamer.common.arguments import check_range
+from sb3_dreamer.common.files.json_text import NotEncodable
 from sb3_dreamer.common.resume.folder import sole_writer
 
 
@@ -28,9 +29,9 @@ class ResumableCheckpoint(BaseCallback):
 
     Of several ranks (see :mod:`sb3_dreamer.common.distributed`) all have it, and write each checkpoint together.
 
-    A write that fails, for example on a full disk or because weights are NaN, is a warning: training continues and
-    older checkpoints stay. While ``learn`` runs, no other process can write checkpoints to the folder; a process that
-    dies leaves it free.
+    A write that fails, for example on a full disk or because weights are NaN or callbacks remember too much, is a
+    warning: training continues and older checkpoints stay. While ``learn`` runs, no other process can write checkpoints
+    to the folder; a process that dies leaves it free.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class ResumableCheckpoint(BaseCallback):
         self.last_step = model.num_timesteps
         try:
             self.last_path = model.save_checkpoint(self.folder, self.keep, self.replay)
-        except (OSError, FloatingPointError) as error:
+        except (OSError, FloatingPointError, NotEncodable) as error:
             warnings.warn(f"no checkpoint at step {model.num_timesteps:,}: {error}{then}", stacklevel=2)
             return
         if self.verbose and distributed.is_rank_zero():

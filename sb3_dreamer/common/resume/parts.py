@@ -1,6 +1,7 @@
 """Save and restore what runs beside the training: callbacks, log files, running statistics."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,27 @@ def callback_states(root: BaseCallback | None) -> list[list[Any]]:
             if isinstance(callback, getattr(sb3_callbacks, family, ())):
                 memory |= {name: getattr(callback, name) for name in names if hasattr(callback, name)}
         own = callback.state_dict() if hasattr(callback, "state_dict") else None
-        with contextlib.suppress(NotEncodable):
-            encoded = encode({"memory": memory, "own": own}, path)
-            found.append([path, type(callback).__name__, encoded])
+        kind = type(callback).__name__
+        try:
+            found.append([path, kind, encode({"memory": memory, "own": own}, kind)])
+        except NotEncodable as error:
+            warnings.warn(f"a checkpoint does not hold what {kind} remembers: {error}", stacklevel=2)
     return found
 
 
 def restore_callbacks(root: BaseCallback, states: list[list[Any]]) -> None:
-    """Give callbacks of the same place and class their memory back; others stay as they are."""
-    known = {(path, kind): state for path, kind, state in states}
+    """Give callbacks their memory back: the first of a class what the first of that class remembered, and so on.
+
+    Where they stand does not count: a progress bar puts them one level lower. Others stay as they are.
+    """
+    remembered: dict[str, list[Any]] = {}
+    for _, kind, state in states:
+        remembered.setdefault(kind, []).append(state)
     for path, callback in walk(root):
-        state = known.get((path, type(callback).__name__))
-        if state is None:
+        waiting = remembered.get(type(callback).__name__)
+        if not waiting:
             continue
-        found = decode(state, path)
+        found = decode(waiting.pop(0), path)
         vars(callback).update(found["memory"])
         if found["own"] is not None and hasattr(callback, "load_state_dict"):
             callback.load_state_dict(found["own"])

@@ -1,6 +1,8 @@
 """Replay on disk: the same rows and samples as in memory, and a journal that survives any moment."""
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -92,6 +94,23 @@ def test_a_crash_between_two_flushes_loses_nothing_of_the_first(tmp_path) -> Non
         steps += 1
     assert steps >= 3, "the spare rows delay the next flush"
     assert make(replay_dir=tmp_path / "r", spare_rows=8).attach() == 0
+
+
+def test_a_full_disk_is_an_error_before_a_row_is_written(tmp_path, monkeypatch) -> None:
+    """Writing to a mapped file would kill the process."""
+    replay = make(2000, replay_dir=tmp_path / "r", spare_rows=6)
+    fill(replay, 1000)
+    file = (tmp_path / "r" / "rows_00.bin").stat()
+    assert file.st_blocks * 512 >= 2 * 1024 * 3 * 8 * 8, "two environments of so many rows"
+
+    def full(*_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    fill(replay, 10, begin=1000)
+    with pytest.raises(OSError, match=r"replay_dir='.*r' has no space left for further rows: free some"):
+        fill(replay, 20, begin=1010)
+    assert replay.filled[0] == 1024 and len(replay.sample_sequences(2, 1024).reward) == 2
 
 
 def test_an_occupied_folder_is_not_overwritten(tmp_path) -> None:

@@ -16,6 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_dreamer import DreamerV3
+from sb3_dreamer.common.files import json_text
 from sb3_dreamer.common.files.json_text import ModelFileError
 from sb3_dreamer.common.open_loop import OpenLoopCallback
 from sb3_dreamer.common.resume.callback import ResumableCheckpoint
@@ -154,12 +155,23 @@ class Remembers(BaseCallback):
 
 
 def test_callbacks_remember(tmp_path) -> None:
+    """Wherever they stand: a progress bar puts them one level lower."""
     env = make_vec_env("CartPole-v1", 1, seed=0)
     tiny(DreamerV3, "MlpPolicy", env).learn(25, [ResumableCheckpoint(tmp_path, 20), Remembers()])
     memory = Remembers()
     model = DreamerV3.load_checkpoint(tmp_path, env=env)
-    model.learn(15, [ResumableCheckpoint(tmp_path, 20), memory], reset_num_timesteps=False)
+    model.learn(15, [memory, ResumableCheckpoint(tmp_path, 20)], reset_num_timesteps=False, progress_bar=True)
     assert memory.seen == memory.n_calls == 40
+
+
+def test_what_a_callback_cannot_store_is_told(tmp_path, monkeypatch) -> None:
+    memory, model = Remembers(), tiny(DreamerV3, "MlpPolicy", "CartPole-v1")
+    memory.seen = th.zeros(1)
+    with pytest.warns(UserWarning, match="does not hold what Remembers remembers: .*Tensor"):
+        model.learn(2, memory)
+    monkeypatch.setattr(json_text, "MAX_JSON_BYTES", 1000)
+    with pytest.warns(UserWarning, match="no checkpoint at step 2.: .* MiB of JSON"):
+        model.learn(25, ResumableCheckpoint(tmp_path, 20))
 
 
 # ---- whole or not there ----------------------------------------------------------------------------------------------

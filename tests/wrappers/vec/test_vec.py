@@ -176,6 +176,26 @@ def test_close_ends_all_processes_even_with_a_step_under_way(vec):
     assert not any(process.is_alive() for process in env.processes)
 
 
+def test_an_interrupted_step_leaves_no_answer_behind(vec, monkeypatch):
+    """As after Ctrl-C in a notebook, where learning goes on."""
+    env, dummy = vec([PLAIN] * 2), DummyVecEnv([PLAIN] * 2)
+    for each in (env, dummy):
+        each.seed(3)
+        each.reset()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    env.step_async(np.zeros(2, int))
+    with monkeypatch.context() as patch:
+        patch.setattr(env, "_fetch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            env.step_wait()
+    dummy.step(np.zeros(2, int))
+    pairs = list(zip(rollout(env), rollout(dummy), strict=True))
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
 def test_monitor_counts_truncated_restarts(tmp_path):
     from stable_baselines3.common.vec_env import VecMonitor
 

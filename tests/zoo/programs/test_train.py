@@ -21,6 +21,7 @@ from sb3_dreamer.zoo.config.plan import Plan
 from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.programs.tables import evaluation_in_words
 from sb3_dreamer.zoo.runs import curves, run_folder
+from tests.algorithms import equal, weights
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -359,7 +360,7 @@ def test_a_run_resumes_in_its_folder_and_environment(logs: Path, tmp_path: Path,
 
 
 def test_a_full_disk_at_the_end_says_how_to_go_on(tmp_path: Path, small: list[str], monkeypatch, capsys) -> None:
-    """The agent is evaluated all the same."""
+    """The agent is evaluated all the same, and the command that is named ends the run, whose steps are all done."""
 
     save = DreamerV3.save
 
@@ -377,6 +378,12 @@ def test_a_full_disk_at_the_end_says_how_to_go_on(tmp_path: Path, small: list[st
     command = f"train -i {tmp_path / 'dreamerv3/CartPole-v1_1'}"
     error = captured.err.strip().splitlines()[-1]
     assert "No space left" in error and "free space, then" in error and f"{command}` resumes from step 60" in error
+    run = tmp_path / "dreamerv3/CartPole-v1_1"
+    assert main(["train", "-i", str(run)]) == 0
+    out = words_of(capsys.readouterr().out)
+    assert "60 agent steps, 60 of them done" in out and "over 2 episodes" in out and "too short" not in out
+    models = [DreamerV3.load(path) for path in (run / "CartPole-v1.zip", *run.glob("checkpoints/*/model.zip"))]
+    assert len(models) == 2 and equal(*map(weights, models))
 
 
 def test_values_for_the_other_version_are_left_out(tmp_path: Path, small: list[str], recwarn) -> None:

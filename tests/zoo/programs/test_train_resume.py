@@ -16,6 +16,7 @@ import yaml
 
 from sb3_dreamer import DreamerV3
 from sb3_dreamer.common.resume.folder import sole_writer
+from sb3_dreamer.zoo.config.yaml_files import write_yaml
 from sb3_dreamer.zoo.programs.cli import main
 from sb3_dreamer.zoo.runs import callbacks, run_folder
 
@@ -137,6 +138,20 @@ def test_from_the_folder_of_checkpoints(runs, monkeypatch, tmp_path: Path, capsy
     name = max(path.name for path in checkpoints.glob("checkpoint_*"))
     assert main(["train", "-i", name, "-n", "5", "--verbose", "0"]) == 0
     assert capsys.readouterr().out == "", "errors only"
+
+
+def test_the_settings_of_the_run_count(logs: Path) -> None:
+    """Also those of a session that was killed before its first checkpoint, and however the environment is written."""
+    run = logs / "dreamerv3" / "CartPole-v1_1"
+    config = run / "CartPole-v1" / "config.yml"
+    changed = yaml.safe_load(config.read_text())
+    changed["hyperparams"] |= {"train_ratio": 3.0, "stats_window_size": 50}
+    write_yaml(config, changed)
+    left_over = run / ".best_model.zip.0123456789ab.tmp"
+    left_over.touch()
+    assert main(["train", "-i", str(run), "-n", "5", "--env", "cartpole", "--final-eval-episodes", "0"]) == 0
+    assert DreamerV3.load(run / "CartPole-v1.zip").train_ratio == 3.0 and not left_over.exists()
+    assert yaml.safe_load(config.read_text()) == changed | {"n_timesteps": 205, "final_eval_episodes": 0}
 
 
 def test_wrong_paths_say_what_there_is(logs: Path, tmp_path: Path, capsys) -> None:

@@ -1,7 +1,9 @@
 """Callbacks of a run: when it is solved, what evaluation may cost, which files stay, what a full disk does."""
 
+import contextlib
 import errno
 import os
+import shutil
 import signal
 import time
 import types
@@ -15,7 +17,8 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from sb3_dreamer import DreamerV3
-from sb3_dreamer.zoo.runs import callbacks, logs
+from sb3_dreamer.common.resume.parts import seed_evaluations
+from sb3_dreamer.zoo.runs import callbacks, logs, videos
 from sb3_dreamer.zoo.runs.callbacks import StopWhenSolved
 
 
@@ -90,6 +93,42 @@ def test_a_full_disk_is_a_warning(tmp_path: Path) -> None:
         "log was not written",
     ):
         assert part in text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_logs_of_a_folder_that_is_gone_for_a_while(tmp_path: Path) -> None:
+    """TensorBoard's thread ends with the error, which a full disk raises as well: the next row begins a new file."""
+    logger = logs.make_logger(tmp_path, tmp_path / "tb", False)
+    shutil.rmtree(tmp_path / "tb")
+    for step in (1, 2):
+        logger.record("loss", 0.5)
+        with pytest.warns(UserWarning, match="log was not written") if step == 1 else contextlib.nullcontext():
+            logger.dump(step)
+    assert len(list((tmp_path / "tb").glob("events*"))) == 1
+    shutil.rmtree(tmp_path / "tb")
+    logger.record("loss", 0.5)
+    with pytest.warns(UserWarning, match="log was not written"):
+        logger.output_formats[1].writer.add_scalar("loss", 0.5)
+        logger.close()
+
+
+def test_a_checkpoint_needs_no_episode_log(tmp_path: Path) -> None:
+    log = callbacks.EpisodeLog(tmp_path, "Scripted", 1)
+    assert log.state_dict()["bytes"] > 0
+    log.writer.file_handler.close()
+    log.path.unlink()
+    with open("/dev/full", "w") as log.writer.file_handler:
+        log.writer.file_handler.write("a row")
+        assert log.state_dict()["bytes"] == 0
+        log.on_training_end()
+    assert log.writer.file_handler.closed
+
+
+def test_videos_begin_anew_at_checkpoints() -> None:
+    """Else later evaluations, which draw actions from the same stream, would differ after a resume."""
+    env = DummyVecEnv([lambda: Scripted([])])
+    seed_evaluations(videos.AgentVideo(env, 10, True), 5)
+    assert env._seeds == [5]
 
 
 def test_only_the_newest_files_stay(tmp_path: Path) -> None:
