@@ -59,7 +59,7 @@ def _survive_full_disk(output: Any, write: Callable[..., None]) -> Callable[...,
             write(*args, **kwargs)
         except OSError as error:
             warnings.warn(f"the log was not written: {error}; training continues", stacklevel=2)
-            writer = getattr(output, "writer", None)
+            writer: Any = getattr(output, "writer", None)
             if hasattr(writer, "file_writer"):  # TensorBoard's thread has ended: the next row begins a new file
                 writer.file_writer = writer.all_writers = None
 
