@@ -268,8 +268,6 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if self.replay_buffer is None:
             self._make_replay_buffer()
             self._check_replay_size()
-            if self.verbose >= 1:
-                print(f"Replay: {report.replay_text(self.replay_buffer)}, taken as it fills")
         self._graphed = self._make_graphed_update()
         self._compiled = compiled.CompiledSteps() if self.compile is True else None
 
@@ -370,7 +368,10 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
             self.replay_buffer.rng = np.random.default_rng(seed)
 
     def describe(self) -> list[tuple[str, str]]:
-        """Describe what is about to be trained, as rows of a table: networks, updates per step, memory."""
+        """Describe what is about to be trained, as rows of a table: networks, updates per step, memory.
+
+        With ``verbose=1`` :meth:`learn` prints them before the first step.
+        """
         ranks = f" on each of {self._world_size} ranks" if self._world_size > 1 else ""
         return [
             ("algorithm", f"{type(self).__name__}, size {self.policy.size_name}, on {self.device}"),
@@ -674,6 +675,8 @@ class WorldModelAlgorithm(OffPolicyAlgorithm):
         if self._carry is None or resets or len(self._carry.deter) != self.n_envs:
             self._carry = self.policy.initial_state(self.n_envs)
         report.check_memory(self.replay_buffer, -(-total_timesteps // self._world_size))
+        if reset_num_timesteps and self.verbose >= 1:
+            print("\n".join(f"{name}: {text}" for name, text in self.describe()))
         if self.device.type == "cpu":
             keep_freed_memory()
         self._prepare_compiling(self.planned_updates(result[0] - self.num_timesteps))

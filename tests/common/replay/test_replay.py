@@ -135,8 +135,9 @@ def test_memory_is_taken_on_first_use() -> None:
 def test_memory_is_announced_before_it_is_taken(capsys) -> None:
     model = DreamerV3("MlpPolicy", CountingEnv(), model_size="debug", buffer_size=10**9, verbose=1)
     assert not model.replay_buffer.arrays
+    model.learn(1)
     # 12 bytes of observation, 8 of action, 4 of reward, 3 flags.
-    assert f"Replay: 1,000,000,000 steps = {27 * 10**9 / 2**30:.2f} GiB when full" in capsys.readouterr().out
+    assert f"replay: 1,000,000,000 steps = {27 * 10**9 / 2**30:.2f} GiB when full" in capsys.readouterr().out
 
 
 def test_single_transitions_are_refused() -> None:
