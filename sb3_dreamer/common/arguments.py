@@ -149,7 +149,7 @@ def default_values(cls: type) -> dict[str, Any]:
 
 
 def warn_of_unused(owner: Any, defaults: Mapping[str, Any], *parts: tuple[bool, Iterable[str], str]) -> None:
-    """Name the arguments that were changed but act in a part that is off.
+    """Warn of arguments that were changed but have no effect, because the part that uses them is off.
 
     :param owner: has them as attributes
     :param defaults: of the arguments, by name

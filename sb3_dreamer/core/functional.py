@@ -98,7 +98,7 @@ def symmetric_mean(probs: th.Tensor, bins: th.Tensor) -> th.Tensor:
     """
     middle = (len(bins) - 1) // 2
     # The bin below zero is minus the one above it: only the difference of their probabilities counts.
-    # Not a matrix product, which would be one of bfloat16 under autocast, and by itself if this is compiled.
+    # A sum instead of a matrix product: autocast leaves it in float32, and a compiler fuses it with the rest.
     return ((probs[..., middle + 1 :] - probs[..., :middle].flip(-1)) * bins[middle + 1 :]).sum(-1)
 
 

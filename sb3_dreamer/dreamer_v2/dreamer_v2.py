@@ -259,7 +259,7 @@ class DreamerV2(WorldModelAlgorithm):
         self._set_up_estimators()
 
     def _warn_of_unused_arguments(self) -> None:
-        """Name the arguments that were changed but act in a part that is off."""
+        """Warn of arguments without effect, because the part that uses them is off."""
         spec, behavior = self.policy.spec, self.behavior
         through_actions = isinstance(behavior.actor, OneHotHead) and behavior.actor_gradient != "reinforce"
         warn_of_unused(

@@ -246,7 +246,7 @@ class PlaNet(WorldModelAlgorithm):
             model.scales |= model.overshooting.scales
 
     def _warn_of_unused_arguments(self) -> None:
-        """Name the arguments that were changed but act in a part that is off."""
+        """Warn of arguments without effect, because the part that uses them is off."""
         drawn = isinstance(self.replay_buffer, RecentReplayBuffer)
         warn_of_unused(
             self,

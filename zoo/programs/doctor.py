@@ -208,9 +208,13 @@ def diagnose() -> list[Diagnosis]:
         check_memory,
     ]
     results: list[Diagnosis] = []
-    for check in checks:
-        outcome = check()
-        results += outcome if isinstance(outcome, list) else [outcome]
+    try:
+        for check in checks:
+            outcome = check()
+            results += outcome if isinstance(outcome, list) else [outcome]
+    finally:
+        if chosen:
+            os.environ["MUJOCO_GL"] = chosen
     return results
 
 

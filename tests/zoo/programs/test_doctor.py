@@ -1,5 +1,6 @@
 """The doctor reports what is missing, broken and fine."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -93,5 +94,6 @@ def test_doctor_imports_packages_whatever_mujoco_gl_is_and_hides_their_warnings(
     for name in ("check_torch", "check_compile", "check_ale", "check_video", "check_memory"):
         monkeypatch.setattr(doctor, name, list)
     found = doctor.diagnose()
+    assert os.environ["MUJOCO_GL"] == "osmesa"
     assert {item.status for item in found} == {"ok"} and "osmesa" in [item.name for item in found]
     assert not [str(warning.message) for warning in recwarn if "no display" in str(warning.message)]
